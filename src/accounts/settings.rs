@@ -1,0 +1,47 @@
+//! What the configuration says of accounts.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use crate::limit::settings::Quota;
+
+/// The checked section `[accounts]`.
+#[derive(Debug, Clone)]
+pub struct AccountSettings {
+    /// The prefix of the built-in routes, `/auth` by default; begins with a slash, ends without.
+    pub path: Box<str>,
+    /// The SQLite file. Signing keys live beside it, in `keys/`.
+    pub database: PathBuf,
+    /// `iss` of the tokens: the public URL without a trailing slash.
+    pub issuer: Arc<str>,
+    /// `aud` of the tokens; never empty.
+    pub audience: Vec<Box<str>>,
+    /// Life of an access token: at most 15 minutes.
+    pub access_ttl: Duration,
+    /// Life of a session without a refresh.
+    pub refresh_idle: Duration,
+    /// Life of a session.
+    pub refresh_max: Duration,
+    /// How long a rotated refresh token may be presented again: 0 to 60 s.
+    pub refresh_grace: Duration,
+    /// The fewest characters of a new password: 8 or more.
+    pub password_min: usize,
+    /// The cost of a password hash.
+    pub argon2: Argon2Settings,
+    /// Login attempts of one client address.
+    pub login_per_ip: Quota,
+    /// Login attempts on one account, known or not.
+    pub login_per_account: Quota,
+}
+
+/// Parameters of argon2id (RFC 9106), and how many hashes may run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Argon2Settings {
+    /// Memory of one hash, in KiB: 19 MiB or more.
+    pub memory_kib: u32,
+    /// Passes, 2 or more.
+    pub iterations: u32,
+    /// Lanes, 1 or more.
+    pub parallelism: u32,
+    /// Hashes at once, 1 or more; the configuration's 0 is resolved to half the cores.
+    pub concurrent: usize,
+}

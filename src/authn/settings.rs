@@ -1,0 +1,93 @@
+//! What the configuration says of issuers and of the cache of verified tokens.
+
+use std::{sync::Arc, time::Duration};
+
+use jsonwebtoken::Algorithm;
+use zeroize::Zeroizing;
+
+/// A checked `[[issuer]]`.
+#[derive(Debug, Clone)]
+pub struct IssuerSettings {
+    /// The name in rules, logs and metrics.
+    pub name: Arc<str>,
+    /// `iss`, compared byte for byte.
+    pub issuer: Arc<str>,
+    /// One of these must be in `aud`; never empty.
+    pub audience: Vec<Box<str>>,
+    /// The algorithms accepted; never empty, never symmetric and asymmetric together.
+    pub algorithms: Vec<Algorithm>,
+    /// Where the keys come from.
+    pub keys: KeySource,
+    /// Tolerance for `exp`, `nbf` and `iat`: 0 to 60 s.
+    pub leeway: Duration,
+    /// Accepted values of `typ`, compared without regard to case and without `application/`; the empty one is absence.
+    pub token_types: Vec<Box<str>>,
+    /// Which claims say what.
+    pub claims: ClaimNames,
+}
+
+/// The content of an issuer's keys, read when the configuration was.
+#[derive(Clone)]
+pub enum KeySource {
+    /// A JSON Web Key Set (RFC 7517 §5).
+    Jwks(Vec<u8>),
+    /// A public key as PEM, or a certificate's, or DER.
+    PublicKey(Vec<u8>),
+    /// A shared secret, at least 32 bytes.
+    Secret(Zeroizing<Vec<u8>>),
+}
+
+/// Which claims say who the caller is. Dots reach into objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimNames {
+    /// The user, `sub` by default.
+    pub user: Box<str>,
+    /// The e-mail address, `email` by default.
+    pub email: Box<str>,
+    /// The display name, `preferred_username` by default.
+    pub name: Box<str>,
+    /// Roles: a list, or words in a string; `roles` by default.
+    pub roles: Box<str>,
+    /// Scopes: words in a string, or a list; `scope` by default.
+    pub scopes: Box<str>,
+}
+
+/// The checked section `[token_cache]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// The most memory that entries take together, in bytes.
+    pub max_bytes: u64,
+    /// The longest life of an entry; never beyond the token's own.
+    pub max_ttl: Duration,
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Jwks(_) => "Jwks(..)",
+            Self::PublicKey(_) => "PublicKey(..)",
+            Self::Secret(_) => "Secret([redacted])",
+        })
+    }
+}
+
+impl Default for ClaimNames {
+    fn default() -> Self {
+        Self {
+            user: "sub".into(),
+            email: "email".into(),
+            name: "preferred_username".into(),
+            roles: "roles".into(),
+            scopes: "scope".into(),
+        }
+    }
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            max_bytes: 64 << 20,
+            max_ttl: Duration::from_secs(60),
+        }
+    }
+}

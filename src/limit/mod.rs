@@ -1,0 +1,3 @@
+//! Counts requests and refuses those beyond a limit.
+
+pub mod settings;

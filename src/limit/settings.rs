@@ -1,0 +1,29 @@
+//! What the configuration says of rate limits.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// A rate with a burst, as `{ rate = "100/s", burst = 200 }`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Requests in a `window`, 1 or more.
+    pub count: u32,
+    /// The window, not zero.
+    pub window: Duration,
+    /// Requests at once, 1 or more.
+    pub burst: u32,
+}
+
+/// The checked section `[rate_limit]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpLimitSettings {
+    /// What one client address may do.
+    pub per_ip: Quota,
+    /// Networks that the limit skips.
+    pub exempt: Vec<IpNet>,
+    /// IPv6 addresses with this many leading bits in common share a budget: 32 to 128.
+    pub ipv6_prefix: u8,
+    /// The most addresses remembered.
+    pub max_keys: usize,
+}

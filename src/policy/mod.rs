@@ -1,0 +1,22 @@
+//! The pure decisions: who the client is, which route a request takes, whether its caller may, and which headers leave.
+//!
+//! Nothing here performs I/O, reads a clock, or knows hyper, tokio, TOML or JSON Web Tokens; the inputs are `http` types
+//! and plain values, so every decision is tested without a socket. `tests/tidy.rs` keeps it so.
+
+pub mod authorize;
+pub mod client_ip;
+pub mod head;
+pub mod headers;
+pub mod identity;
+pub mod path;
+pub mod rejection;
+pub mod route;
+
+pub use authorize::{Access, Caller, Permit, Rule, authorize};
+pub use client_ip::{ClientIp, PeerIp, TrustedProxies};
+pub use head::Head;
+pub use headers::{Forwarding, HeaderPolicy, IdentityHeaders};
+pub use identity::{Claims, Identity};
+pub use path::NormalPath;
+pub use rejection::{HeadFault, PathFault, Rejection, TokenFault};
+pub use route::{HostPattern, PathPattern, Route, RouteConflict, Routes, Target, UpstreamId};

@@ -1,0 +1,547 @@
+//! Every reason for which a request is not served, as one closed enum.
+//!
+//! A rejection carries data, never prose: status, code and the fixed text for the client come from one `match` each,
+//! without a catch-all arm, so that a new reason cannot slip out as a 500. What a stranger must not learn (which check of
+//! a bad token failed) is in [`Rejection::reason`], which goes to the log alone.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+/// Why a request is refused. Variants are alphabetical.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// An account with this name or address exists.
+    AccountExists,
+    /// The client's address is not allowed here.
+    AddressDenied,
+    /// More than one credential, or one credential twice.
+    AmbiguousCredentials,
+    /// The path could be read in two ways.
+    AmbiguousPath(PathFault),
+    /// The request is malformed; the fault is for the log.
+    BadRequest(HeadFault),
+    /// The body is larger than this route takes.
+    BodyTooLarge,
+    /// The token's claims do not satisfy the route's rule.
+    ClaimMismatch(ClaimFault),
+    /// The route needs a credential and none was sent.
+    CredentialsMissing,
+    /// An `Expect` other than `100-continue`.
+    ExpectationFailed,
+    /// The header section is larger than the limit.
+    HeadersTooLarge,
+    /// A fault of ours.
+    Internal,
+    /// A login whose name or password is wrong, without saying which.
+    InvalidCredentials,
+    /// A refresh token that is not, or no longer, good.
+    InvalidGrant,
+    /// The keys of an issuer could not be had.
+    KeysUnavailable,
+    /// The request has passed this gateway before.
+    LoopDetected,
+    /// The route exists, but not for this method.
+    MethodNotAllowed(Vec<Method>),
+    /// The TLS connection was not made for the host of the request.
+    MisdirectedRequest,
+    /// Every server of the upstream is out.
+    NoHealthyUpstream,
+    /// The request comes from a foreign origin.
+    OriginDenied,
+    /// A queue or a cap is full.
+    Overloaded,
+    /// The caller asked too often.
+    RateLimited(Exceeded),
+    /// The client took too long to send its request.
+    RequestTimeout,
+    /// The caller has none of the roles that the route requires.
+    RoleMissing,
+    /// No route matches.
+    RouteNotFound,
+    /// The caller lacks a scope that the route requires; the scopes required, space-separated, for the challenge.
+    ScopeMissing(std::sync::Arc<str>),
+    /// The account store cannot be reached or cannot write.
+    StoreUnavailable,
+    /// A well-signed token whose time is over.
+    TokenExpired,
+    /// A token that failed a check; which one is for the log.
+    TokenInvalid(TokenFault),
+    /// A body in a format that this route does not take.
+    UnsupportedMediaType,
+    /// The upstream's answer is not HTTP.
+    UpstreamInvalid,
+    /// The upstream's certificate or handshake is bad.
+    UpstreamTls,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+    /// No connection to the upstream, or it ended before an answer.
+    UpstreamUnreachable,
+    /// The request target is longer than the limit.
+    UriTooLong,
+}
+
+/// A limit that was exceeded, with what the client needs to behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exceeded {
+    /// The limit's name: a label of metrics and of `RateLimit-Policy`.
+    pub limit: &'static str,
+    /// The wait until one request is allowed again.
+    pub retry_after: Duration,
+    /// How many requests the limit takes in a `window` beyond the burst.
+    pub quota: u32,
+    /// The window of `quota`.
+    pub window: Duration,
+}
+
+/// What is wrong with a path (URI-1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathFault {
+    /// A backslash, raw or encoded.
+    Backslash,
+    /// A control byte or space, raw or encoded.
+    Control,
+    /// A `.` or `..` segment.
+    DotSegment,
+    /// `%25` followed by two hex digits.
+    DoubleEncoding,
+    /// `%2F`.
+    EncodedSlash,
+    /// A `#` in the request target.
+    Fragment,
+    /// A `%` that is not followed by two hex digits.
+    MalformedEscape,
+    /// The decoded bytes are not UTF-8.
+    NotUtf8,
+    /// A `;`, which some servers read as the start of a path parameter.
+    Parameter,
+    /// The path does not begin with `/`.
+    Relative,
+}
+
+/// What is wrong with a request's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadFault {
+    /// `Host` and the authority of the request target differ.
+    AuthorityMismatch,
+    /// The body is not what the route reads; the field or syntax is wrong.
+    Body,
+    /// A connection-specific field in HTTP/2.
+    ConnectionField,
+    /// `Content-Length` beside `Transfer-Encoding`, or more than one of either.
+    Framing,
+    /// `Host` is missing.
+    HostMissing,
+    /// `Host` is not a host with an optional port.
+    HostSyntax,
+    /// A field that may appear once appears twice.
+    RepeatedField,
+    /// `Transfer-Encoding` is something other than `chunked`.
+    TransferEncoding,
+    /// The protocol version is not served.
+    Version,
+}
+
+/// Which rule over the claims was not met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimFault {
+    /// The token is not meant for this route's audience.
+    Audience,
+    /// A claim has none of the values that the route names.
+    Claim,
+    /// The token's issuer is not one that the route takes.
+    Issuer,
+    /// A claim that must go into a header cannot be written there (HDR-5).
+    Unprintable,
+}
+
+/// Which check a token failed. Told to the log alone (JWT-11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFault {
+    /// `alg` is not the one that the key carries.
+    Algorithm,
+    /// `aud` is absent, malformed, or names someone else.
+    Audience,
+    /// A claim has the wrong JSON type or appears twice.
+    ClaimType,
+    /// `crit`, or a header parameter that changes the meaning of the rest (`b64`, `zip`, `enc`, `p2c`).
+    CriticalHeader,
+    /// `exp` is absent or out of range.
+    ExpiryMissing,
+    /// The header is not a JSON object with an `alg`, or repeats a name.
+    Header,
+    /// `iat` lies in the future.
+    IssuedInFuture,
+    /// `iss` is absent or belongs to no issuer of the configuration.
+    Issuer,
+    /// `kid` names no key, or is not a plain name of at most 256 bytes.
+    KeyUnknown,
+    /// The payload is not a JSON object, repeats a name, or nests too deep.
+    Payload,
+    /// `nbf` lies in the future.
+    NotYetValid,
+    /// The token, its session or its user's tokens were revoked.
+    Revoked,
+    /// The `Authorization` field is not `Bearer` and one token.
+    Scheme,
+    /// Not three base64url segments.
+    Segments,
+    /// The signature does not verify.
+    Signature,
+    /// `sub` is absent or empty.
+    Subject,
+    /// The token is longer than 8 KiB.
+    TooLong,
+    /// `typ` is not one that the issuer's access tokens bear.
+    Type,
+}
+
+impl Rejection {
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::AmbiguousCredentials | Self::AmbiguousPath(_) | Self::BadRequest(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            // RFC 9110 §15.5.2: a 401 always carries a challenge.
+            Self::CredentialsMissing
+            | Self::InvalidCredentials
+            | Self::InvalidGrant
+            | Self::TokenExpired
+            | Self::TokenInvalid(_) => StatusCode::UNAUTHORIZED,
+            Self::AddressDenied
+            | Self::ClaimMismatch(_)
+            | Self::OriginDenied
+            | Self::RoleMissing
+            | Self::ScopeMissing(_) => StatusCode::FORBIDDEN,
+            Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::AccountExists => StatusCode::CONFLICT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+            Self::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS, // RFC 6585 §4
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, // RFC 6585 §5
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::UpstreamInvalid | Self::UpstreamTls | Self::UpstreamUnreachable => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::KeysUnavailable
+            | Self::NoHealthyUpstream
+            | Self::Overloaded
+            | Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::LoopDetected => StatusCode::LOOP_DETECTED, // RFC 5842 §7.2
+        }
+    }
+
+    /// The code that is the same in the answer's body, the log, the metrics and `explain`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::AccountExists => "account_exists",
+            Self::AddressDenied => "address_denied",
+            Self::AmbiguousCredentials => "ambiguous_credentials",
+            Self::AmbiguousPath(_) => "ambiguous_path",
+            Self::BadRequest(_) => "bad_request",
+            Self::BodyTooLarge => "body_too_large",
+            Self::ClaimMismatch(_) => "claim_mismatch",
+            Self::CredentialsMissing => "credentials_missing",
+            Self::ExpectationFailed => "expectation_failed",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::Internal => "internal",
+            Self::InvalidCredentials => "invalid_credentials",
+            Self::InvalidGrant => "invalid_grant",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::LoopDetected => "loop_detected",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::MisdirectedRequest => "misdirected_request",
+            Self::NoHealthyUpstream => "no_healthy_upstream",
+            Self::OriginDenied => "origin_denied",
+            Self::Overloaded => "overloaded",
+            Self::RateLimited(_) => "rate_limited",
+            Self::RequestTimeout => "request_timeout",
+            Self::RoleMissing => "role_missing",
+            Self::RouteNotFound => "route_not_found",
+            Self::ScopeMissing(_) => "scope_missing",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::TokenExpired => "token_expired",
+            Self::TokenInvalid(_) => "token_invalid",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::UpstreamInvalid => "upstream_invalid",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamTls => "upstream_tls",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UriTooLong => "uri_too_long",
+        }
+    }
+
+    /// A short title for people, the same for every occurrence of the code (RFC 9457 §3.1.3).
+    #[must_use]
+    pub const fn title(&self) -> &'static str {
+        match self {
+            Self::AccountExists => "Account exists",
+            Self::AddressDenied => "Address not allowed",
+            Self::AmbiguousCredentials => "Ambiguous credentials",
+            Self::AmbiguousPath(_) => "Ambiguous path",
+            Self::BadRequest(_) => "Bad request",
+            Self::BodyTooLarge => "Body too large",
+            Self::ClaimMismatch(_) => "Not allowed for this token",
+            Self::CredentialsMissing => "Sign-in required",
+            Self::ExpectationFailed => "Expectation failed",
+            Self::HeadersTooLarge => "Headers too large",
+            Self::Internal => "Internal error",
+            Self::InvalidCredentials => "Sign-in failed",
+            Self::InvalidGrant => "Session ended",
+            Self::KeysUnavailable => "Keys unavailable",
+            Self::LoopDetected => "Loop detected",
+            Self::MethodNotAllowed(_) => "Method not allowed",
+            Self::MisdirectedRequest => "Misdirected request",
+            Self::NoHealthyUpstream => "No healthy upstream",
+            Self::OriginDenied => "Origin not allowed",
+            Self::Overloaded => "Overloaded",
+            Self::RateLimited(_) => "Too many requests",
+            Self::RequestTimeout => "Request timeout",
+            Self::RoleMissing => "Role missing",
+            Self::RouteNotFound => "Not found",
+            Self::ScopeMissing(_) => "Scope missing",
+            Self::StoreUnavailable => "Accounts unavailable",
+            Self::TokenExpired => "Token expired",
+            Self::TokenInvalid(_) => "Token invalid",
+            Self::UnsupportedMediaType => "Unsupported media type",
+            Self::UpstreamInvalid => "Bad answer from upstream",
+            Self::UpstreamTimeout => "Upstream timeout",
+            Self::UpstreamTls => "Upstream TLS failure",
+            Self::UpstreamUnreachable => "Upstream unreachable",
+            Self::UriTooLong => "Request target too long",
+        }
+    }
+
+    /// One fixed sentence that tells the client what to do.
+    #[must_use]
+    pub const fn detail(&self) -> &'static str {
+        match self {
+            Self::AccountExists => {
+                "An account with this name or address exists; sign in, or choose another name."
+            }
+            Self::AddressDenied => "Requests from this address are not allowed here.",
+            Self::AmbiguousCredentials => {
+                "Send exactly one credential: one Authorization field with one bearer token."
+            }
+            Self::AmbiguousPath(_) => {
+                "The path can be read in more than one way; send it without dot segments, encoded slashes, backslashes, semicolons, control characters or double encoding."
+            }
+            Self::BadRequest(_) => {
+                "The request is malformed; see the code's documentation for what is checked."
+            }
+            Self::BodyTooLarge => "The request body is larger than this route accepts.",
+            Self::ClaimMismatch(_) => {
+                "The token is valid, but its claims do not allow this request."
+            }
+            Self::CredentialsMissing => "Send a bearer token in the Authorization field.",
+            Self::ExpectationFailed => "The only expectation served is 100-continue.",
+            Self::HeadersTooLarge => {
+                "The header section is larger than the limit; send fewer or shorter fields."
+            }
+            Self::Internal => "The gateway failed; report the request id to its operator.",
+            Self::InvalidCredentials => "The name or the password is wrong.",
+            Self::InvalidGrant => "The refresh token is not valid any more; sign in again.",
+            Self::KeysUnavailable => {
+                "The keys of the token's issuer cannot be had now; try again later."
+            }
+            Self::LoopDetected => {
+                "The request has passed this gateway before; the upstream points back at it."
+            }
+            Self::MethodNotAllowed(_) => {
+                "This route does not take the method; see the Allow field."
+            }
+            Self::MisdirectedRequest => {
+                "This connection was not made for that host; open a new one."
+            }
+            Self::NoHealthyUpstream => "Every server behind this route is out; try again later.",
+            Self::OriginDenied => "The request comes from an origin that may not make it.",
+            Self::Overloaded => "Too much is going on; try again after the time in Retry-After.",
+            Self::RateLimited(_) => "Too many requests; try again after the time in Retry-After.",
+            Self::RequestTimeout => "The request took too long to arrive.",
+            Self::RoleMissing => "The caller has none of the roles that this route requires.",
+            Self::RouteNotFound => "No route matches this host and path.",
+            Self::ScopeMissing(_) => "The token lacks a scope that this route requires.",
+            Self::StoreUnavailable => {
+                "The account store cannot be used now; try again after the time in Retry-After."
+            }
+            Self::TokenExpired => "The token has expired; get a new one.",
+            Self::TokenInvalid(_) => "The token is not valid; get a new one.",
+            Self::UnsupportedMediaType => "Send the body as application/json.",
+            Self::UpstreamInvalid => {
+                "The server behind this route sent something that is not an HTTP answer."
+            }
+            Self::UpstreamTimeout => "The server behind this route did not answer in time.",
+            Self::UpstreamTls => "The TLS connection to the server behind this route failed.",
+            Self::UpstreamUnreachable => "The server behind this route cannot be reached.",
+            Self::UriTooLong => "The request target is longer than the limit.",
+        }
+    }
+
+    /// The finer reason for the log; `None` where the code says it all. Never sent to the client.
+    #[must_use]
+    pub const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::AmbiguousPath(fault) => Some(fault.name()),
+            Self::BadRequest(fault) => Some(fault.name()),
+            Self::ClaimMismatch(fault) => Some(fault.name()),
+            Self::TokenInvalid(fault) => Some(fault.name()),
+            Self::RateLimited(exceeded) => Some(exceeded.limit),
+            Self::AccountExists
+            | Self::AddressDenied
+            | Self::AmbiguousCredentials
+            | Self::BodyTooLarge
+            | Self::CredentialsMissing
+            | Self::ExpectationFailed
+            | Self::HeadersTooLarge
+            | Self::Internal
+            | Self::InvalidCredentials
+            | Self::InvalidGrant
+            | Self::KeysUnavailable
+            | Self::LoopDetected
+            | Self::MethodNotAllowed(_)
+            | Self::MisdirectedRequest
+            | Self::NoHealthyUpstream
+            | Self::OriginDenied
+            | Self::Overloaded
+            | Self::RequestTimeout
+            | Self::RoleMissing
+            | Self::RouteNotFound
+            | Self::ScopeMissing(_)
+            | Self::StoreUnavailable
+            | Self::TokenExpired
+            | Self::UnsupportedMediaType
+            | Self::UpstreamInvalid
+            | Self::UpstreamTimeout
+            | Self::UpstreamTls
+            | Self::UpstreamUnreachable
+            | Self::UriTooLong => None,
+        }
+    }
+
+    /// How long the client should wait before it tries again; `None` where trying again is no use.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited(exceeded) => Some(exceeded.retry_after),
+            Self::KeysUnavailable
+            | Self::NoHealthyUpstream
+            | Self::Overloaded
+            | Self::StoreUnavailable => Some(Duration::from_secs(1)),
+            Self::AccountExists
+            | Self::AddressDenied
+            | Self::AmbiguousCredentials
+            | Self::AmbiguousPath(_)
+            | Self::BadRequest(_)
+            | Self::BodyTooLarge
+            | Self::ClaimMismatch(_)
+            | Self::CredentialsMissing
+            | Self::ExpectationFailed
+            | Self::HeadersTooLarge
+            | Self::Internal
+            | Self::InvalidCredentials
+            | Self::InvalidGrant
+            | Self::LoopDetected
+            | Self::MethodNotAllowed(_)
+            | Self::MisdirectedRequest
+            | Self::OriginDenied
+            | Self::RequestTimeout
+            | Self::RoleMissing
+            | Self::RouteNotFound
+            | Self::ScopeMissing(_)
+            | Self::TokenExpired
+            | Self::TokenInvalid(_)
+            | Self::UnsupportedMediaType
+            | Self::UpstreamInvalid
+            | Self::UpstreamTimeout
+            | Self::UpstreamTls
+            | Self::UpstreamUnreachable
+            | Self::UriTooLong => None,
+        }
+    }
+}
+
+impl PathFault {
+    /// The fault's name in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Backslash => "backslash",
+            Self::Control => "control",
+            Self::DotSegment => "dot_segment",
+            Self::DoubleEncoding => "double_encoding",
+            Self::EncodedSlash => "encoded_slash",
+            Self::Fragment => "fragment",
+            Self::MalformedEscape => "malformed_escape",
+            Self::NotUtf8 => "not_utf8",
+            Self::Parameter => "parameter",
+            Self::Relative => "relative",
+        }
+    }
+}
+
+impl HeadFault {
+    /// The fault's name in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AuthorityMismatch => "authority_mismatch",
+            Self::Body => "body",
+            Self::ConnectionField => "connection_field",
+            Self::Framing => "framing",
+            Self::HostMissing => "host_missing",
+            Self::HostSyntax => "host_syntax",
+            Self::RepeatedField => "repeated_field",
+            Self::TransferEncoding => "transfer_encoding",
+            Self::Version => "version",
+        }
+    }
+}
+
+impl ClaimFault {
+    /// The fault's name in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Audience => "audience",
+            Self::Claim => "claim",
+            Self::Issuer => "issuer",
+            Self::Unprintable => "unprintable",
+        }
+    }
+}
+
+impl TokenFault {
+    /// The fault's name in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Algorithm => "algorithm",
+            Self::Audience => "audience",
+            Self::ClaimType => "claim_type",
+            Self::CriticalHeader => "critical_header",
+            Self::ExpiryMissing => "expiry_missing",
+            Self::Header => "header",
+            Self::IssuedInFuture => "issued_in_future",
+            Self::Issuer => "issuer",
+            Self::KeyUnknown => "key_unknown",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Payload => "payload",
+            Self::Revoked => "revoked",
+            Self::Scheme => "scheme",
+            Self::Segments => "segments",
+            Self::Signature => "signature",
+            Self::Subject => "subject",
+            Self::TooLong => "too_long",
+            Self::Type => "type",
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Which route does a request take? Host, normalised path and method lead to one route, or to 404 or 405.
+//!
+//! The most specific route wins: exact host over wildcard over any, exact path over longest prefix, named methods over any.
+//! A request's path is walked once, segment by segment, so ten thousand routes match as fast as ten.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use http::Method;
+
+use super::{
+    authorize::{Access, Rule},
+    rejection::Rejection,
+};
+
+/// The place of an upstream in the running configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UpstreamId(pub usize);
+
+/// Where an admitted request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The built-in account routes and documents.
+    Accounts,
+    /// A backend.
+    Upstream(UpstreamId),
+}
+
+/// One entry of the route table.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The name in logs and metrics.
+    pub name: Arc<str>,
+    /// The place in the route table: an index for per-route counters.
+    pub index: usize,
+    /// The hosts that it answers to; empty: every host.
+    pub hosts: Vec<HostPattern>,
+    /// The paths that it answers to.
+    pub path: PathPattern,
+    /// The methods that it takes; empty: all but CONNECT and TRACE.
+    pub methods: Vec<Method>,
+    /// Where its requests go.
+    pub target: Target,
+    /// Whether it looks at credentials.
+    pub access: Access,
+    /// What it requires of an identity.
+    pub rule: Rule,
+    /// The largest request body, in bytes.
+    pub max_body: u64,
+    /// How long the whole exchange may take.
+    pub timeout: Duration,
+}
+
+/// A host of a route, lower case, without port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// This host.
+    Exact(Box<str>),
+    /// `*.` and this: exactly one label more.
+    Wildcard(Box<str>),
+}
+
+/// A path of a route, normalised.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PathPattern {
+    /// This path.
+    Exact(Box<str>),
+    /// This path and what lies below it, on segment boundaries (URI-5). A trailing slash is of no meaning.
+    Prefix(Box<str>),
+}
+
+/// Two routes between which a request could not choose, by their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteConflict {
+    /// The one defined first.
+    pub first: Arc<str>,
+    /// The one defined second.
+    pub second: Arc<str>,
+}
+
+/// The route table.
+#[derive(Debug, Default)]
+pub struct Routes {
+    routes: Vec<Route>,
+    exact: HashMap<Box<str>, Segments>,
+    wildcard: HashMap<Box<str>, Segments>,
+    any: Segments,
+}
+
+/// A trie of path segments.
+#[derive(Debug, Default)]
+struct Segments {
+    below: HashMap<Box<str>, Segments>,
+    exact: Vec<usize>,
+    prefix: Vec<usize>,
+}
+
+impl Routes {
+    /// Builds the table. The order of `routes` means nothing but their index.
+    ///
+    /// # Errors
+    /// Every pair of routes that tie: same host, same path, and a method in common at the same specificity (CFG-1).
+    pub fn new(mut routes: Vec<Route>) -> Result<Self, Vec<RouteConflict>> {
+        for (index, route) in routes.iter_mut().enumerate() {
+            route.index = index;
+        }
+        let mut table = Self::default();
+        let mut conflicts = Vec::new();
+        for route in &routes {
+            if route.hosts.is_empty() {
+                table.any.insert(route, &routes, &mut conflicts);
+            }
+            for host in &route.hosts {
+                let segments = match host {
+                    HostPattern::Exact(name) => table.exact.entry(name.clone()).or_default(),
+                    HostPattern::Wildcard(name) => table.wildcard.entry(name.clone()).or_default(),
+                };
+                segments.insert(route, &routes, &mut conflicts);
+            }
+        }
+        table.routes = routes;
+        if conflicts.is_empty() {
+            Ok(table)
+        } else {
+            Err(conflicts)
+        }
+    }
+
+    /// Every route, by index.
+    #[must_use]
+    pub fn all(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// Finds the route of a request. `host` is lower case without port, `path` normalised.
+    ///
+    /// # Errors
+    /// [`Rejection::RouteNotFound`], or [`Rejection::MethodNotAllowed`] with the methods that the path does take.
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Route, Rejection> {
+        let mut allowed = Vec::new();
+        let wildcard = host
+            .split_once('.')
+            .and_then(|(_, parent)| self.wildcard.get(parent));
+        let tables = [self.exact.get(host), wildcard, Some(&self.any)];
+        for segments in tables.into_iter().flatten() {
+            if let Some(route) = segments.find(path, method, &self.routes, &mut allowed) {
+                return Ok(route);
+            }
+        }
+        if allowed.is_empty() {
+            Err(Rejection::RouteNotFound)
+        } else {
+            Err(Rejection::MethodNotAllowed(allowed))
+        }
+    }
+}
+
+impl Segments {
+    fn insert(&mut self, route: &Route, routes: &[Route], conflicts: &mut Vec<RouteConflict>) {
+        let mut node = self;
+        let (path, exact) = match &route.path {
+            PathPattern::Exact(path) => (&**path, true),
+            PathPattern::Prefix(path) => (path.trim_end_matches('/'), false),
+        };
+        for segment in segments(path) {
+            node = node.below.entry(segment.into()).or_default();
+        }
+        let level = if exact {
+            &mut node.exact
+        } else {
+            &mut node.prefix
+        };
+        for other in level.iter().filter_map(|index| routes.get(*index)) {
+            if route.ties_with(other) {
+                conflicts.push(RouteConflict {
+                    first: Arc::clone(&other.name),
+                    second: Arc::clone(&route.name),
+                });
+            }
+        }
+        // Routes that name their methods come before one that takes any.
+        let place = if route.methods.is_empty() {
+            level.len()
+        } else {
+            0
+        };
+        level.insert(place, route.index);
+    }
+
+    fn find<'r>(
+        &self,
+        path: &str,
+        method: &Method,
+        routes: &'r [Route],
+        allowed: &mut Vec<Method>,
+    ) -> Option<&'r Route> {
+        let mut node = self;
+        let mut best = pick(&node.prefix, method, routes, allowed);
+        for segment in segments(path) {
+            let Some(below) = node.below.get(segment) else {
+                return best;
+            };
+            node = below;
+            best = pick(&node.prefix, method, routes, allowed).or(best);
+        }
+        pick(&node.exact, method, routes, allowed).or(best)
+    }
+}
+
+/// The segments of a path: `/a/b` gives `a`, `b`; `/a/` gives `a` and an empty one; `/` gives one empty one; the empty path
+/// (a prefix `/` without its slash) gives none.
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').skip(1)
+}
+
+fn pick<'r>(
+    level: &[usize],
+    method: &Method,
+    routes: &'r [Route],
+    allowed: &mut Vec<Method>,
+) -> Option<&'r Route> {
+    for route in level.iter().filter_map(|index| routes.get(*index)) {
+        if route.takes(method) {
+            return Some(route);
+        }
+        allowed.extend(route.methods.iter().cloned());
+    }
+    None
+}
+
+impl Route {
+    /// Whether the route takes this method. CONNECT and TRACE are taken by none (MSG-4).
+    #[must_use]
+    pub fn takes(&self, method: &Method) -> bool {
+        if self.methods.is_empty() {
+            !matches!(*method, Method::CONNECT | Method::TRACE)
+        } else {
+            self.methods.contains(method)
+        }
+    }
+
+    fn ties_with(&self, other: &Self) -> bool {
+        match (self.methods.is_empty(), other.methods.is_empty()) {
+            (true, true) => true,
+            (false, false) => self
+                .methods
+                .iter()
+                .any(|method| other.methods.contains(method)),
+            (true, false) | (false, true) => false,
+        }
+    }
+}

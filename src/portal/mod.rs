@@ -1,0 +1,1 @@
+//! The built-in account routes: HTTP over accounts, no rules of its own.

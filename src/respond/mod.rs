@@ -1,0 +1,1 @@
+//! The only maker of refusals: a [`Rejection`](crate::policy::Rejection) becomes a response.

@@ -1,0 +1,81 @@
+//! What the listeners and connections are told by the configuration.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use url::Url;
+
+use crate::policy::{TrustedProxies, head::HeadLimits};
+
+/// The checked section `[server]`.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// TLS listeners; at least one.
+    pub listen: Vec<SocketAddr>,
+    /// The admin listener: health and metrics. Loopback unless the operator says otherwise.
+    pub admin_listen: SocketAddr,
+    /// What clients call the gateway: issuer of its tokens. `https`, with neither path, query nor fragment.
+    pub public_url: Url,
+    /// Worker threads, 1 or more; the configuration's 0 is resolved to the number of cores.
+    pub workers: usize,
+    /// Whose `X-Forwarded-*` fields are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// Open client connections, over all workers.
+    pub max_connections: usize,
+    /// Open client connections of one address (IPv6: one /64).
+    pub max_connections_per_ip: usize,
+    /// The wait between going un-ready and closing the listeners.
+    pub drain_delay: Duration,
+    /// How long open exchanges may go on after that.
+    pub drain_timeout: Duration,
+    /// Deadlines of a connection's phases.
+    pub timeouts: Timeouts,
+    /// Sizes of a request's head.
+    pub head: HeadLimits,
+    /// The largest request body in bytes, where a route has none of its own.
+    pub body_bytes: u64,
+    /// Concurrent HTTP/2 streams of one connection.
+    pub h2_streams: u32,
+}
+
+/// Deadlines of a client connection. None may be zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From the first byte of a head to its end.
+    pub header: Duration,
+    /// Without a byte of a body, in either direction.
+    pub body_idle: Duration,
+    /// Without a request.
+    pub keep_alive: Duration,
+}
+
+/// The checked section `[tls]`.
+#[derive(Debug, Clone)]
+pub struct TlsSettings {
+    /// Certificate chains and keys, at least one; the first serves clients that name no known host.
+    pub certificates: Vec<CertificateFiles>,
+    /// Whether a missing pair is made, self-signed; only for loopback names.
+    pub development: bool,
+    /// The lowest protocol version.
+    pub min_version: TlsVersion,
+}
+
+/// Where a certificate chain and its key are, as PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The private key: PKCS#8, SEC1 or PKCS#1.
+    pub key: PathBuf,
+}
+
+/// A TLS protocol version that may be the lowest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsVersion {
+    /// TLS 1.2, with forward-secret AEAD suites only.
+    #[default]
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}

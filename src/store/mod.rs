@@ -1,0 +1,1 @@
+//! What accounts keep: one trait, SQLite behind it.

@@ -1,0 +1,3 @@
+//! What is seen from outside: access log, metrics, request ids.
+
+pub mod settings;

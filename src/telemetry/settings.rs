@@ -1,0 +1,48 @@
+//! What the configuration says of logs.
+
+/// The checked section `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// Whether each exchange gets a line.
+    pub access: bool,
+    /// The lowest level of other events.
+    pub level: LogLevel,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The lowest level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Everything that helps to find a fault.
+    Debug,
+    /// Failures alone.
+    Error,
+    /// What an operator wants to know.
+    #[default]
+    Info,
+    /// Everything.
+    Trace,
+    /// What may need attention.
+    Warn,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Json,
+            access: true,
+            level: LogLevel::Info,
+        }
+    }
+}
