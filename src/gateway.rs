@@ -14,7 +14,10 @@ use std::{
 
 pub use answer::{Answer, AnswerError};
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
+    uri::PathAndQuery,
+};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
@@ -23,8 +26,9 @@ use crate::{
     authn::Authenticator,
     limit::IpLimiter,
     policy::{
-        Caller, ClientIp, Forwarding, Head, HeaderPolicy, NormalPath, PathFault, PeerIp, Permit, Rejection, Routes, Target,
-        TrustedProxies, UpstreamId, authorize, head::HeadLimits, headers::X_REQUEST_ID,
+        Caller, ClientIp, Forwarding, Head, HeaderPolicy, NormalPath, PathFault, PeerIp, Permit,
+        Rejection, Routes, Target, TrustedProxies, UpstreamId, authorize, head::HeadLimits,
+        headers::X_REQUEST_ID,
     },
     portal::{PortalCall, PortalHandle},
     respond,
@@ -97,7 +101,10 @@ impl Lane {
     /// Makes the lane of one of `workers` workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { pools: Pools::new(workers), request_ids: RequestIds::new() }
+        Self {
+            pools: Pools::new(workers),
+            request_ids: RequestIds::new(),
+        }
     }
 }
 
@@ -105,9 +112,20 @@ impl<'l> Inbound<'l> {
     /// Takes a request from a worker's connection. `has_fragment` says that its target had a `#` on the wire, which the
     /// URI type does not keep.
     #[must_use]
-    pub fn new(lane: &'l Lane, peer: PeerIp, request: Request<Incoming>, has_fragment: bool) -> Self {
+    pub fn new(
+        lane: &'l Lane,
+        peer: PeerIp,
+        request: Request<Incoming>,
+        has_fragment: bool,
+    ) -> Self {
         let (parts, body) = request.into_parts();
-        Self { lane, peer, parts, body, has_fragment }
+        Self {
+            lane,
+            peer,
+            parts,
+            body,
+            has_fragment,
+        }
     }
 }
 
@@ -117,15 +135,24 @@ impl Gateway {
     ///
     /// # Errors
     /// The first refusal.
-    pub fn admit(&self, peer: PeerIp, request: &Parts, record: &mut Record) -> Result<Admitted<'_>, Rejection> {
+    pub fn admit(
+        &self,
+        peer: PeerIp,
+        request: &Parts,
+        record: &mut Record,
+    ) -> Result<Admitted<'_>, Rejection> {
         let client = self.proxies.client_ip(peer, &request.headers);
         record.client = Some(client.ip());
         let head = Head::read(request, &self.head)?;
         self.keep_for_log(&head, record);
         self.limit.check(client).map_err(Rejection::RateLimited)?;
-        let route = self.routes.find(&head.host, head.path.as_str(), &request.method)?;
+        let route = self
+            .routes
+            .find(&head.host, head.path.as_str(), &request.method)?;
         record.route = self.route_metrics.get(route.index).cloned();
-        let caller = self.authn.authenticate(&request.headers, route.access, record.time)?;
+        let caller = self
+            .authn
+            .authenticate(&request.headers, route.access, record.time)?;
         if let Caller::Verified(identity) = &caller {
             record.caller = Some(Arc::clone(identity));
         }
@@ -169,7 +196,13 @@ impl Gateway {
         inbound: Inbound<'_>,
         record: &mut Record,
     ) -> Result<Response<Answer>, Rejection> {
-        let Inbound { lane, peer, parts, body, .. } = inbound;
+        let Inbound {
+            lane,
+            peer,
+            parts,
+            body,
+            ..
+        } = inbound;
         let upstream = self.upstreams.get(upstream.0).ok_or(Rejection::Internal)?;
         record.upstream = Some(Arc::clone(upstream.metrics()));
         let route = admitted.permit.route();
@@ -187,18 +220,25 @@ impl Gateway {
             version: parts.version,
             request_id: record.request_id.as_str(),
         };
-        self.headers.prepare(&mut headers, &admitted.permit, &from)?;
+        self.headers
+            .prepare(&mut headers, &admitted.permit, &from)?;
         let (body, progress) = RequestBody::new(body, route.max_body, self.body_idle);
         let deadline = tokio::time::Instant::now() + route.timeout;
-        let outbound =
-            Outbound { method: parts.method, target, headers, body, progress: Rc::clone(&progress), deadline };
+        let outbound = Outbound {
+            method: parts.method,
+            target,
+            headers,
+            body,
+            progress: Rc::clone(&progress),
+            deadline,
+        };
         let sent = Instant::now();
         let outcome = forward(&lane.pools, upstream, &admitted.permit, outbound).await;
         record.upstream_time = Some(sent.elapsed());
         record.bytes_in = progress.bytes();
         let mut response = outcome?;
         *response.version_mut() = Version::HTTP_11;
-        respond::finish_forwarded(response.headers_mut(), self.hsts);
+        respond::answer::finish_upstream(response.headers_mut(), self.hsts);
         Ok(response.map(Answer::from_upstream))
     }
 
@@ -213,13 +253,17 @@ impl Gateway {
         let body = Limited::new(body, PORTAL_BODY_BYTES_MAX).collect();
         let body = match timeout(self.body_idle, body).await {
             Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => return Err(Rejection::BodyTooLarge),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                return Err(Rejection::BodyTooLarge);
+            }
             Ok(Err(_)) => return Err(Rejection::BadRequest(crate::policy::HeadFault::Body)),
             Err(_elapsed) => return Err(Rejection::RequestTimeout),
         };
         record.bytes_in = u64::try_from(body.len()).unwrap_or(u64::MAX);
         let mut request = Request::from_parts(parts, body);
-        request.headers_mut().insert(header::HOST, admitted.host.clone());
+        request
+            .headers_mut()
+            .insert(header::HOST, admitted.host.clone());
         let call = PortalCall {
             request,
             client: admitted.permit.client(),
@@ -231,15 +275,23 @@ impl Gateway {
         if let Some(rejection) = response.extensions().get::<Rejection>() {
             note(rejection, record);
         }
-        respond::finish_own(response.headers_mut(), self.hsts);
+        respond::answer::finish_own(response.headers_mut(), self.hsts);
         Ok(response.map(Answer::from_bytes))
     }
 
     fn begin_record(&self, inbound: &Inbound<'_>) -> Record {
-        let Inbound { lane, peer, parts, .. } = inbound;
+        let Inbound {
+            lane, peer, parts, ..
+        } = inbound;
         // Only a trusted proxy may name a request (LOG-5).
-        let named = if self.proxies.trusts(*peer) { parts.headers.get(X_REQUEST_ID) } else { None };
-        let named = named.and_then(|value| value.to_str().ok()).and_then(RequestId::accept);
+        let named = if self.proxies.trusts(*peer) {
+            parts.headers.get(X_REQUEST_ID)
+        } else {
+            None
+        };
+        let named = named
+            .and_then(|value| value.to_str().ok())
+            .and_then(RequestId::accept);
         Record {
             started: Instant::now(),
             time: SystemTime::now(),
@@ -273,7 +325,7 @@ impl Gateway {
     fn refuse(&self, rejection: &Rejection, record: &mut Record) -> Response<Answer> {
         note(rejection, record);
         let mut response = respond::refusal(rejection, &record.request_id);
-        respond::finish_own(response.headers_mut(), self.hsts);
+        respond::answer::finish_own(response.headers_mut(), self.hsts);
         response.map(Answer::from_bytes)
     }
 }
@@ -286,7 +338,11 @@ fn note(rejection: &Rejection, record: &mut Record) {
 impl<'g> Admitted<'g> {
     fn new(permit: Permit<'g>, head: Head<'_>) -> Result<Self, Rejection> {
         let host = HeaderValue::from_str(head.authority).map_err(|_| Rejection::Internal)?;
-        let path = if head.path.is_borrowed() { None } else { Some(head.path.into_owned()) };
+        let path = if head.path.is_borrowed() {
+            None
+        } else {
+            Some(head.path.into_owned())
+        };
         Ok(Self { permit, path, host })
     }
 
@@ -302,8 +358,13 @@ impl<'g> Admitted<'g> {
             (None, Some(target)) => Ok(target.clone()),
             (None, None) => Ok(PathAndQuery::from_static("/")),
             (Some(path), _) => {
-                let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-                PathAndQuery::try_from(format!("{}{query}", path.as_str())).map_err(|_| Rejection::Internal)
+                let query = parts
+                    .uri
+                    .query()
+                    .map(|query| format!("?{query}"))
+                    .unwrap_or_default();
+                PathAndQuery::try_from(format!("{}{query}", path.as_str()))
+                    .map_err(|_| Rejection::Internal)
             }
         }
     }
@@ -334,10 +395,16 @@ mod tests {
         let telemetry = Telemetry::with_sink(&LogSettings::default(), Box::new(std::io::sink()));
         let ids = RequestIds::new();
         let good = || async { Response::new(Answer::from_bytes("fine".into())) };
-        assert_eq!(contain(&telemetry, &ids, good()).await.status(), StatusCode::OK);
+        assert_eq!(
+            contain(&telemetry, &ids, good()).await.status(),
+            StatusCode::OK
+        );
         let answer = contain(&telemetry, &ids, async { panic!("a bug") }).await;
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(contain(&telemetry, &ids, good()).await.status(), StatusCode::OK);
+        assert_eq!(
+            contain(&telemetry, &ids, good()).await.status(),
+            StatusCode::OK
+        );
         assert!(telemetry.encode().contains("portcullis_panics_total 1"));
     }
 }

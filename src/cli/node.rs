@@ -57,7 +57,7 @@ impl Node {
         sample(&lasting.telemetry, &gateway);
 
         let addresses = sockets.addresses.clone();
-        let readiness = Arc::new(Readiness::default());
+        let readiness = Arc::new(Readiness::new());
         let stop_admin = CancellationToken::new();
         let admin_address = admin.local_addr()?;
         let state = AdminState { telemetry: Arc::clone(&lasting.telemetry), readiness: Arc::clone(&readiness) };
@@ -160,9 +160,9 @@ fn sample(telemetry: &Arc<Telemetry>, gateway: &Arc<ArcSwap<Gateway>>) {
         "authn",
         Box::new(move |scrape| {
             let authn = Arc::clone(&gateway.load().authn);
-            scrape.set_token_cache_bytes(authn.cache_stats().bytes);
+            scrape.token_cache_bytes(authn.cache_stats().bytes);
             for (issuer, loaded) in authn.key_ages() {
-                scrape.set_jwks_age(&issuer, loaded.elapsed());
+                scrape.jwks_age(&issuer, loaded.elapsed());
             }
         }),
     );

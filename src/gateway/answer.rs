@@ -43,20 +43,34 @@ impl Answer {
     /// A body of ours.
     #[must_use]
     pub fn from_bytes(bytes: Bytes) -> Self {
-        Self { content: Content::Bytes(bytes), record: None }
+        Self {
+            content: Content::Bytes(bytes),
+            record: None,
+        }
     }
 
     /// A body that streams from an upstream.
     #[must_use]
     pub fn from_upstream(stream: AnswerStream) -> Self {
-        Self { content: Content::Upstream(stream), record: None }
+        Self {
+            content: Content::Upstream(stream),
+            record: None,
+        }
     }
 
     /// Attaches the record of the exchange. The answer to a HEAD request has no body to wait for.
     #[must_use]
     pub fn recorded(mut self, record: Record, telemetry: Arc<Telemetry>, is_head: bool) -> Self {
-        let remaining = if is_head || self.is_end_stream() { Some(0) } else { self.size_hint().exact() };
-        self.record = Some(Box::new(Recording { record, telemetry, remaining }));
+        let remaining = if is_head || self.is_end_stream() {
+            Some(0)
+        } else {
+            self.size_hint().exact()
+        };
+        self.record = Some(Box::new(Recording {
+            record,
+            telemetry,
+            remaining,
+        }));
         self
     }
 
@@ -64,7 +78,9 @@ impl Answer {
         if let Some(recording) = &mut self.record {
             let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
             recording.record.bytes_out = recording.record.bytes_out.saturating_add(bytes);
-            recording.remaining = recording.remaining.map(|remaining| remaining.saturating_sub(bytes));
+            recording.remaining = recording
+                .remaining
+                .map(|remaining| remaining.saturating_sub(bytes));
         }
     }
 
@@ -80,7 +96,10 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = AnswerError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let answer = self.get_mut();
         let frame = match &mut answer.content {
             Content::Bytes(bytes) if bytes.is_empty() => None,
@@ -104,7 +123,9 @@ impl Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Bytes(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            Content::Bytes(bytes) => {
+                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            }
             Content::Upstream(stream) => stream.size_hint(),
         }
     }
@@ -113,13 +134,22 @@ impl Body for Answer {
 impl Drop for Answer {
     /// hyper drops a body of known length after its last byte without asking for the end.
     fn drop(&mut self) {
-        let complete = self.record.as_ref().is_some_and(|recording| recording.remaining == Some(0));
-        self.end(if complete { Ending::Complete } else { Ending::ClientGone });
+        let complete = self
+            .record
+            .as_ref()
+            .is_some_and(|recording| recording.remaining == Some(0));
+        self.end(if complete {
+            Ending::Complete
+        } else {
+            Ending::ClientGone
+        });
     }
 }
 
 impl fmt::Debug for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recording").field("remaining", &self.remaining).finish_non_exhaustive()
+        f.debug_struct("Recording")
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
     }
 }

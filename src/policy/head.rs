@@ -71,7 +71,11 @@ fn check_sizes(parts: &Parts, limits: &HeadLimits) -> Result<(), Rejection> {
         return Err(Rejection::UriTooLong);
     }
     // Each field as HTTP/1.1 writes it: name, colon, space, value, line end.
-    let bytes: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let bytes: usize = parts
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
     if bytes > limits.header_bytes || parts.headers.len() > limits.header_count {
         return Err(Rejection::HeadersTooLarge);
     }

@@ -35,7 +35,8 @@ impl ConnectionCaps {
     /// one to an upstream.
     #[must_use]
     pub fn new(max: usize, max_per_ip: usize, descriptors: Option<usize>) -> Arc<Self> {
-        let affordable = descriptors.map_or(max, |limit| limit.saturating_sub(RESERVED_DESCRIPTORS) / 2);
+        let affordable =
+            descriptors.map_or(max, |limit| limit.saturating_sub(RESERVED_DESCRIPTORS) / 2);
         if affordable < max {
             tracing::warn!(
                 max_connections = max,
@@ -68,7 +69,10 @@ impl ConnectionCaps {
         }
         *count += 1;
         drop(by_ip);
-        Some(ConnectionSlot { caps: Arc::clone(self), network })
+        Some(ConnectionSlot {
+            caps: Arc::clone(self),
+            network,
+        })
     }
 
     /// How many connections are open.
@@ -81,7 +85,11 @@ impl ConnectionCaps {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.caps.open.fetch_sub(1, Ordering::Relaxed);
-        let mut by_ip = self.caps.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_ip = self
+            .caps
+            .by_ip
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_ip.get_mut(&self.network) {
             *count -= 1;
             if *count == 0 {
@@ -103,7 +111,13 @@ fn network(address: IpAddr) -> IpAddr {
 #[must_use]
 pub fn descriptor_limit() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok())
+    limits.lines().find_map(|line| {
+        line.strip_prefix("Max open files")?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    })
 }
 
 #[cfg(test)]
@@ -149,7 +163,9 @@ mod tests {
     #[test]
     fn net_2_descriptors_bound_the_cap() {
         let caps = ConnectionCaps::new(20_000, 20_000, Some(128));
-        let held: Vec<_> = (0..100).map_while(|_| caps.admit(peer("192.0.2.1"))).collect();
+        let held: Vec<_> = (0..100)
+            .map_while(|_| caps.admit(peer("192.0.2.1")))
+            .collect();
         assert_eq!(held.len(), 32);
     }
 }

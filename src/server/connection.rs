@@ -51,11 +51,15 @@ enum Ended {
 
 /// Serves a connection until it ends. Never fails: what a client does wrong is its own loss.
 pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: ConnectionSlot) {
-    let _open = worker.telemetry.connections("tls");
+    let _open = worker.open_connections.open();
     let _slot = slot;
     // Answers are written whole; waiting for more to fill a segment only adds delay.
     let _ = stream.set_nodelay(true);
-    let accepted = timeout(worker.timeouts.handshake, TlsAcceptor::from(Arc::clone(&worker.tls)).accept(stream)).await;
+    let accepted = timeout(
+        worker.timeouts.handshake,
+        TlsAcceptor::from(Arc::clone(&worker.tls)).accept(stream),
+    )
+    .await;
     let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -113,12 +117,24 @@ async fn answer(
     let mark = vitals.begin_exchange();
     let gateway = worker.gateway.load_full();
     let inbound = Inbound::new(&worker.lane, peer, request, vitals.take_fragment());
-    let response = contain(&worker.telemetry, &worker.lane.request_ids, gateway.handle(inbound)).await;
-    Ok(response.map(|answer| Marked { answer, _mark: mark }))
+    let response = contain(
+        &worker.telemetry,
+        &worker.lane.request_ids,
+        gateway.handle(inbound),
+    )
+    .await;
+    Ok(response.map(|answer| Marked {
+        answer,
+        _mark: mark,
+    }))
 }
 
 /// Polls a connection to its end. The timer is touched only when a phase may be too long, the drain only when it begins.
-async fn drive<C: Graceful>(worker: &Worker, vitals: &Vitals, mut connection: Pin<&mut C>) -> Ended {
+async fn drive<C: Graceful>(
+    worker: &Worker,
+    vitals: &Vitals,
+    mut connection: Pin<&mut C>,
+) -> Ended {
     let first_look = vitals.due().unwrap_or_else(Instant::now);
     let mut timer = pin!(sleep_until(first_look.into()));
     let place = worker.drain.register();
@@ -168,7 +184,7 @@ async fn refuse_slow_head(stream: Stream, worker: &Worker) -> std::io::Result<()
         bytes.extend_from_slice(value.as_bytes());
         bytes.extend_from_slice(b"\r\n");
     }
-    bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", refusal.body().len()).as_bytes());
+    bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(refusal.body());
     let mut stream = stream.into_inner();
     stream.write_all(&bytes).await?;
@@ -212,7 +228,10 @@ impl Body for Marked {
     type Data = Bytes;
     type Error = AnswerError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         Pin::new(&mut self.get_mut().answer).poll_frame(cx)
     }
 

@@ -67,7 +67,11 @@ impl Sockets {
         let mut by_worker: Vec<Vec<_>> = (0..settings.workers.max(1)).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for asked in &settings.listen {
-            let failed = |source| StartError::Bind { address: *asked, key: "server.listen", source };
+            let failed = |source| StartError::Bind {
+                address: *asked,
+                key: "server.listen",
+                source,
+            };
             // Port 0 is resolved by the first worker's socket; the others share its port.
             let mut address = *asked;
             for sockets in &mut by_worker {
@@ -77,7 +81,10 @@ impl Sockets {
             }
             addresses.push(address);
         }
-        Ok(Self { by_worker, addresses })
+        Ok(Self {
+            by_worker,
+            addresses,
+        })
     }
 }
 
@@ -94,9 +101,23 @@ impl Server {
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StartError> {
         let closing = CancellationToken::new();
-        let caps = ConnectionCaps::new(settings.max_connections, settings.max_connections_per_ip, descriptor_limit());
-        let shared = Shared { gateway, telemetry, caps, tls, settings, closing: closing.clone() };
-        let mut server = Self { threads: Vec::new(), closing };
+        let caps = ConnectionCaps::new(
+            settings.max_connections,
+            settings.max_connections_per_ip,
+            descriptor_limit(),
+        );
+        let shared = Shared {
+            gateway,
+            telemetry,
+            caps,
+            tls,
+            settings,
+            closing: closing.clone(),
+        };
+        let mut server = Self {
+            threads: Vec::new(),
+            closing,
+        };
         for (index, sockets) in sockets.by_worker.into_iter().enumerate() {
             match start_worker(index, sockets, shared.clone()) {
                 Ok(thread) => server.threads.push(thread),
@@ -125,14 +146,21 @@ fn start_worker(
     sockets: Vec<std::net::TcpListener>,
     shared: Shared,
 ) -> io::Result<thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let listeners = {
         let _inside = runtime.enter();
-        sockets.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?
+        sockets
+            .into_iter()
+            .map(TcpListener::from_std)
+            .collect::<io::Result<Vec<_>>>()?
     };
-    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        LocalSet::new().block_on(&runtime, worker::run(shared, listeners));
-        // Streams of connections that outlived the drain end here.
-        runtime.shutdown_background();
-    })
+    thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            LocalSet::new().block_on(&runtime, worker::run(shared, listeners));
+            // Streams of connections that outlived the drain end here.
+            runtime.shutdown_background();
+        })
 }

@@ -69,7 +69,11 @@ struct Certificates(Vec<Arc<CertifiedKey>>);
 /// # Errors
 /// The first pair of files that is missing, empty, unreadable, or does not go together (NET-7).
 pub fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsFault> {
-    let certificates = settings.certificates.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    let certificates = settings
+        .certificates
+        .iter()
+        .map(load)
+        .collect::<Result<Vec<_>, _>>()?;
     let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
         TlsVersion::Tls13 => &[&TLS13],
@@ -89,28 +93,50 @@ pub fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsFau
 
 /// Reads one pair and checks that it goes together.
 fn load(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsFault> {
-    let unreadable = |source| TlsFault::Chain { path: files.cert.clone(), source };
+    let unreadable = |source| TlsFault::Chain {
+        path: files.cert.clone(),
+        source,
+    };
     let chain = CertificateDer::pem_file_iter(&files.cert)
         .map_err(unreadable)?
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsFault::Chain { path: files.cert.clone(), source })?;
+        .map_err(|source| TlsFault::Chain {
+            path: files.cert.clone(),
+            source,
+        })?;
     if chain.is_empty() {
-        return Err(TlsFault::Empty { path: files.cert.clone() });
+        return Err(TlsFault::Empty {
+            path: files.cert.clone(),
+        });
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|source| TlsFault::Key { path: files.key.clone(), source })?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsFault::Key {
+        path: files.key.clone(),
+        source,
+    })?;
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
         .map(Arc::new)
-        .map_err(|source| TlsFault::Pair { cert: files.cert.clone(), key: files.key.clone(), source })
+        .map_err(|source| TlsFault::Pair {
+            cert: files.cert.clone(),
+            key: files.key.clone(),
+            source,
+        })
 }
 
 impl ResolvesServerCert for Certificates {
     /// The first certificate that is valid for the name asked for; else the first of all, so that the client itself sees
     /// whom it reached and refuses.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if let (true, Some(name)) = (self.0.len() > 1, hello.server_name().and_then(|name| ServerName::try_from(name).ok())) {
+        if let (true, Some(name)) = (
+            self.0.len() > 1,
+            hello
+                .server_name()
+                .and_then(|name| ServerName::try_from(name).ok()),
+        ) {
             let is_for = |key: &&Arc<CertifiedKey>| {
-                let leaf = key.end_entity_cert().ok().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
+                let leaf = key
+                    .end_entity_cert()
+                    .ok()
+                    .and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
                 leaf.is_some_and(|leaf| verify_server_name(&leaf, &name).is_ok())
             };
             if let Some(key) = self.0.iter().find(is_for) {

@@ -110,7 +110,10 @@ impl Vitals {
             Phase::Head => Some(self.since.get() + self.timeouts.header),
             Phase::Idle => Some(self.since.get() + self.timeouts.keep_alive),
         };
-        let blocked = self.write_blocked.get().map(|since| since + self.timeouts.body_idle);
+        let blocked = self
+            .write_blocked
+            .get()
+            .map(|since| since + self.timeouts.body_idle);
         phase.into_iter().chain(blocked).min()
     }
 
@@ -150,9 +153,14 @@ impl Vitals {
 
 /// Whether these bytes begin with a request line whose target has a `#`.
 fn has_fragment(bytes: &[u8]) -> bool {
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
-    let is_method = words.next().is_some_and(|word| !word.is_empty() && word.iter().all(u8::is_ascii_uppercase));
+    let is_method = words
+        .next()
+        .is_some_and(|word| !word.is_empty() && word.iter().all(u8::is_ascii_uppercase));
     is_method && words.any(|word| word.contains(&b'#'))
 }
 
@@ -176,11 +184,19 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        if let Some(arrived) = buffer.filled().get(before..).filter(|arrived| !arrived.is_empty()) {
+        if let Some(arrived) = buffer
+            .filled()
+            .get(before..)
+            .filter(|arrived| !arrived.is_empty())
+        {
             this.vitals.bytes_arrived(arrived);
         }
         outcome
@@ -188,7 +204,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.vitals.write_outcome(&outcome);
@@ -243,8 +263,14 @@ mod tests {
     fn net_4_a_silent_connection_expires_after_keep_alive() {
         let vitals = Vitals::new(TIMEOUTS, false);
         let start = vitals.since.get();
-        assert!(matches!(vitals.verdict(start + seconds(74)), Verdict::Look(_)));
-        assert_eq!(vitals.verdict(start + seconds(75)), Verdict::Expired(Phase::Idle));
+        assert!(matches!(
+            vitals.verdict(start + seconds(74)),
+            Verdict::Look(_)
+        ));
+        assert_eq!(
+            vitals.verdict(start + seconds(75)),
+            Verdict::Expired(Phase::Idle)
+        );
     }
 
     #[test]
@@ -253,9 +279,19 @@ mod tests {
         vitals.bytes_arrived(b"GET");
         let start = vitals.since.get();
         vitals.bytes_arrived(b"GET");
-        assert_eq!(vitals.since.get(), start, "later bytes do not extend the deadline");
-        assert!(matches!(vitals.verdict(start + seconds(9)), Verdict::Look(_)));
-        assert_eq!(vitals.verdict(start + seconds(10)), Verdict::Expired(Phase::Head));
+        assert_eq!(
+            vitals.since.get(),
+            start,
+            "later bytes do not extend the deadline"
+        );
+        assert!(matches!(
+            vitals.verdict(start + seconds(9)),
+            Verdict::Look(_)
+        ));
+        assert_eq!(
+            vitals.verdict(start + seconds(10)),
+            Verdict::Expired(Phase::Head)
+        );
     }
 
     #[test]
@@ -263,7 +299,10 @@ mod tests {
         let vitals = Vitals::new(TIMEOUTS, true);
         let start = vitals.since.get();
         vitals.bytes_arrived(b"GET");
-        assert_eq!(vitals.verdict(start + seconds(75)), Verdict::Expired(Phase::Idle));
+        assert_eq!(
+            vitals.verdict(start + seconds(75)),
+            Verdict::Expired(Phase::Idle)
+        );
     }
 
     #[test]
@@ -272,10 +311,16 @@ mod tests {
         let start = vitals.since.get();
         let (first, second) = (vitals.begin_exchange(), vitals.begin_exchange());
         drop(first);
-        assert!(matches!(vitals.verdict(start + seconds(1000)), Verdict::Look(_)));
+        assert!(matches!(
+            vitals.verdict(start + seconds(1000)),
+            Verdict::Look(_)
+        ));
         drop(second);
         assert_eq!(vitals.phase(), Phase::Idle);
-        assert_eq!(vitals.verdict(vitals.since.get() + seconds(75)), Verdict::Expired(Phase::Idle));
+        assert_eq!(
+            vitals.verdict(vitals.since.get() + seconds(75)),
+            Verdict::Expired(Phase::Idle)
+        );
     }
 
     #[test]
@@ -307,6 +352,9 @@ mod tests {
         assert_eq!(vitals.write_blocked.get(), Some(blocked));
         assert_eq!(vitals.verdict(blocked + seconds(30)), Verdict::WriteStalled);
         vitals.write_outcome(&Poll::Ready(Ok(())));
-        assert!(matches!(vitals.verdict(blocked + seconds(30)), Verdict::Look(_)));
+        assert!(matches!(
+            vitals.verdict(blocked + seconds(30)),
+            Verdict::Look(_)
+        ));
     }
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     gateway::{Gateway, Lane},
     policy::PeerIp,
-    telemetry::Telemetry,
+    telemetry::{Connections, Telemetry},
 };
 
 /// How often unused upstream connections are looked at.
@@ -72,6 +72,7 @@ pub struct Worker {
     pub(super) timeouts: Timeouts,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<LocalExecutor>,
+    pub(super) open_connections: Connections,
     pub(super) drain: Drain,
 }
 
@@ -100,7 +101,12 @@ pub async fn run(shared: Shared, listeners: Vec<TcpListener>) {
     let worker = Rc::new(Worker::new(&shared));
     let connections = TaskTracker::new();
     for listener in listeners {
-        tokio::task::spawn_local(accept(Rc::clone(&worker), shared.clone(), listener, connections.clone()));
+        tokio::task::spawn_local(accept(
+            Rc::clone(&worker),
+            shared.clone(),
+            listener,
+            connections.clone(),
+        ));
     }
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
     shared.closing.cancelled().await;
@@ -108,12 +114,20 @@ pub async fn run(shared: Shared, listeners: Vec<TcpListener>) {
     connections.close();
     let deadline = tokio::time::Instant::now() + shared.settings.drain_timeout;
     if timeout_at(deadline, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "drain timeout: closing what is still open");
+        tracing::warn!(
+            connections = connections.len(),
+            "drain timeout: closing what is still open"
+        );
     }
     sweeper.abort();
 }
 
-async fn accept(worker: Rc<Worker>, shared: Shared, listener: TcpListener, connections: TaskTracker) {
+async fn accept(
+    worker: Rc<Worker>,
+    shared: Shared,
+    listener: TcpListener,
+    connections: TaskTracker,
+) {
     let (shortest, longest) = ACCEPT_BACK_OFF;
     let mut back_off = shortest;
     loop {
@@ -127,12 +141,12 @@ async fn accept(worker: Rc<Worker>, shared: Shared, listener: TcpListener, conne
                 if let Some(slot) = shared.caps.admit(PeerIp::new(peer.ip())) {
                     connections.spawn_local(serve(Rc::clone(&worker), stream, peer, slot));
                 } else {
-                    shared.telemetry.connection_refused();
+                    tracing::debug!(peer = %peer.ip(), "connection refused: a cap is reached");
                 }
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                shared.telemetry.accept_error();
+                shared.telemetry.accept_failed();
                 tracing::warn!(%error, wait = ?back_off, "cannot accept connections");
                 sleep(back_off).await;
                 back_off = (back_off * 2).min(longest);
@@ -144,7 +158,10 @@ async fn accept(worker: Rc<Worker>, shared: Shared, listener: TcpListener, conne
 /// Whether a failed accept concerns only the connection that would have been.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }
 
 async fn sweep(worker: Rc<Worker>) {
@@ -166,6 +183,7 @@ impl Worker {
             timeouts: settings.timeouts,
             http1: http1_builder(settings),
             http2: http2_builder(settings),
+            open_connections: shared.telemetry.connections("tls"),
             drain: Drain::default(),
         }
     }
@@ -235,7 +253,11 @@ impl Drain {
     pub fn register(&self) -> DrainPlace<'_> {
         let id = self.next.get();
         self.next.set(id.wrapping_add(1));
-        DrainPlace { drain: self, id, registered: Cell::new(false) }
+        DrainPlace {
+            drain: self,
+            id,
+            registered: Cell::new(false),
+        }
     }
 }
 
@@ -243,7 +265,10 @@ impl DrainPlace<'_> {
     /// Says whom to wake. A connection is one task with one waker, so the first call is the one that counts.
     pub fn wake_by(&self, waker: &Waker) {
         if !self.registered.replace(true) {
-            self.drain.wakers.borrow_mut().insert(self.id, waker.clone());
+            self.drain
+                .wakers
+                .borrow_mut()
+                .insert(self.id, waker.clone());
         }
     }
 }
@@ -260,7 +285,11 @@ impl Drop for DrainPlace<'_> {
 /// When the address is taken or not ours.
 pub fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {

@@ -88,7 +88,10 @@ impl IdleTimer {
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let allowed = self.allowed;
-        self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + allowed))).as_mut().poll(cx)
+        self.timer
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + allowed)))
+            .as_mut()
+            .poll(cx)
     }
 }
 
@@ -96,18 +99,34 @@ impl RequestBody {
     /// Wraps a client's body. `limit` is in bytes, `idle` the longest wait for the next one.
     #[must_use]
     pub fn new(incoming: Incoming, limit: u64, idle: Duration) -> (Self, Rc<UploadProgress>) {
-        let progress = Rc::new(UploadProgress::default());
         if incoming.is_end_stream() {
-            progress.finished.set(Some(Instant::now()));
-            return (Self::Empty, progress);
+            return (Self::Empty, UploadProgress::finished_now());
         }
-        let idle = IdleTimer { allowed: idle, timer: None };
-        let upload = Upload { incoming, remaining: limit, idle, progress: Rc::clone(&progress) };
+        let progress = Rc::new(UploadProgress::default());
+        let idle = IdleTimer {
+            allowed: idle,
+            timer: None,
+        };
+        let upload = Upload {
+            incoming,
+            remaining: limit,
+            idle,
+            progress: Rc::clone(&progress),
+        };
         (Self::Streamed(Box::new(upload)), progress)
     }
 }
 
 impl UploadProgress {
+    /// The progress of a request without a body.
+    #[must_use]
+    pub fn finished_now() -> Rc<Self> {
+        Rc::new(Self {
+            finished: Cell::new(Some(Instant::now())),
+            ..Self::default()
+        })
+    }
+
     /// Bytes handed to the upstream so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -152,7 +171,9 @@ impl Upload {
                     self.progress.finished.set(Some(Instant::now()));
                     return Poll::Ready(None);
                 }
-                Some(Err(_)) => return Poll::Ready(Some(Err(self.progress.fail(UploadFault::Broken)))),
+                Some(Err(_)) => {
+                    return Poll::Ready(Some(Err(self.progress.fail(UploadFault::Broken))));
+                }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
                     Err(_trailers) => continue,
@@ -163,7 +184,9 @@ impl Upload {
                 return Poll::Ready(Some(Err(self.progress.fail(UploadFault::TooLarge))));
             };
             self.remaining = remaining;
-            self.progress.bytes.set(self.progress.bytes.get().saturating_add(length));
+            self.progress
+                .bytes
+                .set(self.progress.bytes.get().saturating_add(length));
             if self.incoming.is_end_stream() {
                 self.progress.finished.set(Some(Instant::now()));
             }
@@ -176,10 +199,15 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = UploadFault;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Streamed(upload) => upload.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data))),
+            Self::Streamed(upload) => upload
+                .poll_data(cx)
+                .map(|data| data.map(|data| data.map(Frame::data))),
         }
     }
 
@@ -202,13 +230,20 @@ impl AnswerStream {
     /// Wraps an upstream's body with the connection that it comes from. `deadline` ends the whole exchange.
     #[must_use]
     pub fn new(incoming: Incoming, lease: Lease, deadline: Instant) -> Self {
-        let mut stream = Self { incoming, lease: Some(lease), deadline, timer: None };
+        let mut stream = Self {
+            incoming,
+            lease: Some(lease),
+            deadline,
+            timer: None,
+        };
         stream.release_at_end();
         stream
     }
 
     fn release_at_end(&mut self) {
-        if self.incoming.is_end_stream() && let Some(lease) = self.lease.take() {
+        if self.incoming.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
             lease.release();
         }
     }
@@ -218,14 +253,19 @@ impl Body for AnswerStream {
     type Data = Bytes;
     type Error = AnswerFault;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         let stream = self.get_mut();
         loop {
             let frame = match Pin::new(&mut stream.incoming).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     let deadline = stream.deadline;
-                    let timer = stream.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                    let timer = stream
+                        .timer
+                        .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
                     ready!(timer.as_mut().poll(cx));
                     stream.lease = None;
                     return Poll::Ready(Some(Err(AnswerFault::TimedOut)));

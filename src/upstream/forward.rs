@@ -2,14 +2,15 @@
 
 use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+    uri::PathAndQuery,
+};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    AnswerStream, Lease, Pools, Upstream, UploadProgress,
-    body::RequestBody,
-    settings::HostPolicy,
+    AnswerStream, Lease, Pools, UploadProgress, Upstream, body::RequestBody, settings::HostPolicy,
 };
 use crate::policy::{Permit, Rejection};
 
@@ -141,7 +142,11 @@ fn resend(
     }
 }
 
-fn answer(response: Response<Incoming>, lease: Lease, deadline: Instant) -> Result<Response<AnswerStream>, Rejection> {
+fn answer(
+    response: Response<Incoming>,
+    lease: Lease,
+    deadline: Instant,
+) -> Result<Response<AnswerStream>, Rejection> {
     // Nobody asked for another protocol: whatever follows is not an answer to this request (MSG-3).
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Rejection::UpstreamInvalid);

@@ -7,6 +7,8 @@ mod body;
 mod forward;
 mod pool;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::RefCell,
@@ -77,7 +79,9 @@ impl Upstream {
         self.metrics.set_healthy(dial.is_ok());
         match dial {
             Ok(()) => tracing::info!(upstream = %self.settings.name, "upstream is reachable again"),
-            Err(error) => tracing::warn!(upstream = %self.settings.name, %error, "upstream cannot be reached"),
+            Err(error) => {
+                tracing::warn!(upstream = %self.settings.name, %error, "upstream cannot be reached")
+            }
         }
     }
 }
@@ -86,7 +90,10 @@ impl Pools {
     /// Makes the pools of one of `workers` workers, 1 or more.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { workers: workers.max(1), pools: RefCell::default() }
+        Self {
+            workers: workers.max(1),
+            pools: RefCell::default(),
+        }
     }
 
     /// The pool of an upstream, made at its first use.
@@ -96,7 +103,10 @@ impl Pools {
         let pool = pools.entry(upstream.id).or_insert_with(|| {
             let share = |cap: usize| cap.div_ceil(self.workers);
             let settings = &upstream.settings;
-            let caps = Caps { connections: share(settings.max_connections), pending: share(settings.max_pending) };
+            let caps = Caps {
+                connections: share(settings.max_connections),
+                pending: share(settings.max_pending),
+            };
             Pool::new(Arc::clone(upstream), caps)
         });
         Rc::clone(pool)
@@ -109,6 +119,8 @@ impl Pools {
             pool.sweep(now);
         }
         drop(pools);
-        self.pools.borrow_mut().retain(|_, pool| !pool.is_empty() || Rc::strong_count(pool) > 1);
+        self.pools
+            .borrow_mut()
+            .retain(|_, pool| !pool.is_empty() || Rc::strong_count(pool) > 1);
     }
 }

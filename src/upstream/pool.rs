@@ -78,7 +78,10 @@ impl Pool {
             idle: RefCell::default(),
             open: Cell::new(0),
             waiting: RefCell::default(),
-            caps: Caps { connections: caps.connections.max(1), pending: caps.pending },
+            caps: Caps {
+                connections: caps.connections.max(1),
+                pending: caps.pending,
+            },
         })
     }
 
@@ -97,7 +100,11 @@ impl Pool {
     pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, Rejection> {
         loop {
             if !fresh && let Some(connection) = self.take_idle() {
-                return Ok(Lease { connection, reused: true, upload: None });
+                return Ok(Lease {
+                    connection,
+                    reused: true,
+                    upload: None,
+                });
             }
             if self.open.get() >= self.caps.connections {
                 // An idle connection that is not ready, or one that a fresh dial passes over, makes room.
@@ -108,7 +115,11 @@ impl Pool {
                 continue;
             }
             let connection = self.dial().await?;
-            return Ok(Lease { connection, reused: false, upload: None });
+            return Ok(Lease {
+                connection,
+                reused: false,
+                upload: None,
+            });
         }
     }
 
@@ -120,7 +131,8 @@ impl Pool {
 
     /// Closes the connections that were not used for the idle timeout.
     pub fn sweep(&self, now: Instant) {
-        let keep = |idle: &Idle| !idle.connection.sender.is_closed() && !self.has_expired(idle, now);
+        let keep =
+            |idle: &Idle| !idle.connection.sender.is_closed() && !self.has_expired(idle, now);
         let expired: Vec<Idle> = {
             let mut idle = self.idle.borrow_mut();
             let (kept, expired) = idle.drain(..).partition(keep);
@@ -140,7 +152,8 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         // The one used last is the one most likely still open. One that is not ready has just been given back and its task
         // has not run yet: it stays for the next request.
-        let usable = |idle: &Idle| idle.connection.sender.is_ready() && !self.has_expired(idle, now);
+        let usable =
+            |idle: &Idle| idle.connection.sender.is_ready() && !self.has_expired(idle, now);
         let place = idle.iter().rposition(usable)?;
         Some(idle.remove(place).connection)
     }
@@ -183,7 +196,8 @@ impl Pool {
                 return Err(Rejection::UpstreamUnreachable);
             }
             Err(_elapsed) => {
-                self.upstream.report(Err(&std::io::ErrorKind::TimedOut.into()));
+                self.upstream
+                    .report(Err(&std::io::ErrorKind::TimedOut.into()));
                 return Err(Rejection::UpstreamUnreachable);
             }
         };
@@ -200,7 +214,11 @@ impl Pool {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
-        Ok(Connection { sender, task: task.abort_handle(), open })
+        Ok(Connection {
+            sender,
+            task: task.abort_handle(),
+            open,
+        })
     }
 }
 
@@ -223,12 +241,18 @@ impl Lease {
 
     /// Gives the connection back after an answer that ended properly.
     pub fn release(self) {
-        let sent_whole = self.upload.as_ref().is_none_or(|upload| upload.finished().is_some());
+        let sent_whole = self
+            .upload
+            .as_ref()
+            .is_none_or(|upload| upload.finished().is_some());
         if !sent_whole || self.connection.sender.is_closed() {
             return;
         }
         let pool = Rc::clone(&self.connection.open.0);
-        pool.idle.borrow_mut().push(Idle { connection: self.connection, since: Instant::now() });
+        pool.idle.borrow_mut().push(Idle {
+            connection: self.connection,
+            since: Instant::now(),
+        });
         pool.wake_one();
     }
 }
