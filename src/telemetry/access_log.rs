@@ -25,8 +25,6 @@ const BATCH_BYTES: usize = 64 << 10;
 /// After a batch the thread stays away from the queue, so that the next lines gather and their senders need not wake it:
 /// at most a hundred wake-ups a second, whatever the load.
 const LINGER: Duration = Duration::from_millis(10);
-/// How long [`AccessLog::flush`] waits.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The caller's end of the queue.
 #[derive(Debug)]
@@ -107,8 +105,8 @@ impl AccessLog {
         }
     }
 
-    /// Waits until every line queued before is written or lost, two seconds at most.
-    pub(super) fn flush(&self) {
+    /// Waits until every line queued before is written or lost, or the time is over.
+    pub(super) fn flush(&self, limit: Duration) {
         let accepted = self.accepted.load(Ordering::Relaxed);
         self.writer.unpark();
         let done = self.progress.done.lock();
@@ -116,7 +114,7 @@ impl AccessLog {
         let waited = self
             .progress
             .moved
-            .wait_timeout_while(done, FLUSH_TIMEOUT, |done| *done < accepted);
+            .wait_timeout_while(done, limit, |done| *done < accepted);
         drop(waited);
     }
 }

@@ -98,7 +98,7 @@ fn text(out: &mut String, record: &Record, took: Duration) {
         pair("session", claims.session.as_deref());
     }
     if let Some(time) = record.upstream_time {
-        put(out, format_args!(" upstream={}ms", Millis(time)));
+        put(out, format_args!(" upstream_ms={}", Millis(time)));
     }
     put(
         out,

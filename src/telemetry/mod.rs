@@ -9,6 +9,7 @@ use std::{
     fmt,
     io::Write,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use prometheus_client::metrics::counter::Counter;
@@ -39,6 +40,9 @@ use settings::LogSettings;
 
 /// The label of requests that took no route. A route of this name shares their series.
 const NO_ROUTE: &str = "none";
+
+/// How long [`Telemetry::flush`] waits for the log's sink.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Sampler = Box<dyn Fn(&mut Scrape<'_>) + Send + Sync>;
 
@@ -176,7 +180,7 @@ impl Telemetry {
     /// Waits until the lines queued so far are written, at most two seconds. For shutdown: it blocks the thread.
     pub fn flush(&self) {
         if let Some(log) = &self.access_log {
-            log.flush();
+            log.flush(FLUSH_TIMEOUT);
         }
     }
 }
