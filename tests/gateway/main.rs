@@ -11,4 +11,10 @@
 
 mod harness;
 
+mod deadlines;
+mod framing;
+mod headers;
+mod heads;
+mod paths;
+
 mod harness_works;

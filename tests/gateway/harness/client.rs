@@ -127,6 +127,11 @@ impl Raw {
         bytes
     }
 
+    /// Whether the connection has ended, where it must have; `false` where it need not.
+    pub(crate) async fn rest_of(&mut self, must_end: bool) -> bool {
+        must_end && self.rest().await.is_empty()
+    }
+
     /// Sends a request and reads its answer.
     #[track_caller]
     pub(crate) fn exchange(&mut self, bytes: impl AsRef<[u8]>) -> impl Future<Output = Answer> {
@@ -216,6 +221,11 @@ impl H2 {
             });
             Self { sender, driver }
         })
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) async fn ended(&mut self) {
+        let _ = (&mut self.driver).await;
     }
 
     /// Sends a request; the error of the stream or connection is [`Broken::Cut`].
