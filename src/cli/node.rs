@@ -133,7 +133,7 @@ impl Node {
             .block_on(either(&mut terminate, &mut interrupt));
         tracing::info!(delay = ?self.config.server.drain_delay, timeout = ?self.config.server.drain_timeout, "draining");
         self.readiness.drain();
-        let delay = tokio::time::sleep(self.config.server.drain_delay);
+        let delay = self.config.server.drain_delay;
         let Self {
             control,
             server,
@@ -143,7 +143,7 @@ impl Node {
         } = self;
         control.block_on(async {
             tokio::select! {
-                () = delay => {}
+                () = tokio::time::sleep(delay) => {}
                 () = either(&mut terminate, &mut interrupt) => {}
             }
             let drained = tokio::task::spawn_blocking(move || server.drain());

@@ -90,6 +90,7 @@ fn configuration(args: &DemoCommand, backend: SocketAddr) -> String {
 listen       = ["127.0.0.1:{port}"]
 admin_listen = "127.0.0.1:{admin_port}"
 public_url   = "https://localhost:{port}"
+max_connections = 1000
 
 [tls]
 certificates = [{{ cert = "dev.crt", key = "dev.key" }}]
