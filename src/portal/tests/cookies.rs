@@ -228,3 +228,24 @@ async fn sess_7_tokens_in_the_query_are_not_looked_at() {
     let path = format!("/auth/me?access_token={access}");
     assert_eq!(portal.get(&path, &[]).await.status, 401);
 }
+
+#[tokio::test]
+async fn auth_8_a_cookie_that_was_there_before_a_login_is_dead_after_it() {
+    let portal = Portal::new().await;
+    let preset = sign_in(&portal).await;
+    let old = ("cookie", preset.as_str());
+    let wrong = json!({"username": "ann", "password": "wrong"});
+    let answer = portal.post("/auth/login", &[JSON, OWN, old], wrong).await;
+    answer.refused(401, "invalid_credentials");
+    let refreshed = portal.post("/auth/refresh", &[JSON, OWN, old], "").await;
+    assert_eq!(refreshed.status, 200, "a failed login ends nothing");
+    let right = json!({"username": "ann", "password": PASSWORD});
+    let answer = portal.post("/auth/login", &[JSON, OWN, old], right).await;
+    assert_eq!(answer.status, 200);
+    let new = cookie(&answer);
+    assert_ne!(new, preset);
+    let old = portal.post("/auth/refresh", &[JSON, OWN, old], "").await;
+    old.refused(401, "invalid_grant");
+    let new = [JSON, OWN, ("cookie", new.as_str())];
+    assert_eq!(portal.post("/auth/refresh", &new, "").await.status, 200);
+}
