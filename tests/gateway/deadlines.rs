@@ -1,0 +1,310 @@
+//! Clients that are slow, or say nothing: each is let go at its deadline, and nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::harness::{
+    Broken, Gateway, H2, Raw, Reply, Site, Step, Upstream, get, keys, request, within,
+};
+
+/// The deadline under test.
+const SHORT: Duration = Duration::from_millis(400);
+
+/// How much later than its deadline a connection may end on a loaded machine.
+const SLACK: Duration = Duration::from_secs(8);
+
+/// A site in which one deadline is short and the others are far away.
+async fn gateway(upstream: &Upstream, short: &str) -> Gateway {
+    let mut site = Site::new(upstream.address);
+    for name in ["handshake", "header", "body_idle", "keep_alive"] {
+        let time = if name == short {
+            "\"400ms\""
+        } else {
+            "\"60s\""
+        };
+        site = site.set("server.timeouts", name, time);
+    }
+    site.start().await
+}
+
+#[track_caller]
+fn on_time(since: Instant) {
+    let took = since.elapsed();
+    assert!(took >= SHORT, "let go after {took:?}, before the deadline");
+    assert!(took < SHORT + SLACK, "let go after {took:?}");
+}
+
+/// The first bytes that a TLS client sends.
+fn client_hello() -> Vec<u8> {
+    let mut connection = rustls::ClientConnection::new(
+        keys::tls_client(&[b"http/1.1"]),
+        "localhost".try_into().unwrap(),
+    )
+    .unwrap();
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+/// Waits until the peer closes, and returns what it said.
+async fn end_of(socket: &mut TcpStream) -> Vec<u8> {
+    let mut said = Vec::new();
+    let _ = within("the end of the connection", socket.read_to_end(&mut said)).await;
+    said
+}
+
+#[tokio::test]
+async fn net_3_a_handshake_byte_by_byte_ends_at_the_deadline() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "handshake").await;
+    let mut socket = TcpStream::connect(gateway.tls).await.unwrap();
+    let begun = Instant::now();
+    let (mut reading, mut writing) = socket.split();
+    let drip = async {
+        for byte in client_hello() {
+            if writing.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut said = Vec::new();
+    let end = reading.read_to_end(&mut said);
+    within("the end of the connection", async {
+        tokio::select! {
+            _ = end => {}
+            () = drip => panic!("the whole hello was taken"),
+        }
+    })
+    .await;
+    on_time(begun);
+}
+
+#[tokio::test]
+async fn net_3_a_peer_that_says_nothing_ends_at_the_deadline() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "handshake").await;
+    let mut socket = TcpStream::connect(gateway.tls).await.unwrap();
+    let begun = Instant::now();
+    end_of(&mut socket).await;
+    on_time(begun);
+    // A hello in full, and then nothing.
+    let mut socket = TcpStream::connect(gateway.tls).await.unwrap();
+    let begun = Instant::now();
+    socket.write_all(&client_hello()).await.unwrap();
+    end_of(&mut socket).await;
+    on_time(begun);
+}
+
+#[tokio::test]
+async fn net_3_stalled_handshakes_do_not_hold_up_others() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("server", "workers", "1")
+        .start()
+        .await;
+    let mut stalled = Vec::new();
+    for _ in 0..50 {
+        let mut socket = TcpStream::connect(gateway.tls).await.unwrap();
+        socket.write_all(&client_hello()[..20]).await.unwrap();
+        stalled.push(socket);
+    }
+    get(&gateway, "/public", &[]).await.is(200);
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn plain_http_on_the_tls_listener_is_not_served() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "handshake").await;
+    let mut socket = TcpStream::connect(gateway.tls).await.unwrap();
+    socket
+        .write_all(request("GET", "/public", &[], "").as_bytes())
+        .await
+        .unwrap();
+    let said = end_of(&mut socket).await;
+    assert!(!String::from_utf8_lossy(&said).contains("200"), "{said:?}");
+    upstream.saw_nothing();
+}
+
+#[tokio::test]
+async fn net_4_a_slow_head_ends_at_the_deadline() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "header").await;
+    let mut raw = Raw::connect(&gateway).await;
+    let begun = Instant::now();
+    raw.send("GET /public HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        .await;
+    match raw.try_answer().await {
+        Ok(answer) => assert_eq!(answer.status, 408),
+        Err(broken) => assert!(matches!(broken, Broken::Closed), "{broken:?}"),
+    }
+    assert!(raw.rest().await.is_empty());
+    on_time(begun);
+    upstream.saw_nothing();
+}
+
+#[tokio::test]
+async fn net_4_a_head_byte_by_byte_ends_at_the_deadline() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "header").await;
+    let mut raw = Raw::connect(&gateway).await;
+    raw.exchange(request("GET", "/public", &[], ""))
+        .await
+        .is(200);
+    let begun = Instant::now();
+    let head = request("GET", "/public/slow", &[("X", &"x".repeat(2000))], "");
+    for byte in head.bytes() {
+        if raw.try_send([byte]).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if begun.elapsed() > SHORT + SLACK {
+            panic!("still reading after {:?}", begun.elapsed());
+        }
+    }
+    assert!(
+        upstream
+            .seen()
+            .iter()
+            .all(|seen| seen.target != "/public/slow")
+    );
+}
+
+#[tokio::test]
+async fn net_4_a_body_that_stops_ends_at_the_deadline() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "body_idle").await;
+    for framing in [("Content-Length", "10"), ("Transfer-Encoding", "chunked")] {
+        let before = upstream.count();
+        let mut raw = Raw::connect(&gateway).await;
+        let begun = Instant::now();
+        let start = if framing.0 == "Content-Length" {
+            "abc"
+        } else {
+            "3\r\nabc\r\n"
+        };
+        raw.send(format!(
+            "{}{start}",
+            request("POST", "/public", &[framing], "")
+        ))
+        .await;
+        match raw.try_answer().await {
+            Ok(answer) => assert_eq!(answer.status, 408),
+            Err(broken) => assert!(
+                matches!(broken, Broken::Closed | Broken::Cut(_)),
+                "{broken:?}"
+            ),
+        }
+        assert!(raw.rest().await.is_empty());
+        on_time(begun);
+        upstream
+            .until("the connection to be given up", |upstream| {
+                upstream.open() == 0
+            })
+            .await;
+        assert!(
+            upstream.seen()[before..].iter().all(|seen| !seen.complete),
+            "{framing:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn net_4_an_idle_connection_ends_at_the_deadline() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "keep_alive").await;
+    let mut raw = Raw::connect(&gateway).await;
+    raw.exchange(request("GET", "/public", &[], ""))
+        .await
+        .is(200);
+    let begun = Instant::now();
+    assert!(raw.rest().await.is_empty());
+    on_time(begun);
+}
+
+#[tokio::test]
+async fn net_4_a_connection_without_a_request_ends_at_a_deadline() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("server.timeouts", "header", "\"400ms\"")
+        .set("server.timeouts", "keep_alive", "\"400ms\"")
+        .start()
+        .await;
+    for protocol in [&b"http/1.1"[..], b"h2"] {
+        let mut stream = crate::harness::client::tls(gateway.tls, "localhost", &[protocol])
+            .await
+            .unwrap();
+        let begun = Instant::now();
+        let mut said = Vec::new();
+        let _ = within("the end of the connection", stream.read_to_end(&mut said)).await;
+        on_time(begun);
+    }
+}
+
+#[tokio::test]
+async fn net_4_an_idle_http_2_connection_ends_at_the_deadline() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "keep_alive").await;
+    let mut h2 = H2::connect(&gateway).await;
+    h2.get("/public", &[]).await.is(200);
+    let begun = Instant::now();
+    within("the end of the connection", h2.ended()).await;
+    on_time(begun);
+}
+
+#[tokio::test]
+async fn net_4_a_slow_answer_is_no_idle_connection() {
+    let upstream = Upstream::scripted(|_| {
+        Reply(vec![
+            Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab".to_vec()),
+            Step::Pause(SHORT * 3),
+            Step::Send(b"cd".to_vec()),
+        ])
+    })
+    .await;
+    let gateway = gateway(&upstream, "keep_alive").await;
+    assert_eq!(get(&gateway, "/public", &[]).await.text(), "abcd");
+    assert_eq!(
+        H2::connect(&gateway).await.get("/public", &[]).await.text(),
+        "abcd"
+    );
+}
+
+#[tokio::test]
+async fn net_2_connections_over_the_cap_of_an_address_are_closed() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("server", "max_connections_per_ip", "4")
+        .set("server", "workers", "1")
+        .start()
+        .await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut raw = Raw::connect(&gateway).await;
+        raw.exchange(request("GET", "/public", &[], ""))
+            .await
+            .is(200);
+        held.push(raw);
+    }
+    for _ in 0..4 {
+        let over = crate::harness::client::tls(gateway.tls, "localhost", &[b"http/1.1"]);
+        assert!(
+            within("a refused connection", over).await.is_err(),
+            "one connection too many"
+        );
+    }
+    // The admin listener is another matter, and a place that is given up is free again.
+    assert_eq!(gateway.admin("/healthz").await.status, 200);
+    drop(held);
+    crate::harness::eventually("a free place", async || {
+        crate::harness::client::tls(gateway.tls, "localhost", &[b"http/1.1"])
+            .await
+            .ok()
+    })
+    .await;
+}

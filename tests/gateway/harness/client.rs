@@ -1,0 +1,297 @@
+//! Clients: one that writes any bytes over TLS, and one for HTTP/2.
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    Gateway, PATIENCE,
+    http1::{Answer, Broken, Head, read_answer},
+    keys, within,
+};
+
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// An HTTP/1.1 connection on which a test may write any bytes.
+pub(crate) struct Raw {
+    io: BufReader<Box<dyn Stream>>,
+}
+
+/// Opens TLS for a host with these protocols on offer.
+pub(crate) async fn tls(
+    address: SocketAddr,
+    host: &str,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    TlsConnector::from(keys::tls_client(alpn))
+        .connect(name, socket)
+        .await
+}
+
+impl Raw {
+    /// Opens a TLS connection that speaks HTTP/1.1.
+    #[track_caller]
+    pub(crate) fn connect(gateway: &Gateway) -> impl Future<Output = Self> {
+        let address = gateway.tls;
+        within("a TLS connection", async move {
+            let stream = tls(address, "localhost", &[b"http/1.1"]).await.unwrap();
+            Self {
+                io: BufReader::new(Box::new(stream)),
+            }
+        })
+    }
+
+    /// Opens a connection without TLS.
+    #[track_caller]
+    pub(crate) fn plain(address: SocketAddr) -> impl Future<Output = Self> {
+        within("a connection", async move {
+            let stream = TcpStream::connect(address).await.unwrap();
+            Self {
+                io: BufReader::new(Box::new(stream)),
+            }
+        })
+    }
+
+    /// Writes. A gateway that has closed already is no fault: the answer tells.
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.try_send(bytes).await;
+    }
+
+    /// Writes, and says whether the connection took it.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        within("a write", async {
+            self.io.write_all(bytes.as_ref()).await?;
+            self.io.flush().await
+        })
+        .await
+    }
+
+    /// Reads one answer that must be whole.
+    #[track_caller]
+    pub(crate) fn answer(&mut self) -> impl Future<Output = Answer> {
+        let place = std::panic::Location::caller();
+        async move {
+            match self.try_answer().await {
+                Ok(answer) => answer,
+                Err(broken) => panic!("{place}: {broken:?}"),
+            }
+        }
+    }
+
+    /// Reads one answer.
+    pub(crate) async fn try_answer(&mut self) -> Result<Answer, Broken> {
+        within("an answer", read_answer(&mut self.io, false)).await
+    }
+
+    /// Reads one answer to a HEAD request.
+    pub(crate) async fn answer_to_head(&mut self) -> Answer {
+        within("an answer", read_answer(&mut self.io, true))
+            .await
+            .unwrap()
+    }
+
+    /// Reads the head of an answer alone.
+    pub(crate) async fn head(&mut self) -> Head {
+        within("a head", super::http1::read_head(&mut self.io))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Reads some bytes; none at the end of the connection.
+    pub(crate) async fn some(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; 1 << 16];
+        let count = within("bytes", self.io.read(&mut bytes)).await.unwrap_or(0);
+        bytes.truncate(count);
+        bytes
+    }
+
+    /// Everything until the gateway closes.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // An end without close_notify, or a reset, is an end.
+        let _ = within("the end of the connection", self.io.read_to_end(&mut bytes)).await;
+        bytes
+    }
+
+    /// Whether the connection has ended, where it must have; `false` where it need not.
+    pub(crate) async fn rest_of(&mut self, must_end: bool) -> bool {
+        must_end && self.rest().await.is_empty()
+    }
+
+    /// Sends a request and reads its answer.
+    #[track_caller]
+    pub(crate) fn exchange(&mut self, bytes: impl AsRef<[u8]>) -> impl Future<Output = Answer> {
+        let place = std::panic::Location::caller();
+        async move {
+            self.send(bytes).await;
+            match self.try_answer().await {
+                Ok(answer) => answer,
+                Err(broken) => panic!("{place}: {broken:?}"),
+            }
+        }
+    }
+}
+
+/// A well-formed request. `Host` is added unless given, and so is a `Content-Length` where there is a body.
+pub(crate) fn request(method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> String {
+    let has = |name: &str| {
+        fields
+            .iter()
+            .any(|(field, _)| field.eq_ignore_ascii_case(name))
+    };
+    let mut text = format!("{method} {target} HTTP/1.1\r\n");
+    if !has("host") {
+        text.push_str("Host: localhost\r\n");
+    }
+    if !body.is_empty() && !has("content-length") && !has("transfer-encoding") {
+        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    for (name, value) in fields {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    format!("{text}\r\n{body}")
+}
+
+/// One GET on a connection of its own.
+#[track_caller]
+pub(crate) fn get(
+    gateway: &Gateway,
+    target: &str,
+    fields: &[(&str, &str)],
+) -> impl Future<Output = Answer> {
+    let place = std::panic::Location::caller();
+    let bytes = request("GET", target, fields, "");
+    async move {
+        let mut raw = Raw::connect(gateway).await;
+        raw.send(bytes).await;
+        match raw.try_answer().await {
+            Ok(answer) => answer,
+            Err(broken) => panic!("{place}: {broken:?}"),
+        }
+    }
+}
+
+pub(crate) type Body = BoxBody<Bytes, Infallible>;
+
+/// A body that is known already.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).boxed()
+}
+
+/// An HTTP/2 connection.
+pub(crate) struct H2 {
+    sender: SendRequest<Body>,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for H2 {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl H2 {
+    #[track_caller]
+    pub(crate) fn connect(gateway: &Gateway) -> impl Future<Output = Self> {
+        let address = gateway.tls;
+        within("an HTTP/2 connection", async move {
+            let stream = tls(address, "localhost", &[b"h2"]).await.unwrap();
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+            let (sender, connection) =
+                hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                    .handshake(TokioIo::new(stream))
+                    .await
+                    .unwrap();
+            let driver = tokio::spawn(async move {
+                let _ = connection.await;
+            });
+            Self { sender, driver }
+        })
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) async fn ended(&mut self) {
+        let _ = (&mut self.driver).await;
+    }
+
+    /// Sends a request; the error of the stream or connection is [`Broken::Cut`].
+    pub(crate) async fn send(&mut self, request: http::Request<Body>) -> Result<Answer, Broken> {
+        let cut = |error: hyper::Error| Broken::Cut(format!("{error:?}"));
+        let exchange = async {
+            self.sender.ready().await.map_err(cut)?;
+            let answer = self.sender.send_request(request).await.map_err(cut)?;
+            let (parts, body) = answer.into_parts();
+            let body = body.collect().await.map_err(cut)?.to_bytes().to_vec();
+            let fields = parts
+                .headers
+                .iter()
+                .map(|(name, value)| {
+                    (
+                        name.to_string(),
+                        String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                    )
+                })
+                .collect();
+            Ok(Answer {
+                status: parts.status.as_u16(),
+                head: Head {
+                    start: String::new(),
+                    fields,
+                    raw: Vec::new(),
+                },
+                body,
+                interim: Vec::new(),
+            })
+        };
+        tokio::time::timeout(PATIENCE, exchange)
+            .await
+            .expect("an answer over HTTP/2")
+    }
+
+    /// One request without a body, for the host `localhost`.
+    #[track_caller]
+    pub(crate) fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+    ) -> impl Future<Output = Answer> {
+        let place = std::panic::Location::caller();
+        let mut builder = http::Request::builder()
+            .method(method)
+            .uri(format!("https://localhost{target}"));
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        let request = builder.body(full("")).unwrap();
+        async move {
+            match self.send(request).await {
+                Ok(answer) => answer,
+                Err(broken) => panic!("{place}: {broken:?}"),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn get(
+        &mut self,
+        target: &str,
+        fields: &[(&str, &str)],
+    ) -> impl Future<Output = Answer> {
+        self.request("GET", target, fields)
+    }
+}

@@ -1,0 +1,20 @@
+//! The gateway from outside: the real binary, real TLS, real HTTP, and an upstream in this process that reports what it
+//! received. What counts is what the upstream saw; the status comes second.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a broken step fails its test"
+)]
+
+mod harness;
+
+mod deadlines;
+mod framing;
+mod headers;
+mod heads;
+mod paths;
+
+mod harness_works;
