@@ -69,7 +69,7 @@ pub struct Grant {
 
 /// A refresh token. It does not print, and is wiped when dropped.
 #[derive(Clone)]
-pub struct RefreshToken(Zeroizing<[u8; TOKEN_BYTES]>);
+pub struct RefreshToken(pub(super) Zeroizing<[u8; TOKEN_BYTES]>);
 
 impl Accounts {
     /// Signs an account in: a new session, whatever was presented before (AUTH-8).
@@ -109,7 +109,11 @@ impl Accounts {
         }
         let token = RefreshToken::random()?;
         let session = self.new_session(&user, login.client);
-        let grant = self.begin(user, session, Some(token)).await?;
+        let grant = match self.begin(user, session, Some(token)).await {
+            // The account was changed while its password was being verified.
+            Err(AccountError::NotFound) => return Err(Rejection::InvalidCredentials),
+            begun => begun?,
+        };
         tracing::info!(
             target: "audit", event = "login", user = %grant.user.id, session = %grant.session, client = %ip
         );
@@ -138,7 +142,7 @@ impl Accounts {
                 for salt in &salts {
                     token = token.successor(salt)?;
                 }
-                self.grant(*user, &session, Some(token), self.settings.access_ttl)
+                Ok(self.grant(*user, &session, Some(token), self.settings.access_ttl)?)
             }
             Rotated::Reused {
                 user_id,
@@ -225,20 +229,14 @@ impl Accounts {
         session.ends_at = session
             .created_at
             .saturating_add(ttl.min(ACCESS_TTL_MAX).as_secs());
-        let grant = self.begin(user, session, None).await;
-        let grant = grant.map_err(|rejection| match rejection {
-            Rejection::StoreUnavailable => {
-                AccountError::Store(crate::store::StoreError::Unavailable)
-            }
-            _ => AccountError::NotFound,
-        })?;
+        let grant = self.begin(user, session, None).await?;
         tracing::info!(
             target: "audit", event = "token_issued", user = %grant.user.id, session = %grant.session
         );
         Ok(grant)
     }
 
-    fn new_session(&self, user: &User, client: Client<'_>) -> Session {
+    pub(super) fn new_session(&self, user: &User, client: Client<'_>) -> Session {
         let now = self.clock.now();
         let device = client.device.unwrap_or("unknown");
         Session {
@@ -257,12 +255,12 @@ impl Accounts {
         }
     }
 
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         user: User,
         session: Session,
         token: Option<RefreshToken>,
-    ) -> Result<Grant, Rejection> {
+    ) -> Result<Grant, AccountError> {
         let new = NewSession {
             session: session.clone(),
             token: token.as_ref().map(RefreshToken::digest),
@@ -270,9 +268,8 @@ impl Accounts {
             cap: SESSIONS_MAX,
             times: self.times(),
         };
-        let ended = self.store.add_session(new).await.map_err(unavailable)?;
-        // `None`: the account was changed while its password was being verified.
-        let ended = ended.ok_or(Rejection::InvalidCredentials)?;
+        let ended = self.store.add_session(new).await?;
+        let ended = ended.ok_or(AccountError::NotFound)?;
         self.forget(&ended);
         self.grant(user, &session, token, self.settings.access_ttl)
     }
@@ -283,7 +280,7 @@ impl Accounts {
         session: &Session,
         refresh_token: Option<RefreshToken>,
         ttl: Duration,
-    ) -> Result<Grant, Rejection> {
+    ) -> Result<Grant, AccountError> {
         let now = self.clock.now();
         let session_left = session.ends_at.saturating_sub(now);
         // No access token outlives its session, so that one entry about the session reaches all of them.
@@ -306,7 +303,7 @@ impl Accounts {
         let access_token = self
             .signing
             .sign(&claims)
-            .map_err(|_| Rejection::Internal)?;
+            .map_err(|_| AccountError::Internal)?;
         Ok(Grant {
             access_token: Zeroizing::new(access_token),
             expires_in,
@@ -353,7 +350,7 @@ impl RefreshToken {
         Zeroizing::new(BASE64URL.encode(self.0.as_ref()))
     }
 
-    fn random() -> Result<Self, Rejection> {
+    fn random() -> Result<Self, AccountError> {
         Ok(Self(Zeroizing::new(random()?)))
     }
 
@@ -370,10 +367,13 @@ impl RefreshToken {
         BASE64URL.encode(self.digest().first_chunk::<6>().unwrap_or(&[0; 6]))
     }
 
-    fn successor(&self, salt: &Salt) -> Result<Self, Rejection> {
+    fn successor(&self, salt: &Salt) -> Result<Self, AccountError> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_ref());
         let tag = hmac::sign(&key, salt);
-        let bytes = tag.as_ref().try_into().map_err(|_| Rejection::Internal)?;
+        let bytes = tag
+            .as_ref()
+            .try_into()
+            .map_err(|_| AccountError::Internal)?;
         Ok(Self(Zeroizing::new(bytes)))
     }
 }
@@ -384,9 +384,9 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-fn random() -> Result<[u8; 32], Rejection> {
+fn random() -> Result<[u8; 32], AccountError> {
     let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| Rejection::Internal)?;
+    rand::fill(&mut bytes).map_err(|_| AccountError::Internal)?;
     Ok(bytes)
 }
 

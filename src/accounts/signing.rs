@@ -71,7 +71,7 @@ pub enum KeyError {
 }
 
 /// The keys, read once.
-pub struct SigningKeys {
+pub(super) struct SigningKeys {
     active: SigningKey,
     jwks: Vec<u8>,
 }
@@ -88,7 +88,7 @@ impl SigningKeys {
     ///
     /// # Errors
     /// [`KeyError`] by variant, about the first file with a fault.
-    pub fn open(folder: &Path) -> Result<Self, KeyError> {
+    pub(super) fn open(folder: &Path) -> Result<Self, KeyError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -115,21 +115,15 @@ impl SigningKeys {
 
     /// The public keys as a JSON Web Key Set (RFC 7517 §5), the active one first.
     #[must_use]
-    pub fn jwks(&self) -> &[u8] {
+    pub(super) fn jwks(&self) -> &[u8] {
         &self.jwks
-    }
-
-    /// `kid` of the key that signs.
-    #[must_use]
-    pub fn kid(&self) -> &str {
-        &self.active.kid
     }
 
     /// Signs claims as an access token (RFC 9068 §2.1).
     ///
     /// # Errors
     /// [`KeyError::Generate`] where the cryptographic library fails.
-    pub fn sign(&self, claims: &impl Serialize) -> Result<String, KeyError> {
+    pub(super) fn sign(&self, claims: &impl Serialize) -> Result<String, KeyError> {
         let mut header = Header::new(Algorithm::ES256);
         header.typ = Some("at+jwt".into());
         header.kid = Some(self.active.kid.to_string());

@@ -148,7 +148,7 @@ impl Metrics {
         );
         registry.register(
             "log_dropped",
-            "Access-log lines dropped because the sink was slow or broken",
+            "Log lines dropped because their sink was slow or broken",
             self.log_dropped.clone(),
         );
     }

@@ -20,6 +20,7 @@ mod handles;
 mod histogram;
 mod labels;
 mod line;
+mod line_queue;
 mod metrics;
 mod record;
 mod request_id;
@@ -33,15 +34,15 @@ pub use metrics::Scrape;
 pub use record::{Ending, Record};
 pub use request_id::{RequestId, RequestIds};
 
-use access_log::AccessLog;
 use labels::LimitLabel;
+use line_queue::LineQueue;
 use metrics::Metrics;
 use settings::LogSettings;
 
 /// The label of requests that took no route. A route of this name shares their series.
 const NO_ROUTE: &str = "none";
 
-/// How long [`Telemetry::flush`] waits for the log's sink.
+/// How long [`Telemetry::flush`] waits for a sink.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Sampler = Box<dyn Fn(&mut Scrape<'_>) + Send + Sync>;
@@ -51,14 +52,16 @@ pub struct Telemetry {
     metrics: Metrics,
     no_route: RouteMetrics,
     handshakes: [Counter; 3],
-    access_log: Option<AccessLog>,
+    access_log: Option<LineQueue<access_log::Entry>>,
     samplers: Mutex<BTreeMap<&'static str, Sampler>>,
 }
 
 impl Telemetry {
-    /// Starts with the access log on standard output, if the settings want one.
+    /// Starts with the access log on standard output, if the settings want one. From now on a thread writes the events too
+    /// ([`init_events`]), so that no request waits for either stream.
     #[must_use]
     pub fn start(settings: &LogSettings) -> Arc<Self> {
+        events::write_behind();
         Self::with_sink(settings, Box::new(std::io::stdout()))
     }
 
@@ -68,7 +71,7 @@ impl Telemetry {
         let metrics = Metrics::new();
         let access_log = settings
             .access
-            .then(|| AccessLog::start(settings.format, sink, metrics.log_dropped.clone()));
+            .then(|| access_log::start(settings.format, sink, metrics.log_dropped.clone()));
         Arc::new(Self {
             no_route: metrics.route(NO_ROUTE),
             handshakes: [
@@ -122,7 +125,7 @@ impl Telemetry {
             took
         };
         if let Some(log) = &self.access_log {
-            log.push(record.into(), took);
+            log.push((record.into(), took));
         }
     }
 
@@ -174,14 +177,24 @@ impl Telemetry {
         for sampler in samplers.values() {
             sampler(&mut scrape);
         }
+        self.metrics.log_dropped.inc_by(events::newly_dropped());
         self.metrics.encode()
     }
 
-    /// Waits until the lines queued so far are written, at most two seconds. For shutdown: it blocks the thread.
+    /// Waits until the lines and events queued so far are written, at most two seconds for either. For shutdown: it blocks
+    /// the thread. Dropping the `Telemetry` does it too.
     pub fn flush(&self) {
         if let Some(log) = &self.access_log {
             log.flush(FLUSH_TIMEOUT);
         }
+        events::flush(FLUSH_TIMEOUT);
+    }
+}
+
+impl Drop for Telemetry {
+    /// The last events of a process that fails are those that matter.
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
