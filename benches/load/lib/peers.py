@@ -541,7 +541,21 @@ class Checker:
         body, _ = self.require(peer, "100 KB", 200, "HS256", "/blob", good)
         if len(body) != BLOB_BYTES:
             raise WrongPeer(f"{peer.name}: {len(body)} of {BLOB_BYTES} bytes")
-        return f"{cipher[1]} {cipher[0]}"
+        return f"{cipher[1]} {cipher[0]}, sessions {'resumed' if self.resumes(peer) else 'NOT resumed'}"
+
+    def resumes(self, peer):
+        """Whether a second connection may resume the session of a first one, as those of the case `connect` do."""
+        request = b"GET /public/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        session = None
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", peer.port("HS256")), 10) as plain, \
+                    self.context.wrap_socket(plain, server_hostname="localhost", session=session) as secure:
+                secure.sendall(request)
+                # TLS 1.3 sends its tickets after the handshake, so something has to be read first.
+                while secure.recv(4096):
+                    pass
+                session, reused = secure.session, secure.session_reused
+        return reused
 
     def identity(self, peer, alg, seen):
         if seen["user"] != "user-0" or seen["authorization"]:
