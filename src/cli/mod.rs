@@ -5,15 +5,12 @@
 
 pub mod cert;
 pub mod check;
-// LEAD: uncomment with demo.rs.
-// pub mod demo;
+pub mod demo;
 pub mod init;
-// LEAD: uncomment with run.rs.
-// pub mod run;
-// LEAD: uncomment with token.rs.
-// pub mod token;
-// LEAD: uncomment with user.rs.
-// pub mod user;
+pub mod node;
+pub mod run;
+pub mod token;
+pub mod user;
 
 use std::{
     ffi::OsString,
@@ -22,6 +19,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::config::Report;
@@ -61,24 +59,20 @@ struct Arguments {
 enum Command {
     /// Make a configuration, a development certificate and a data folder.
     Init(init::InitCommand),
-    // LEAD: uncomment with run.rs; --config says which configuration.
-    // /// Serve.
-    // ///
-    // /// Serves until SIGTERM or SIGINT, then drains: exit 0 when every exchange has ended, or at server.drain_timeout.
-    // Run,
+    /// Serve.
+    ///
+    /// Serves until SIGTERM or SIGINT, then drains: exit 0 when every exchange has ended, or at server.drain_timeout.
+    Run,
     /// Name every mistake of the configuration, and print who may do what on each route.
     Check(check::CheckCommand),
-    // LEAD: uncomment with demo.rs.
-    // /// Serve a demonstration: gateway, sample upstream and sample user, without any file.
-    // Demo(demo::DemoCommand),
-    // LEAD: uncomment with user.rs.
-    // /// Manage accounts: add, list, show, roles, passwords, disable, logout.
-    // #[command(subcommand)]
-    // User(user::UserCommand),
-    // LEAD: uncomment with token.rs.
-    // /// Issue a token for a test, or show what a token says.
-    // #[command(subcommand)]
-    // Token(token::TokenCommand),
+    /// Serve a demonstration: gateway, sample upstream and sample user, without any file.
+    Demo(demo::DemoCommand),
+    /// Manage accounts: add, list, show, roles, passwords, disable, logout.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Issue a token for a test, or show what a token says.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Make certificates.
     #[command(subcommand)]
     Cert(cert::CertCommand),
@@ -104,21 +98,23 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.config;
     match arguments.command {
         Command::Init(command) => init::run(&command),
-        // LEAD: uncomment with run.rs.
-        // Command::Run => run::run(&config),
+        Command::Run => run::run(&config).map(|()| ExitCode::SUCCESS),
         Command::Check(command) => check::run(&command, &config),
-        // LEAD: uncomment with demo.rs.
-        // Command::Demo(command) => demo::run(command),
-        // LEAD: uncomment with user.rs.
-        // Command::User(command) => {
-        //     let accounts = crate::config::load(&config)?.accounts;
-        //     let accounts = accounts.context("accounts are off: the configuration has no [accounts]")?;
-        //     user::run(command, &accounts).map(|()| ExitCode::SUCCESS)
-        // }
-        // LEAD: uncomment with token.rs.
-        // Command::Token(command) => {
-        //     token::run(command, &crate::config::load(&config)?).map(|()| ExitCode::SUCCESS)
-        // }
+        Command::Demo(command) => demo::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::User(command) => {
+            let accounts = crate::config::load(&config)?.accounts;
+            let accounts =
+                accounts.context("accounts are off: the configuration has no [accounts]")?;
+            Ok(user::run(command, &accounts))
+        }
+        Command::Token(command) => {
+            let config = crate::config::load(&config)?;
+            Ok(token::run(
+                command,
+                config.accounts.as_ref(),
+                &config.issuers,
+            ))
+        }
         Command::Cert(command) => cert::run(&command),
     }
 }
