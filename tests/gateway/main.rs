@@ -15,6 +15,11 @@ mod deadlines;
 mod framing;
 mod headers;
 mod heads;
+mod lifecycle;
+mod limits;
 mod paths;
+mod start;
+mod tokens;
+mod upstreams;
 
 mod harness_works;
