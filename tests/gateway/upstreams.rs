@@ -9,7 +9,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::{net::TcpListener, sync::Notify};
@@ -419,8 +418,9 @@ async fn up_8_large_bodies_pass_in_flat_memory() {
     get(&gateway, "/public", &[]).await;
     let before = gateway.memory();
     let mut h2 = H2::connect(&gateway).await;
-    let pieces = futures_util::stream::iter(0..SIZE / PIECE)
-        .map(|_| Ok(Frame::data(Bytes::from(vec![b'u'; PIECE]))));
+    let pieces = futures_util::stream::iter(
+        (0..SIZE / PIECE).map(|_| Ok(Frame::data(Bytes::from(vec![b'u'; PIECE])))),
+    );
     let upload = http::Request::post("https://localhost/big")
         .body(StreamBody::new(pieces).boxed())
         .unwrap();
