@@ -1,6 +1,6 @@
 //! Portcullis, a reverse-proxy authentication gateway.
 //!
-//! One request's way, in the order of the modules: [`server`] accepts and decrypts, the gateway decides with [`policy`],
+//! One request's way, in the order of the modules: [`server`] accepts and decrypts, [`gateway`] decides with [`policy`],
 //! [`authn`] and [`limit`], [`upstream`] forwards, [`respond`] refuses, [`telemetry`] records. [`accounts`] over [`store`]
 //! know what login means and [`portal`] how it looks over HTTP. [`config`] alone knows TOML.
 //!
@@ -13,6 +13,7 @@ pub mod admin;
 pub mod authn;
 pub mod cli;
 pub mod config;
+pub mod gateway;
 pub mod limit;
 pub mod policy;
 pub mod portal;

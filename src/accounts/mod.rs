@@ -1,3 +1,306 @@
 //! What login means: users, sessions, passwords, signing keys. No HTTP in it.
+//!
+//! A login makes a session, which is a family of refresh tokens of which one is alive, and an access token that names the
+//! session. Whatever ends a session is on the disk before it is acknowledged, is known to this process at once and to every
+//! other within seconds ([`Accounts::watch`]).
 
+pub mod passwords;
+mod sessions;
 pub mod settings;
+mod signing;
+#[cfg(test)]
+mod tests;
+mod users;
+mod watch;
+
+use std::{
+    fmt, io,
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use jsonwebtoken::Algorithm;
+
+use crate::{
+    authn::{
+        Revocations,
+        settings::{ClaimNames, IssuerSettings, KeySource},
+    },
+    limit::KeyedLimiter,
+    policy::Rejection,
+    store::{OpenError as StoreOpenError, Sqlite, Store, StoreError, Times},
+};
+use passwords::{Password, Passwords};
+use settings::AccountSettings;
+use signing::SigningKeys;
+
+pub use sessions::{Client, Grant, Login, RefreshToken};
+pub use signing::KeyError;
+pub use users::{NewUser, canonical_email, canonical_username};
+pub use watch::Watch;
+
+/// The name of the built-in issuer in rules, logs and metrics.
+pub const ISSUER_NAME: &str = "portcullis";
+
+/// The longest life of an access token, whatever the configuration says (SESS-4).
+const ACCESS_TTL_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// The most that a verifier tolerates after `exp`, and a minute for clocks that differ.
+const LEEWAY_MAX: Duration = Duration::from_secs(120);
+
+/// Tolerance of our own verifier, for other nodes' clocks.
+const LEEWAY: Duration = Duration::from_secs(5);
+
+/// Names and addresses that the login limits remember: some 30 MiB at most.
+const LIMIT_KEYS_MAX: usize = 100_000;
+
+/// Accounts, sessions and the keys that sign their tokens.
+pub struct Accounts {
+    settings: AccountSettings,
+    store: Arc<dyn Store>,
+    passwords: Arc<Passwords>,
+    signing: SigningKeys,
+    revocations: Arc<Revocations>,
+    clock: Clock,
+    logins_per_ip: KeyedLimiter<IpAddr>,
+    logins_per_account: KeyedLimiter<Box<str>>,
+    /// The last entry of the feed that was applied.
+    feed: AtomicU64,
+}
+
+/// Why accounts could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A signing key.
+    #[error("signing key")]
+    Key(#[from] KeyError),
+    /// The password hash parameters.
+    #[error("accounts.argon2: parameters out of range")]
+    Passwords,
+    /// The revocations could not be read.
+    #[error("cannot read the revocations")]
+    Revocations(#[source] StoreError),
+    /// The runtime in which the store is read at start.
+    #[error("cannot start a runtime")]
+    Runtime(#[source] io::Error),
+    /// The store.
+    #[error("account store")]
+    Store(#[from] StoreOpenError),
+}
+
+/// Why an operation over accounts did not happen.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+pub enum AccountError {
+    /// The display name is empty, too long or has control characters.
+    #[error("a display name has 1 to 128 characters, none of them a control character")]
+    DisplayNameInvalid,
+    /// Not one plain address.
+    #[error("an e-mail address is one plain ASCII mailbox, as name@example.com")]
+    EmailInvalid,
+    /// The name or the address is taken.
+    #[error("an account with this name or address exists")]
+    Exists,
+    /// A fault of ours.
+    #[error("internal fault")]
+    Internal,
+    /// Not a user name.
+    #[error(
+        "a user name has 1 to 64 of a-z, 0-9, '.', '_' and '-', and begins with a letter or digit"
+    )]
+    NameInvalid,
+    /// No such account.
+    #[error("no such account")]
+    NotFound,
+    /// Too many passwords are being hashed.
+    #[error("too many passwords are being hashed")]
+    Overloaded,
+    /// Beyond 256 characters or 1024 bytes.
+    #[error("a password has at most 256 characters and 1024 bytes")]
+    PasswordTooLong,
+    /// Fewer characters than the configuration asks.
+    #[error("a password has at least {min} characters")]
+    PasswordTooShort {
+        /// `password_min`.
+        min: usize,
+    },
+    /// A role is not a word, or there are too many.
+    #[error("roles are at most 32 words of 1 to 64 of A-Z, a-z, 0-9, '.', '_', ':', '/' and '-'")]
+    RoleInvalid,
+    /// The store failed.
+    #[error("account store")]
+    Store(#[source] StoreError),
+}
+
+/// What time it is. Handed in, so that tests can move it.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+
+impl Accounts {
+    /// Opens the store, the keys and the feed, and makes what is missing: database (0600), signing key (0600). Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`] by variant.
+    pub fn open(
+        settings: &AccountSettings,
+        revocations: Arc<Revocations>,
+    ) -> Result<Arc<Self>, OpenError> {
+        Self::open_at(settings, revocations, Clock::system())
+    }
+
+    /// As [`Accounts::open`], with a clock.
+    ///
+    /// # Errors
+    /// [`OpenError`] by variant.
+    pub fn open_at(
+        settings: &AccountSettings,
+        revocations: Arc<Revocations>,
+        clock: Clock,
+    ) -> Result<Arc<Self>, OpenError> {
+        let store = Sqlite::open(&settings.database)?;
+        let folder = settings.database.parent().unwrap_or(Path::new("."));
+        let passwords = Passwords::new(&settings.argon2, settings.password_min)
+            .map_err(|_| OpenError::Passwords)?;
+        let accounts = Self {
+            store: Arc::new(store),
+            passwords: Arc::new(passwords),
+            signing: SigningKeys::open(&folder.join("keys"))?,
+            revocations,
+            clock,
+            logins_per_ip: KeyedLimiter::new("login_per_ip", settings.login_per_ip, LIMIT_KEYS_MAX),
+            logins_per_account: KeyedLimiter::new(
+                "login_per_account",
+                settings.login_per_account,
+                LIMIT_KEYS_MAX,
+            ),
+            feed: AtomicU64::new(0),
+            settings: settings.clone(),
+        };
+        // Before the first token is verified: what was revoked before this start.
+        accounts.catch_up()?;
+        Ok(Arc::new(accounts))
+    }
+
+    /// The built-in issuer, for the [`Authenticator`](crate::authn::Authenticator).
+    #[must_use]
+    pub fn issuer(&self) -> IssuerSettings {
+        IssuerSettings {
+            name: ISSUER_NAME.into(),
+            issuer: Arc::clone(&self.settings.issuer),
+            audience: self.settings.audience.clone(),
+            algorithms: vec![Algorithm::ES256],
+            keys: KeySource::Jwks(self.signing.jwks().to_vec()),
+            leeway: LEEWAY,
+            token_types: vec!["at+jwt".into()],
+            claims: ClaimNames {
+                user: "preferred_username".into(),
+                name: "name".into(),
+                ..ClaimNames::default()
+            },
+        }
+    }
+
+    /// The public keys as a JSON Web Key Set.
+    #[must_use]
+    pub fn jwks(&self) -> &[u8] {
+        self.signing.jwks()
+    }
+
+    /// What the configuration says of accounts.
+    #[must_use]
+    pub fn settings(&self) -> &AccountSettings {
+        &self.settings
+    }
+
+    /// What time it is by the clock of these accounts.
+    #[must_use]
+    pub fn time(&self) -> SystemTime {
+        (self.clock.0)()
+    }
+
+    fn times(&self) -> Times {
+        let now = self.clock.now();
+        let life = self.settings.access_ttl.max(ACCESS_TTL_MAX) + LEEWAY_MAX;
+        Times {
+            now,
+            idle: self.settings.refresh_idle.as_secs(),
+            grace: self.settings.refresh_grace.as_secs(),
+            tokens_dead_at: now.saturating_add(life.as_secs()),
+        }
+    }
+
+    /// Makes this process refuse the access tokens of these sessions from now on.
+    fn forget(&self, sessions: &[Box<str>]) {
+        let until = self.times().tokens_dead_at;
+        for session in sessions {
+            self.revocations
+                .revoke_session(&self.settings.issuer, session, until);
+        }
+    }
+}
+
+impl Clock {
+    /// The system's.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Arc::new(SystemTime::now))
+    }
+
+    /// One that says what `now` says.
+    #[must_use]
+    pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// Seconds since 1970.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        // A clock before 1970 reads as 1970: then every session is in its future and every token unexpired, as on any host
+        // whose clock is that wrong.
+        (self.0)()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    }
+}
+
+impl From<StoreError> for AccountError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict => Self::Exists,
+            StoreError::Busy | StoreError::Unavailable => Self::Store(error),
+        }
+    }
+}
+
+impl From<AccountError> for Rejection {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Exists => Self::AccountExists,
+            AccountError::Internal => Self::Internal,
+            AccountError::NotFound => Self::RouteNotFound,
+            AccountError::Overloaded => Self::Overloaded,
+            AccountError::Store(_) => Self::StoreUnavailable,
+            AccountError::DisplayNameInvalid
+            | AccountError::EmailInvalid
+            | AccountError::NameInvalid
+            | AccountError::PasswordTooLong
+            | AccountError::PasswordTooShort { .. }
+            | AccountError::RoleInvalid => Self::BadRequest(crate::policy::HeadFault::Body),
+        }
+    }
+}
+
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accounts")
+            .field("signing", &self.signing)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}

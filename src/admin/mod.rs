@@ -1,1 +1,201 @@
-//! The admin listener: health and metrics.
+//! The admin listener: health and metrics, on an address of its own, never reachable as an upstream (LOG-3).
+//!
+//! It speaks plain HTTP/1 to whoever reaches it, so it is bound to loopback unless the operator says otherwise; pages in a
+//! browser are kept out by `guard`. It runs on the control runtime: whatever happens to it does not slow a request.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{Method, Request, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+mod guard;
+mod readiness;
+
+pub use readiness::{Problem, Readiness};
+
+use crate::{
+    policy::Rejection,
+    respond,
+    telemetry::{Connections, RequestIds, Telemetry},
+};
+
+/// Connections at once; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+/// A head that takes longer ends its connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection, with its one exchange, that takes longer is ended, so that a few that hang cannot hold every place.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long open exchanges may go on after the stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The wait after a failed accept, which is mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// OpenMetrics 1.0 (its specification, "Overall Structure").
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the admin listener shows.
+#[derive(Debug, Clone)]
+pub struct AdminState {
+    /// Metrics.
+    pub telemetry: Arc<Telemetry>,
+    /// Whether this node should get requests.
+    pub readiness: Arc<Readiness>,
+}
+
+#[derive(Serialize)]
+struct ReadyBody {
+    ready: bool,
+    problems: Vec<Problem>,
+}
+
+/// Serves until `shutdown`, then waits for open exchanges, five seconds at most. To be run on the control runtime. Dropping
+/// the future ends every connection.
+pub async fn serve(listener: TcpListener, state: AdminState, shutdown: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = state.telemetry.connections("admin");
+    let telemetry = Arc::clone(&state.telemetry);
+    let router = router(state);
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(ended) = open.join_next() => count_panic(&ended, &telemetry),
+            Some((stream, slot)) = accept(&listener, &slots, &telemetry) => {
+                open.spawn(connection(stream, slot, router.clone(), connections.clone()));
+            }
+        }
+    }
+    drop(listener);
+    let drained = timeout(STOP_TIMEOUT, async {
+        while let Some(ended) = open.join_next().await {
+            count_panic(&ended, &telemetry);
+        }
+    });
+    if drained.await.is_err() {
+        tracing::warn!(open = open.len(), "admin connections are cut off");
+    }
+}
+
+fn count_panic(ended: &Result<(), tokio::task::JoinError>, telemetry: &Telemetry) {
+    if ended.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
+        telemetry.panicked();
+    }
+}
+
+/// The next connection, once there is a place for it; `None` after a failure and a pause. Dropping it loses nothing.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+    telemetry: &Telemetry,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    // The semaphore is never closed.
+    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, slot)),
+        Err(error) => {
+            telemetry.accept_failed();
+            tracing::warn!(%error, "no admin connection could be accepted");
+            sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    slot: OwnedSemaphorePermit,
+    router: Router,
+    connections: Connections,
+) {
+    let open = connections.open();
+    let service = service_fn(move |request| answer(router.clone(), request));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        // Scrapes and probes are seconds apart; a place is worth more than a handshake.
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    // Whoever breaks off here knows it; there is nothing to log.
+    let _ = timeout(CONNECTION_TIMEOUT, served).await;
+    drop((open, slot));
+}
+
+async fn answer(
+    mut router: Router,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let mut response = match guard::check(&request) {
+        Ok(()) => router.call(request).await?,
+        Err(rejection) => refuse(&rejection),
+    };
+    respond::answer::finish_own(response.headers_mut(), false);
+    Ok(response)
+}
+
+fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(async || refuse(&Rejection::RouteNotFound))
+        .method_not_allowed_fallback(async || {
+            refuse(&Rejection::MethodNotAllowed(vec![
+                Method::GET,
+                Method::HEAD,
+            ]))
+        })
+        .with_state(state)
+}
+
+async fn healthz() -> Response {
+    fresh("ok")
+}
+
+async fn readyz(State(state): State<AdminState>) -> Response {
+    let problems = state.readiness.problems();
+    let ready = problems.is_empty();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    fresh((status, Json(ReadyBody { ready, problems })))
+}
+
+async fn metrics(State(state): State<AdminState>) -> Response {
+    fresh((
+        [(header::CONTENT_TYPE, OPENMETRICS)],
+        state.telemetry.encode(),
+    ))
+}
+
+/// An answer that holds for now alone.
+fn fresh(answer: impl IntoResponse) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], answer).into_response()
+}
+
+fn refuse(rejection: &Rejection) -> Response {
+    // Refusals are rare here; a source of ids for each costs less than one to be shared.
+    respond::refusal(rejection, &RequestIds::new().next()).map(Body::from)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,171 @@
-//! Turns credentials into an [`Identity`](crate::policy::Identity): extraction, verification, cache, revocation.
+//! Turns credentials into an [`Identity`]: extraction, cache, verification, revocation.
+//!
+//! A credential is looked for in one place ([`credential`]). Its token is looked up by a digest of all its bytes
+//! (`cache`); one that is not there is verified against the one key that its issuer, algorithm and key id name
+//! (`verifier`, `compact`, `claims`, `keys`). Cached or not, it is compared with the clock, which never runs backwards here
+//! (`clock`), and with what was revoked ([`revocation`]).
+//!
+//! Nothing here knows what a caller may do, and nothing here performs I/O: keys are read with the configuration, and no
+//! header of a token ever names a place to fetch one from (JWT-2).
 
+mod cache;
+mod claims;
+mod clock;
+mod compact;
+pub mod credential;
+mod keys;
+pub mod revocation;
 pub mod settings;
+mod strict_json;
+mod verifier;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use http::HeaderMap;
+
+pub use self::{cache::CacheStats, keys::KeyFault, revocation::Revocations};
+
+use self::{
+    cache::TokenCache,
+    settings::{CacheSettings, IssuerSettings},
+    verifier::Verifier,
+};
+use crate::policy::{Access, Caller, Identity, IdentityHeaders, Rejection, TokenFault};
+
+/// Decides who is calling. Immutable; a reload makes another, and with it an empty cache (CFG-2).
+#[derive(Debug)]
+pub struct Authenticator {
+    verifier: Verifier,
+    cache: TokenCache,
+    revocations: Arc<Revocations>,
+}
+
+/// An entry of the configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerFault {
+    /// The entry's name.
+    pub issuer: Arc<str>,
+    /// What is wrong with it.
+    pub fault: KeyFault,
+}
+
+impl fmt::Display for IssuerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "issuer `{}`: {}", self.issuer, self.fault)
+    }
+}
+
+impl std::error::Error for IssuerFault {}
+
+impl Authenticator {
+    /// Loads and checks every issuer's keys. `revocations` is the process's one; `templates` are the headers that each
+    /// identity is written into once.
+    ///
+    /// # Errors
+    /// Every entry whose settings or keys cannot be used.
+    pub fn new(
+        issuers: &[IssuerSettings],
+        cache: &CacheSettings,
+        revocations: Arc<Revocations>,
+        templates: Arc<IdentityHeaders>,
+    ) -> Result<Self, Vec<IssuerFault>> {
+        let verifier = Verifier::new(issuers, templates, Arc::clone(&revocations))?;
+        let cache = TokenCache::new(cache).map_err(|_| {
+            vec![IssuerFault {
+                issuer: Arc::from("*"),
+                fault: KeyFault::NoRandomness,
+            }]
+        })?;
+        Ok(Self {
+            verifier,
+            cache,
+            revocations,
+        })
+    }
+
+    /// Finds out who sent these headers, at this time.
+    ///
+    /// On a public route nobody looks, and the answer is [`Caller::Anonymous`]. On an optional route no credential is
+    /// anonymous too, but one that is bad is refused: whoever sends it believes himself signed in.
+    ///
+    /// # Errors
+    /// [`Rejection::CredentialsMissing`] where the route needs a credential, [`Rejection::AmbiguousCredentials`], and those
+    /// of [`verify`](Self::verify).
+    pub fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        access: Access,
+        now: SystemTime,
+    ) -> Result<Caller, Rejection> {
+        if access == Access::Public {
+            return Ok(Caller::Anonymous);
+        }
+        match (credential::bearer(headers)?, access) {
+            (Some(token), _) => self.verify(token, now).map(Caller::Verified),
+            (None, Access::Authenticated) => Err(Rejection::CredentialsMissing),
+            (None, Access::Optional | Access::Public) => Ok(Caller::Anonymous),
+        }
+    }
+
+    /// Finds the identity that a token proves: from the cache, else by verifying it.
+    ///
+    /// # Errors
+    /// [`Rejection::TokenExpired`] where the token's time is over and nothing else is wrong with it,
+    /// [`Rejection::TokenInvalid`] with the check that failed, for the log alone, and [`Rejection::ClaimMismatch`] where a
+    /// claim cannot be told to the upstream (HDR-5).
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Arc<Identity>, Rejection> {
+        // Before the digest: what is too long to be a token must cost nothing that grows with it.
+        if token.len() > compact::TOKEN_BYTES_MAX {
+            return Err(Rejection::TokenInvalid(TokenFault::TooLong));
+        }
+        let now = self.revocations.observe(now);
+        // Read before anything is checked: a revocation that comes meanwhile makes the epoch stale, and is seen next time.
+        let epoch = self.revocations.epoch();
+        let key = self.cache.key(token);
+        let Some(entry) = self.cache.get(&key, now) else {
+            // The place where concurrent first uses of one token will be made one.
+            let verified = self.verifier.verify(token, now)?;
+            self.cache.insert(key, &verified, epoch, now);
+            return Ok(verified.identity);
+        };
+        if !entry.is_current(epoch) {
+            if self.revocations.is_revoked(entry.identity.claims()) {
+                self.cache.remove(&key);
+                return Err(Rejection::TokenInvalid(TokenFault::Revoked));
+            }
+            entry.set_checked(epoch);
+        }
+        Ok(Arc::clone(&entry.identity))
+    }
+
+    /// What the cache of verified tokens has done and holds.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        self.cache.stats()
+    }
+
+    /// Each issuer's name, and when its keys were loaded.
+    #[must_use]
+    pub fn key_ages(&self) -> Vec<(Arc<str>, Instant)> {
+        self.verifier
+            .keys()
+            .map(|(name, keys)| (Arc::clone(name), keys.loaded))
+            .collect()
+    }
+
+    /// Each issuer's name, and how many keys of its set were left out because they do not fit (KEY-6).
+    #[must_use]
+    pub fn skipped_keys(&self) -> Vec<(Arc<str>, usize)> {
+        self.verifier
+            .keys()
+            .map(|(name, keys)| (Arc::clone(name), keys.skipped))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

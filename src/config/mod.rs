@@ -1,1 +1,259 @@
 //! From the file to checked types: all problems at once, each with its place and a hint.
+//!
+//! Nobody else knows TOML. A section is read by the module of its name, which knows the keys, the defaults and the ranges;
+//! after it, no code asks whether a value is sane. What two sections mean together is checked in [`read`] and
+//! [`overlap`]. There is no half-loaded configuration: one error, and all of it is refused (CFG-1, NET-7).
+
+mod accounts;
+pub mod development;
+mod diagnostic;
+mod files;
+mod identity;
+mod issuer;
+mod keys;
+mod later;
+mod limit;
+mod log;
+mod name;
+mod network;
+mod overlap;
+mod reader;
+mod route;
+mod rule;
+mod server;
+mod tls;
+mod units;
+mod upstream;
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use toml::{Spanned, de::DeTable};
+
+use diagnostic::{Fault, Place, Problems};
+pub use diagnostic::{Problem, Report, Severity};
+use reader::{Bounds, Context, Table};
+use route::{Placed, Surroundings};
+pub(crate) use units::{show_duration, show_size};
+
+use crate::{
+    accounts::settings::AccountSettings,
+    authn::settings::{CacheSettings, IssuerSettings},
+    limit::settings::IpLimitSettings,
+    policy::{Access, IdentityHeaders, Route},
+    server::settings::{ServerSettings, TlsSettings},
+    telemetry::settings::LogSettings,
+    upstream::settings::UpstreamSettings,
+};
+
+/// A whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where relative paths start.
+    pub root: PathBuf,
+    /// Listeners and connections.
+    pub server: ServerSettings,
+    /// Certificates.
+    pub tls: TlsSettings,
+    /// Whose tokens are believed, without the built-in issuer.
+    pub issuers: Vec<IssuerSettings>,
+    /// The cache of verified tokens.
+    pub token_cache: CacheSettings,
+    /// What upstreams are told of the caller.
+    pub identity: IdentitySettings,
+    /// Limits per client address.
+    pub limit: IpLimitSettings,
+    /// Backends, in the order of the file: a route's `UpstreamId` is the place here.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// Routes in the order of the file, without the built-in ones.
+    pub routes: Vec<Route>,
+    /// Accounts; `None` where the section is absent or disabled.
+    pub accounts: Option<AccountSettings>,
+    /// Logs.
+    pub log: LogSettings,
+}
+
+/// The checked section `[identity]`.
+#[derive(Debug, Clone)]
+pub struct IdentitySettings {
+    /// The headers, compiled.
+    pub templates: Arc<IdentityHeaders>,
+    /// Whether the caller's token is forwarded too.
+    pub pass_token: bool,
+}
+
+/// A configuration that can be run, and what a person should still look at.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings alone, possibly none.
+    pub warnings: Report,
+}
+
+/// Reads a configuration file. Relative paths in it start at the parent of the file's folder: the project's root when the
+/// file is `config/gateway.toml`.
+///
+/// # Errors
+/// Every problem of the file, and of the files that it names.
+pub fn load(path: &Path) -> Result<Config, Report> {
+    inspect(path).map(|checked| checked.config)
+}
+
+/// Reads a configuration file as [`load`] does, and keeps the warnings.
+///
+/// # Errors
+/// Every problem of the file, and of the files that it names, warnings included.
+pub fn inspect(path: &Path) -> Result<Checked, Report> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let fault = match error.kind() {
+            io::ErrorKind::NotFound => Fault::new("does not exist", "portcullis init makes one"),
+            io::ErrorKind::InvalidData => "is not UTF-8".into(),
+            _ => format!("cannot be read: {error}").into(),
+        };
+        Report::unreadable(path, fault)
+    })?;
+    let root = root_of(path)
+        .map_err(|error| Report::unreadable(path, format!("has no folder: {error}").into()))?;
+    check(&text, path, &root, &|name| std::env::var_os(name))
+}
+
+/// Reads a configuration from text. `origin` is what reports call it; relative paths start at `root`.
+///
+/// # Errors
+/// Every problem of the text, and of the files that it names.
+pub fn parse(text: &str, origin: &Path, root: &Path) -> Result<Config, Report> {
+    check(text, origin, root, &|name| std::env::var_os(name)).map(|checked| checked.config)
+}
+
+fn root_of(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let folder = path.parent().unwrap_or(&path);
+    Ok(folder.parent().unwrap_or(folder).to_owned())
+}
+
+fn check(
+    text: &str,
+    origin: &Path,
+    root: &Path,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Checked, Report> {
+    let (document, faults) = DeTable::parse_recoverable(text);
+    let problems = Problems::default();
+    if !faults.is_empty() {
+        // What could be read of a broken file says little: a key is not missing that stands in a broken line.
+        for fault in faults {
+            let place = Place {
+                key: String::new(),
+                span: fault.span().unwrap_or(0..0),
+            };
+            problems.add(&place, fault.message());
+        }
+        return Err(problems.report(origin, text));
+    }
+    let context = Context {
+        root,
+        env,
+        problems,
+    };
+    let config = read(&context, &document);
+    let report = context.problems.report(origin, text);
+    match config {
+        Some(config) if !report.has_errors() => Ok(Checked {
+            config,
+            warnings: report,
+        }),
+        _ => Err(report),
+    }
+}
+
+/// Reads every section. `None` only where a problem was reported.
+fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Option<Config> {
+    let mut top = Table::top(context, document);
+    top.number::<u64>(
+        "version",
+        Bounds::new(1, 1).because("the one version there is"),
+    );
+    let server = server::read(top.section("server"));
+    let server = server.as_ref();
+    let tls = tls::read(top.section("tls"), server);
+    let issuers = issuer::read(top.sections("issuer"), server);
+    let token_cache = limit::read_cache(top.section("token_cache"));
+    let identity = identity::read(top.section("identity"));
+    let limit = limit::read(top.section("rate_limit"));
+    let upstreams = upstream::read(top.sections("upstream"));
+    let has_accounts = top.has("accounts");
+    let accounts = accounts::read(top.section("accounts"), has_accounts, server);
+    let mut issuer_names = issuers.names;
+    if accounts.is_some() {
+        issuer_names.push(issuer::BUILT_IN.into());
+    }
+    let around = Surroundings {
+        upstreams: &upstreams,
+        issuers: &issuer_names,
+        body_bytes: server.map_or(0, |server| server.body_bytes),
+    };
+    let routes = route::read(top.sections("route"), &around);
+    let log = log::read(top.section("log"));
+    if !top.has("route") {
+        top.need("route", "a gateway without [[route]] forwards nothing");
+    }
+    top.finish();
+    overlap::check(&context.problems, &routes, accounts.as_ref());
+    check_issuers(&context.problems, &routes, &issuers.settings, &issuer_names);
+    Some(Config {
+        root: context.root.to_owned(),
+        server: server?.clone(),
+        tls,
+        issuers: issuers.settings,
+        token_cache,
+        identity,
+        limit,
+        upstreams: upstreams.settings,
+        routes: routes.into_iter().map(|placed| placed.route).collect(),
+        accounts,
+        log,
+    })
+}
+
+/// Checks that somebody can be verified, and points at routes where two issuers could give two people one name.
+fn check_issuers(
+    problems: &Problems,
+    routes: &[Placed],
+    issuers: &[IssuerSettings],
+    names: &[Arc<str>],
+) {
+    for Placed { route, place } in routes {
+        if route.access == Access::Public {
+            continue;
+        }
+        if names.is_empty() && route.access == Access::Authenticated {
+            let hint = "add an [[issuer]], or [accounts] for accounts of the gateway's own";
+            problems.add(place, Fault::new("nobody could be verified for it", hint));
+        }
+        let wanted = &route.rule.issuers;
+        let accepted: BTreeSet<&str> = names
+            .iter()
+            .filter(|name| wanted.is_empty() || wanted.iter().any(|one| **one == ***name))
+            .map(|name| {
+                // Entries that share an `iss` are one issuer.
+                let entry = issuers.iter().find(|issuer| issuer.name == *name);
+                entry.map_or(&**name, |entry| &*entry.issuer)
+            })
+            .collect();
+        if accepted.len() > 1 {
+            let hint =
+                "name one in require.issuers, or let the upstream tell them apart by {issuer}";
+            let message = format!(
+                "takes {} issuers, whose users could bear the same name",
+                accepted.len()
+            );
+            problems.warn(place, Fault::new(message, hint));
+        }
+    }
+}

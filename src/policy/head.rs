@@ -12,7 +12,8 @@ use super::{
     rejection::{HeadFault, Rejection},
 };
 
-/// How much head a client may send. hyper and h2 enforce the bytes; the rest is enforced here for both versions alike.
+/// How much head a client may send, the same in both versions of HTTP. The listeners read a little more than this, so that
+/// a client just beyond a limit is told so in full.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
     /// Header section, in bytes.
@@ -69,7 +70,13 @@ fn check_sizes(parts: &Parts, limits: &HeadLimits) -> Result<(), Rejection> {
     if target > limits.uri_bytes {
         return Err(Rejection::UriTooLong);
     }
-    if parts.headers.len() > limits.header_count {
+    // Each field as HTTP/1.1 writes it: name, colon, space, value, line end.
+    let bytes: usize = parts
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    if bytes > limits.header_bytes || parts.headers.len() > limits.header_count {
         return Err(Rejection::HeadersTooLarge);
     }
     Ok(())
@@ -321,6 +328,8 @@ mod tests {
         refused(&parts(|r| r.uri(long)), Rejection::UriTooLong);
         let many = parts(|r| (0..100).fold(r, |r, i| r.header(format!("x-{i}"), "1")));
         refused(&many, Rejection::HeadersTooLarge);
+        let large = parts(|r| r.header("x-large", "a".repeat(32 << 10)));
+        refused(&large, Rejection::HeadersTooLarge);
     }
 
     #[test]

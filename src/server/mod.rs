@@ -1,3 +1,166 @@
 //! Accepts connections, decrypts them, and gives each request to the gateway.
+//!
+//! Each worker is one thread with one runtime and its own listening sockets; a request never changes threads. Knows
+//! sockets, TLS and HTTP connections; knows nothing of who may do what.
 
+pub mod caps;
+pub mod connection;
 pub mod settings;
+pub mod tls;
+pub mod vitals;
+pub mod worker;
+
+use std::{io, net::SocketAddr, sync::Arc, thread};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, task::LocalSet};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    caps::{ConnectionCaps, descriptor_limit},
+    settings::ServerSettings,
+    worker::Shared,
+};
+use crate::{gateway::Gateway, telemetry::Telemetry};
+
+/// Why the gateway cannot start to listen.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address that cannot be bound.
+    #[error("cannot listen on {address} ({key})")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The key of the configuration that names it.
+        key: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread or runtime that the system refuses.
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
+}
+
+/// Listening sockets, bound before anything else happens: a port that is taken ends the start with nothing served.
+#[derive(Debug)]
+pub struct Sockets {
+    /// One list for each worker, in the order of `listen`.
+    by_worker: Vec<Vec<std::net::TcpListener>>,
+    /// The addresses bound, ports resolved, in the order of `listen`.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Server {
+    threads: Vec<thread::JoinHandle<()>>,
+    closing: CancellationToken,
+}
+
+impl Sockets {
+    /// Binds every TLS address once for each worker.
+    ///
+    /// # Errors
+    /// [`StartError::Bind`] with the first address that cannot be bound.
+    pub fn bind(settings: &ServerSettings) -> Result<Self, StartError> {
+        let mut by_worker: Vec<Vec<_>> = (0..settings.workers.max(1)).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::new();
+        for asked in &settings.listen {
+            let failed = |source| StartError::Bind {
+                address: *asked,
+                key: "server.listen",
+                source,
+            };
+            // Port 0 is resolved by the first worker's socket; the others share its port.
+            let mut address = *asked;
+            for sockets in &mut by_worker {
+                let socket = worker::listen(address).map_err(failed)?;
+                address = socket.local_addr().map_err(failed)?;
+                sockets.push(socket);
+            }
+            addresses.push(address);
+        }
+        Ok(Self {
+            by_worker,
+            addresses,
+        })
+    }
+}
+
+impl Server {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// [`StartError::Worker`] when a thread or runtime cannot be had; the workers started before end at once.
+    pub fn start(
+        sockets: Sockets,
+        settings: Arc<ServerSettings>,
+        tls: Arc<ServerConfig>,
+        gateway: Arc<ArcSwap<Gateway>>,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, StartError> {
+        let closing = CancellationToken::new();
+        let caps = ConnectionCaps::new(
+            settings.max_connections,
+            settings.max_connections_per_ip,
+            descriptor_limit(),
+        );
+        let shared = Shared {
+            gateway,
+            telemetry,
+            caps,
+            tls,
+            settings,
+            closing: closing.clone(),
+        };
+        let mut server = Self {
+            threads: Vec::new(),
+            closing,
+        };
+        for (index, sockets) in sockets.by_worker.into_iter().enumerate() {
+            match start_worker(index, sockets, shared.clone()) {
+                Ok(thread) => server.threads.push(thread),
+                Err(error) => {
+                    server.closing.cancel();
+                    return Err(StartError::Worker(error));
+                }
+            }
+        }
+        Ok(server)
+    }
+
+    /// Closes the listeners and waits for what is under way, at most the drain timeout. Blocks the calling thread.
+    pub fn drain(self) {
+        self.closing.cancel();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker ended by a panic");
+            }
+        }
+    }
+}
+
+fn start_worker(
+    index: usize,
+    sockets: Vec<std::net::TcpListener>,
+    shared: Shared,
+) -> io::Result<thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let listeners = {
+        let _inside = runtime.enter();
+        sockets
+            .into_iter()
+            .map(TcpListener::from_std)
+            .collect::<io::Result<Vec<_>>>()?
+    };
+    thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            LocalSet::new().block_on(&runtime, worker::run(shared, listeners));
+            // Streams of connections that outlived the drain end here.
+            runtime.shutdown_background();
+        })
+}

@@ -1,3 +1,210 @@
 //! What is seen from outside: access log, metrics, request ids.
+//!
+//! One [`Telemetry`] lives as long as the process, over all reloads. Requests give it one [`Record`] each, at their end;
+//! nothing here makes a request wait. It never learns headers, cookies, tokens or queries (LOG-1).
 
+use std::{
+    borrow::Borrow,
+    collections::BTreeMap,
+    fmt,
+    io::Write,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::metrics::counter::Counter;
+
+mod access_log;
+mod events;
+mod handles;
+mod histogram;
+mod labels;
+mod line;
+mod line_queue;
+mod metrics;
+mod record;
+mod request_id;
 pub mod settings;
+
+pub use events::init_events;
+pub use handles::{
+    Connections, HandshakeResult, OpenConnection, RouteMetrics, TokenCacheMetrics, UpstreamMetrics,
+};
+pub use metrics::Scrape;
+pub use record::{Ending, Record};
+pub use request_id::{RequestId, RequestIds};
+
+use labels::LimitLabel;
+use line_queue::LineQueue;
+use metrics::Metrics;
+use settings::LogSettings;
+
+/// The label of requests that took no route. A route of this name shares their series.
+const NO_ROUTE: &str = "none";
+
+/// How long [`Telemetry::flush`] waits for a sink.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Sampler = Box<dyn Fn(&mut Scrape<'_>) + Send + Sync>;
+
+/// Metrics and access log of the process, shared by `Arc`.
+pub struct Telemetry {
+    metrics: Metrics,
+    no_route: RouteMetrics,
+    handshakes: [Counter; 3],
+    access_log: Option<LineQueue<access_log::Entry>>,
+    samplers: Mutex<BTreeMap<&'static str, Sampler>>,
+}
+
+impl Telemetry {
+    /// Starts with the access log on standard output, if the settings want one. From now on a thread writes the events too
+    /// ([`init_events`]), so that no request waits for either stream.
+    #[must_use]
+    pub fn start(settings: &LogSettings) -> Arc<Self> {
+        events::write_behind();
+        Self::with_sink(settings, Box::new(std::io::stdout()))
+    }
+
+    /// Starts with the access log written to `sink`, by a thread of its own.
+    #[must_use]
+    pub fn with_sink(settings: &LogSettings, sink: Box<dyn Write + Send>) -> Arc<Self> {
+        let metrics = Metrics::new();
+        let access_log = settings
+            .access
+            .then(|| access_log::start(settings.format, sink, metrics.log_dropped.clone()));
+        Arc::new(Self {
+            no_route: metrics.route(NO_ROUTE),
+            handshakes: [
+                HandshakeResult::Completed,
+                HandshakeResult::Failed,
+                HandshakeResult::TimedOut,
+            ]
+            .map(|result| metrics.handshake(result)),
+            access_log: access_log.flatten(),
+            samplers: Mutex::default(),
+            metrics,
+        })
+    }
+
+    /// The handle of a route. Two of one name share their counts, so a reload goes on where the last one was.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        Arc::new(self.metrics.route(name))
+    }
+
+    /// The handle of an upstream's server, healthy until told otherwise. While one is in use the same is given again; when
+    /// the last is dropped the server leaves `portcullis_upstream_healthy`.
+    #[must_use]
+    pub fn upstream(&self, name: &str, server: &str) -> Arc<UpstreamMetrics> {
+        self.metrics.upstreams.server(name, server)
+    }
+
+    /// Whether exchanges get a line each: only then need host and path be kept for the [`Record`].
+    #[must_use]
+    pub fn access_log(&self) -> bool {
+        self.access_log.is_some()
+    }
+
+    /// Counts an exchange that has ended and logs it. Never blocks: where the log cannot follow, the line is dropped and
+    /// counted. Takes the record, or a reference to it, which is copied if it is to be logged.
+    pub fn record<R: Borrow<Record> + Into<Record>>(&self, record: R) {
+        let took = {
+            let record: &Record = record.borrow();
+            let took = record.started.elapsed();
+            let route = record.route.as_deref().unwrap_or(&self.no_route);
+            route.count_request(&record.method, record.status);
+            route.count_decision(record.code);
+            route.observe(took);
+            if let (Some(upstream), Some(time)) = (&record.upstream, record.upstream_time) {
+                upstream.observe(time);
+            }
+            if let (Some("rate_limited"), Some(limit)) = (record.code, record.reason) {
+                let limited = &self.metrics.rate_limited;
+                limited.get_or_create(&LimitLabel { limit }).inc();
+            }
+            took
+        };
+        if let Some(log) = &self.access_log {
+            log.push((record.into(), took));
+        }
+    }
+
+    /// What the token cache counts.
+    #[must_use]
+    pub fn token_cache(&self) -> &TokenCacheMetrics {
+        &self.metrics.token_cache
+    }
+
+    /// The open connections of a listener: `tls`, `redirect` or `admin`. To be kept, not fetched for each connection.
+    #[must_use]
+    pub fn connections(&self, listener: &'static str) -> Connections {
+        self.metrics.connections(listener)
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshake(&self, result: HandshakeResult) {
+        let [completed, failed, timed_out] = &self.handshakes;
+        match result {
+            HandshakeResult::Completed => completed.inc(),
+            HandshakeResult::Failed => failed.inc(),
+            HandshakeResult::TimedOut => timed_out.inc(),
+        };
+    }
+
+    /// Counts a task that panicked.
+    pub fn panicked(&self) {
+        self.metrics.panics.inc();
+    }
+
+    /// Counts a connection that could not be accepted.
+    pub fn accept_failed(&self) {
+        self.metrics.accept_errors.inc();
+    }
+
+    /// Runs `sampler` at each scrape, in place of an earlier one of this name. It must be quick and must not scrape.
+    pub fn on_scrape(&self, name: &'static str, sampler: Sampler) {
+        let samplers = self.samplers.lock();
+        let mut samplers = samplers.unwrap_or_else(PoisonError::into_inner);
+        samplers.insert(name, sampler);
+    }
+
+    /// All metrics as OpenMetrics 1.0 text.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let samplers = self.samplers.lock();
+        let samplers = samplers.unwrap_or_else(PoisonError::into_inner);
+        let mut scrape = self.metrics.scrape();
+        for sampler in samplers.values() {
+            sampler(&mut scrape);
+        }
+        self.metrics.log_dropped.inc_by(events::newly_dropped());
+        self.metrics.encode()
+    }
+
+    /// Waits until the lines and events queued so far are written, at most two seconds for either. For shutdown: it blocks
+    /// the thread. Dropping the `Telemetry` does it too.
+    pub fn flush(&self) {
+        if let Some(log) = &self.access_log {
+            log.flush(FLUSH_TIMEOUT);
+        }
+        events::flush(FLUSH_TIMEOUT);
+    }
+}
+
+impl Drop for Telemetry {
+    /// The last events of a process that fails are those that matter.
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry")
+            .field("access_log", &self.access_log())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -45,3 +45,20 @@ pub enum HostPolicy {
     /// The one in the upstream's URL.
     Upstream,
 }
+
+impl ServerAddress {
+    /// Host and port as in a URL, without port 80.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.to_string()
+        };
+        if self.port == 80 {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Login, refresh, logout: how a session begins, goes on and ends.
+//!
+//! A refresh token is 32 random bytes, kept as a digest. It is replaced at each use by `HMAC(token, salt)` with a fresh random
+//! salt, which is kept beside the digest until the grace window is over. So a client that presents a token twice (two tabs, an
+//! answer lost on the way, a crash between commit and answer) gets the very same successor, without the successor ever being
+//! kept: neither the token alone nor the store alone gives it. A family has one live end, and a token presented after its
+//! grace window proves that two parties hold the family: all of it is revoked (RFC 9700 §4.14.2).
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use aws_lc_rs::{digest, hmac, rand};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::{
+    ACCESS_TTL_MAX, AccountError, Accounts, Password, passwords::Verdict, users::user_key,
+};
+use crate::{
+    policy::Rejection,
+    store::{Digest, Ending, NewSession, Rotated, Rotation, Salt, Session, User},
+};
+
+/// Live sessions of one account (SESS-9).
+const SESSIONS_MAX: u32 = 20;
+
+/// How much of the user agent is kept, in characters.
+const DEVICE_CHARS_MAX: usize = 200;
+
+/// A token made by HMAC-SHA256, and a random one: 32 bytes.
+const TOKEN_BYTES: usize = 32;
+
+/// Who presents credentials, from where.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    /// The address that the request is charged to.
+    pub ip: IpAddr,
+    /// The user agent, for the list of sessions.
+    pub device: Option<&'a str>,
+}
+
+/// What a login presents.
+#[derive(Debug)]
+pub struct Login<'a> {
+    /// A user name or an address.
+    pub name: &'a str,
+    /// The password.
+    pub password: Password,
+    /// Who and from where.
+    pub client: Client<'a>,
+}
+
+/// What login and refresh give.
+#[derive(Debug)]
+pub struct Grant {
+    /// The access token.
+    pub access_token: Zeroizing<String>,
+    /// Its life, in seconds.
+    pub expires_in: u64,
+    /// The refresh token; `None` for a session that cannot be renewed.
+    pub refresh_token: Option<RefreshToken>,
+    /// How long the refresh token is good if it is not used, in seconds.
+    pub refresh_expires_in: u64,
+    /// Whose.
+    pub user: User,
+    /// `sid`.
+    pub session: Box<str>,
+}
+
+/// A refresh token. It does not print, and is wiped when dropped.
+#[derive(Clone)]
+pub struct RefreshToken(Zeroizing<[u8; TOKEN_BYTES]>);
+
+impl Accounts {
+    /// Signs an account in: a new session, whatever was presented before (AUTH-8).
+    ///
+    /// # Errors
+    /// [`Rejection::InvalidCredentials`] without saying why; [`Rejection::RateLimited`] for known and unknown accounts alike;
+    /// [`Rejection::Overloaded`], [`Rejection::StoreUnavailable`].
+    pub async fn login(&self, login: Login<'_>) -> Result<Grant, Rejection> {
+        let ip = login.client.ip;
+        self.logins_per_ip
+            .check(ip)
+            .map_err(Rejection::RateLimited)?;
+        let user = match user_key(login.name) {
+            Some(key) => self.store.find_user(key).await.map_err(unavailable)?,
+            None => None,
+        };
+        // One budget for an account, whether it is called by its name or its address.
+        let account = match &user {
+            Some(user) => user.id.clone(),
+            None => login.name.to_ascii_lowercase().into(),
+        };
+        self.logins_per_account
+            .check(account)
+            .map_err(Rejection::RateLimited)?;
+        let user = user.filter(may_enter);
+        let stored = user.as_ref().and_then(|user| user.password.clone());
+        let verdict = self.passwords.verify(login.password, stored).await?;
+        let (Some(mut user), Verdict::Right { upgrade }) = (user, verdict) else {
+            tracing::info!(target: "audit", event = "login_refused", client = %ip);
+            return Err(Rejection::InvalidCredentials);
+        };
+        if let (Some(new), Some(old)) = (upgrade, user.password.take()) {
+            self.store
+                .upgrade_password(user.id.clone(), old, new)
+                .await
+                .map_err(unavailable)?;
+        }
+        let token = RefreshToken::random()?;
+        let session = self.new_session(&user, login.client);
+        let grant = match self.begin(user, session, Some(token)).await {
+            // The account was changed while its password was being verified.
+            Err(AccountError::NotFound) => return Err(Rejection::InvalidCredentials),
+            begun => begun?,
+        };
+        tracing::info!(
+            target: "audit", event = "login", user = %grant.user.id, session = %grant.session, client = %ip
+        );
+        Ok(grant)
+    }
+
+    /// Replaces a refresh token by its successor, with an access token that says what the account is now.
+    ///
+    /// # Errors
+    /// [`Rejection::InvalidGrant`] for anything that is not, or no longer, good; [`Rejection::StoreUnavailable`].
+    pub async fn refresh(&self, presented: &RefreshToken, ip: IpAddr) -> Result<Grant, Rejection> {
+        let salt = random()?;
+        let rotation = Rotation {
+            presented: presented.digest(),
+            successor: presented.successor(&salt)?.digest(),
+            salt,
+            times: self.times(),
+        };
+        match self.store.rotate(rotation).await.map_err(unavailable)? {
+            Rotated::Live {
+                user,
+                session,
+                salts,
+            } => {
+                let mut token = presented.clone();
+                for salt in &salts {
+                    token = token.successor(salt)?;
+                }
+                Ok(self.grant(*user, &session, Some(token), self.settings.access_ttl)?)
+            }
+            Rotated::Reused {
+                user_id,
+                session_id,
+            } => {
+                tracing::warn!(
+                    target: "audit", event = "refresh_token_reused", user = %user_id, session = %session_id, client = %ip,
+                    token = %presented.reference(),
+                    "a refresh token was used twice; its session has been revoked"
+                );
+                self.forget(&[session_id]);
+                Err(Rejection::InvalidGrant)
+            }
+            Rotated::Ended => {
+                tracing::info!(
+                    target: "audit", event = "refresh_refused", client = %ip, token = %presented.reference()
+                );
+                Err(Rejection::InvalidGrant)
+            }
+        }
+    }
+
+    /// Ends the session of a refresh token, if there is one.
+    ///
+    /// # Errors
+    /// [`Rejection::StoreUnavailable`]: it may still be alive.
+    pub async fn logout(&self, presented: &RefreshToken) -> Result<(), Rejection> {
+        self.end(Ending::OfToken(presented.digest())).await?;
+        Ok(())
+    }
+
+    /// Ends one session of a user, and says whether there was one to end.
+    ///
+    /// # Errors
+    /// [`Rejection::StoreUnavailable`]: it may still be alive.
+    pub async fn end_session(&self, user_id: &str, session_id: &str) -> Result<bool, Rejection> {
+        let ended = self
+            .end(Ending::One {
+                user_id: user_id.into(),
+                session_id: session_id.into(),
+            })
+            .await?;
+        Ok(!ended.is_empty())
+    }
+
+    /// Ends every session of a user, by `sub`.
+    ///
+    /// # Errors
+    /// [`Rejection::StoreUnavailable`]: some may still be alive.
+    pub async fn logout_all(&self, user_id: &str) -> Result<(), Rejection> {
+        self.end(Ending::AllOf {
+            user_id: user_id.into(),
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The live sessions of a user, the last used first.
+    ///
+    /// # Errors
+    /// [`Rejection::StoreUnavailable`].
+    pub async fn sessions(&self, user_id: &str) -> Result<Vec<Session>, Rejection> {
+        self.store
+            .sessions(user_id.into(), self.times())
+            .await
+            .map_err(unavailable)
+    }
+
+    /// Issues an access token without a password, for an operator's test: a session of its own that cannot be renewed and
+    /// ends with its token.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`] where no account of this name may sign in.
+    pub async fn issue(&self, name: &str, ttl: Duration) -> Result<Grant, AccountError> {
+        let user = self.user(name).await?;
+        if !may_enter(&user) {
+            return Err(AccountError::NotFound);
+        }
+        let client = Client {
+            ip: IpAddr::from([127, 0, 0, 1]),
+            device: Some("portcullis token issue"),
+        };
+        let mut session = self.new_session(&user, client);
+        session.ends_at = session
+            .created_at
+            .saturating_add(ttl.min(ACCESS_TTL_MAX).as_secs());
+        let grant = self.begin(user, session, None).await?;
+        tracing::info!(
+            target: "audit", event = "token_issued", user = %grant.user.id, session = %grant.session
+        );
+        Ok(grant)
+    }
+
+    fn new_session(&self, user: &User, client: Client<'_>) -> Session {
+        let now = self.clock.now();
+        let device = client.device.unwrap_or("unknown");
+        Session {
+            id: uuid::Uuid::new_v4().to_string().into(),
+            user_id: user.id.clone(),
+            created_at: now,
+            last_used_at: now,
+            ends_at: now.saturating_add(self.settings.refresh_max.as_secs()),
+            device: device
+                .chars()
+                .filter(|char| !char.is_control())
+                .take(DEVICE_CHARS_MAX)
+                .collect::<String>()
+                .into(),
+            ip: client.ip.to_string().into(),
+        }
+    }
+
+    async fn begin(
+        &self,
+        user: User,
+        session: Session,
+        token: Option<RefreshToken>,
+    ) -> Result<Grant, AccountError> {
+        let new = NewSession {
+            session: session.clone(),
+            token: token.as_ref().map(RefreshToken::digest),
+            user_epoch: user.epoch,
+            cap: SESSIONS_MAX,
+            times: self.times(),
+        };
+        let ended = self.store.add_session(new).await?;
+        let ended = ended.ok_or(AccountError::NotFound)?;
+        self.forget(&ended);
+        self.grant(user, &session, token, self.settings.access_ttl)
+    }
+
+    fn grant(
+        &self,
+        user: User,
+        session: &Session,
+        refresh_token: Option<RefreshToken>,
+        ttl: Duration,
+    ) -> Result<Grant, AccountError> {
+        let now = self.clock.now();
+        let session_left = session.ends_at.saturating_sub(now);
+        // No access token outlives its session, so that one entry about the session reaches all of them.
+        let expires_in = ttl.min(ACCESS_TTL_MAX).as_secs().min(session_left);
+        let claims = AccessClaims {
+            iss: &self.settings.issuer,
+            aud: &self.settings.audience,
+            sub: &user.id,
+            exp: now.saturating_add(expires_in),
+            iat: now,
+            nbf: now,
+            jti: uuid::Uuid::new_v4().to_string(),
+            sid: &session.id,
+            roles: &user.roles,
+            scope: "",
+            email: user.email.as_deref(),
+            preferred_username: &user.username,
+            name: user.name.as_deref(),
+        };
+        let access_token = self
+            .signing
+            .sign(&claims)
+            .map_err(|_| AccountError::Internal)?;
+        Ok(Grant {
+            access_token: Zeroizing::new(access_token),
+            expires_in,
+            refresh_token,
+            refresh_expires_in: self.settings.refresh_idle.as_secs().min(session_left),
+            user,
+            session: session.id.clone(),
+        })
+    }
+
+    /// Ends sessions on the disk, then in this process.
+    pub(super) async fn end(&self, ending: Ending) -> Result<Vec<Box<str>>, AccountError> {
+        let ended = self.store.end_sessions(ending, self.times()).await?;
+        self.forget(&ended);
+        for session in &ended {
+            tracing::info!(target: "audit", event = "session_ended", session = %session);
+        }
+        Ok(ended)
+    }
+}
+
+/// Whether an account may sign in: the one place that decides it (AUTH-11). Refresh asks the same of the store, in its
+/// transaction.
+fn may_enter(user: &User) -> bool {
+    !user.disabled
+}
+
+fn unavailable(_: crate::store::StoreError) -> Rejection {
+    Rejection::StoreUnavailable
+}
+
+impl RefreshToken {
+    /// Reads a token as it was presented: exactly 32 bytes in unpadded base64url, in their one canonical form (AUTH-12).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = Zeroizing::new([0; TOKEN_BYTES]);
+        let length = BASE64URL.decode_slice(text, bytes.as_mut()).ok()?;
+        (length == TOKEN_BYTES).then_some(Self(bytes))
+    }
+
+    /// The token as it is handed out. To be written into the answer and nowhere else.
+    #[must_use]
+    pub fn reveal(&self) -> Zeroizing<String> {
+        Zeroizing::new(BASE64URL.encode(self.0.as_ref()))
+    }
+
+    fn random() -> Result<Self, AccountError> {
+        Ok(Self(Zeroizing::new(random()?)))
+    }
+
+    /// Looked up by its digest, a token is never compared byte by byte.
+    fn digest(&self) -> Digest {
+        let mut bytes = Digest::default();
+        let hash = digest::digest(&digest::SHA256, self.0.as_ref());
+        bytes.copy_from_slice(hash.as_ref());
+        bytes
+    }
+
+    /// A piece of the digest, for the log.
+    fn reference(&self) -> String {
+        BASE64URL.encode(self.digest().first_chunk::<6>().unwrap_or(&[0; 6]))
+    }
+
+    fn successor(&self, salt: &Salt) -> Result<Self, AccountError> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_ref());
+        let tag = hmac::sign(&key, salt);
+        let bytes = tag
+            .as_ref()
+            .try_into()
+            .map_err(|_| AccountError::Internal)?;
+        Ok(Self(Zeroizing::new(bytes)))
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+fn random() -> Result<[u8; 32], AccountError> {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes).map_err(|_| AccountError::Internal)?;
+    Ok(bytes)
+}
+
+/// The claims of an access token, as CONTRACT §4 lists them.
+#[derive(Serialize)]
+struct AccessClaims<'a> {
+    iss: &'a str,
+    aud: &'a [Box<str>],
+    sub: &'a str,
+    exp: u64,
+    iat: u64,
+    nbf: u64,
+    jti: String,
+    sid: &'a str,
+    roles: &'a [Box<str>],
+    scope: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+    preferred_username: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+}

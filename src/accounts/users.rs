@@ -1,0 +1,231 @@
+//! Names, addresses and roles: one canonical form of each, and the operations over accounts.
+//!
+//! A user name is 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit; capitals are read as small letters. An
+//! address is one plain ASCII mailbox, read as small letters. Both alphabets are closed on purpose: two names that look alike
+//! or fold alike cannot both exist (AUTH-6), and as no name has an `@`, one field can take either.
+
+use super::{AccountError, Accounts, passwords::Password};
+use crate::store::{Ending, User, UserChange, UserKey};
+
+const NAME_BYTES_MAX: usize = 64;
+const EMAIL_BYTES_MAX: usize = 254; // RFC 5321 §4.5.3.1.3, less the angle brackets
+const LOCAL_BYTES_MAX: usize = 64; // RFC 5321 §4.5.3.1.1
+const LABEL_BYTES_MAX: usize = 63; // RFC 1035 §2.3.4
+const DISPLAY_CHARS_MAX: usize = 128;
+const ROLES_MAX: usize = 32;
+
+/// An account to be made.
+#[derive(Debug, Clone)]
+pub struct NewUser<'a> {
+    /// The name, in any case.
+    pub username: &'a str,
+    /// The address, in any case.
+    pub email: &'a str,
+    /// For display.
+    pub name: Option<&'a str>,
+    /// The password.
+    pub password: Password,
+    /// Words of 1 to 64 of `A-Z a-z 0-9 . _ : / -`, at most 32.
+    pub roles: &'a [String],
+}
+
+impl Accounts {
+    /// Adds an account, which may sign in at once.
+    ///
+    /// # Errors
+    /// [`AccountError`] by what is wrong with the input; [`AccountError::Exists`] where the name or the address is taken.
+    pub async fn add_user(&self, new: NewUser<'_>) -> Result<User, AccountError> {
+        let username = canonical_username(new.username).ok_or(AccountError::NameInvalid)?;
+        let email = canonical_email(new.email).ok_or(AccountError::EmailInvalid)?;
+        let name = new.name.map(display_name).transpose()?;
+        let roles = checked_roles(new.roles)?;
+        let password = self.passwords.hash(new.password).await?;
+        let now = self.clock.now();
+        let user = User {
+            id: uuid::Uuid::new_v4().to_string().into(),
+            username,
+            email: Some(email),
+            name,
+            password: Some(password),
+            roles,
+            disabled: false,
+            epoch: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        self.store.add_user(user.clone()).await?;
+        tracing::info!(target: "audit", event = "user_added", user = %user.id, username = %user.username);
+        Ok(user)
+    }
+
+    /// Finds an account by its name or its address.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`]; [`AccountError::Store`].
+    pub async fn user(&self, name: &str) -> Result<User, AccountError> {
+        let key = user_key(name).ok_or(AccountError::NotFound)?;
+        let user = self.store.find_user(key).await?;
+        user.ok_or(AccountError::NotFound)
+    }
+
+    /// Accounts by name, at most `limit`, beginning after the name `after` (empty: the first).
+    ///
+    /// # Errors
+    /// [`AccountError::Store`].
+    pub async fn users(&self, after: &str, limit: u32) -> Result<Vec<User>, AccountError> {
+        Ok(self.store.users(after.into(), limit).await?)
+    }
+
+    /// Gives an account a new password and ends its sessions.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`], or by what is wrong with the password.
+    pub async fn set_password(&self, name: &str, password: Password) -> Result<(), AccountError> {
+        let user = self.user(name).await?;
+        let hash = self.passwords.hash(password).await?;
+        self.change(&user, UserChange::Password(hash), "password_set")
+            .await
+    }
+
+    /// Gives an account other roles and ends its sessions: the old ones are written in tokens that are out.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`], [`AccountError::RoleInvalid`].
+    pub async fn set_roles(&self, name: &str, roles: &[String]) -> Result<(), AccountError> {
+        let roles = checked_roles(roles)?;
+        let user = self.user(name).await?;
+        self.change(&user, UserChange::Roles(roles), "roles_set")
+            .await
+    }
+
+    /// Shuts an account and ends its sessions, or opens it again.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`].
+    pub async fn set_disabled(&self, name: &str, disabled: bool) -> Result<(), AccountError> {
+        let user = self.user(name).await?;
+        let event = if disabled {
+            "user_disabled"
+        } else {
+            "user_enabled"
+        };
+        self.change(&user, UserChange::Disabled(disabled), event)
+            .await
+    }
+
+    /// Erases an account and ends its sessions. Its name stays taken, so that nobody inherits what backends know of it.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`].
+    pub async fn delete_user(&self, name: &str) -> Result<(), AccountError> {
+        let user = self.user(name).await?;
+        self.change(&user, UserChange::Delete, "user_deleted").await
+    }
+
+    /// Ends every session of an account, and says how many those were.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`].
+    pub async fn end_sessions_of(&self, name: &str) -> Result<usize, AccountError> {
+        let user = self.user(name).await?;
+        let ended = self.end(Ending::AllOf { user_id: user.id }).await?;
+        Ok(ended.len())
+    }
+
+    async fn change(
+        &self,
+        user: &User,
+        change: UserChange,
+        event: &'static str,
+    ) -> Result<(), AccountError> {
+        let ended = self
+            .store
+            .change_user(user.id.clone(), change, self.times())
+            .await?
+            .ok_or(AccountError::NotFound)?;
+        self.forget(&ended);
+        tracing::info!(
+            target: "audit", event, user = %user.id, username = %user.username, sessions_ended = ended.len()
+        );
+        Ok(())
+    }
+}
+
+/// The key of what was typed into a field that takes a name or an address; `None`: no account can have it.
+pub(super) fn user_key(typed: &str) -> Option<UserKey> {
+    if typed.contains('@') {
+        canonical_email(typed).map(UserKey::Email)
+    } else {
+        canonical_username(typed).map(UserKey::Username)
+    }
+}
+
+/// The one form of a user name.
+#[must_use]
+pub fn canonical_username(text: &str) -> Option<Box<str>> {
+    let name = text.to_ascii_lowercase();
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let fits = name.len() <= NAME_BYTES_MAX
+        && name.bytes().next().is_some_and(plain)
+        && name
+            .bytes()
+            .all(|byte| plain(byte) || matches!(byte, b'.' | b'_' | b'-'));
+    fits.then(|| name.into())
+}
+
+/// The one form of an address: a dot-atom (RFC 5322 §3.2.3), `@`, and a host name of two labels or more.
+#[must_use]
+pub fn canonical_email(text: &str) -> Option<Box<str>> {
+    let email = text.to_ascii_lowercase();
+    let (local, domain) = email.split_once('@')?;
+    let atom = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte))
+    };
+    let label = |part: &str| {
+        (1..=LABEL_BYTES_MAX).contains(&part.len())
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let fits = email.len() <= EMAIL_BYTES_MAX
+        && local.len() <= LOCAL_BYTES_MAX
+        && local.split('.').all(atom)
+        && domain.contains('.')
+        && domain.split('.').all(label);
+    fits.then(|| email.into())
+}
+
+fn display_name(text: &str) -> Result<Box<str>, AccountError> {
+    let fits = !text.trim().is_empty()
+        && text.chars().count() <= DISPLAY_CHARS_MAX
+        && !text.chars().any(char::is_control);
+    if fits {
+        Ok(text.into())
+    } else {
+        Err(AccountError::DisplayNameInvalid)
+    }
+}
+
+fn checked_roles(roles: &[String]) -> Result<Vec<Box<str>>, AccountError> {
+    let word = |role: &String| {
+        (1..=64).contains(&role.len())
+            && role.bytes().all(|byte| {
+                byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'/' | b'-')
+            })
+    };
+    if roles.len() > ROLES_MAX || !roles.iter().all(word) {
+        return Err(AccountError::RoleInvalid);
+    }
+    let mut unique: Vec<Box<str>> = Vec::with_capacity(roles.len());
+    for role in roles {
+        if !unique.iter().any(|known| **known == **role) {
+            unique.push(role.as_str().into());
+        }
+    }
+    Ok(unique)
+}

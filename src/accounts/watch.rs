@@ -1,0 +1,139 @@
+//! Obeys what other processes wrote, and erases what is over.
+//!
+//! Every process reads the feed of revocations each second, so what a command or another node ended is refused here within
+//! seconds, without a look-up on the way of a request.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::JoinHandle, time::MissedTickBehavior};
+
+use super::{Accounts, OpenError};
+use crate::store::{Revocation, RevocationKind, StoreError};
+
+const POLL_PERIOD: Duration = Duration::from_secs(1);
+
+/// Polls between two rounds of erasing.
+const PURGE_EVERY: u32 = 10;
+
+/// Batches of one round: the writer is free again between them.
+const PURGE_BATCHES_MAX: usize = 20;
+
+/// The watching task. Dropping this stops it.
+#[derive(Debug)]
+pub struct Watch(JoinHandle<()>);
+
+impl Accounts {
+    /// Starts to watch the store for what other processes revoke, until the returned value or these accounts are dropped.
+    #[must_use]
+    pub fn watch(self: &Arc<Self>, runtime: &Handle) -> Watch {
+        let accounts = Arc::downgrade(self);
+        Watch(runtime.spawn(run(accounts)))
+    }
+
+    /// Applies what is new in the feed, and says how many entries that was.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was read until then is applied.
+    pub async fn poll(&self) -> Result<usize, StoreError> {
+        let mut applied = 0;
+        loop {
+            let after = self.feed.load(Ordering::Acquire);
+            let entries = self.store.revocations_after(after).await?;
+            let Some(last) = entries.last() else {
+                return Ok(applied);
+            };
+            for entry in &entries {
+                self.apply(entry);
+            }
+            self.feed.fetch_max(last.id, Ordering::AcqRel);
+            applied += entries.len();
+        }
+    }
+
+    /// Erases expired sessions, tokens and entries of the feed, in bounded batches; says how many rows.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn purge(&self) -> Result<usize, StoreError> {
+        self.revocations.purge(self.clock.now());
+        let mut erased = 0;
+        for _ in 0..PURGE_BATCHES_MAX {
+            let rows = self.store.purge(self.times()).await?;
+            if rows == 0 {
+                break;
+            }
+            erased += rows;
+        }
+        Ok(erased)
+    }
+
+    /// Reads the whole feed, on a thread of its own as the caller may be part of a runtime.
+    pub(super) fn catch_up(&self) -> Result<(), OpenError> {
+        let read = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .build()
+                    .map_err(OpenError::Runtime)?
+                    .block_on(self.poll())
+                    .map_err(OpenError::Revocations)
+            });
+            reader.join()
+        });
+        match read {
+            Ok(result) => result.map(|_| ()),
+            Err(_) => Err(OpenError::Revocations(StoreError::Unavailable)),
+        }
+    }
+
+    fn apply(&self, entry: &Revocation) {
+        let issuer = &self.settings.issuer;
+        match entry.kind {
+            RevocationKind::Session => {
+                self.revocations
+                    .revoke_session(issuer, &entry.key, entry.until);
+            }
+            RevocationKind::Token => {
+                self.revocations
+                    .revoke_token(issuer, &entry.key, entry.until);
+            }
+        }
+    }
+}
+
+async fn run(accounts: Weak<Accounts>) {
+    let mut ticks = tokio::time::interval(POLL_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    for turn in 0_u32.. {
+        ticks.tick().await;
+        let Some(accounts) = accounts.upgrade() else {
+            return;
+        };
+        let mut result = accounts.poll().await.map(|_| ());
+        if result.is_ok() && turn % PURGE_EVERY == 0 {
+            result = accounts.purge().await.map(|_| ());
+        }
+        // One line when it begins and one when it ends, not one a second.
+        match (result, failing) {
+            (Err(error), false) => {
+                tracing::error!(error = %error, "revocations of other processes cannot be read");
+                failing = true;
+            }
+            (Ok(()), true) => {
+                tracing::info!("revocations of other processes are read again");
+                failing = false;
+            }
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

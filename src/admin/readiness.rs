@@ -1,0 +1,85 @@
+//! Whether this node should get requests, and if not, why.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde::Serialize;
+
+/// Named conditions that must all hold, shared by `Arc`. Before the first one is reported the node is not ready, and once it
+/// drains it never is again.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    conditions: Mutex<BTreeMap<Box<str>, Result<(), String>>>,
+    draining: AtomicBool,
+}
+
+/// A condition that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The condition's name.
+    pub what: String,
+    /// What is wrong, for the operator.
+    pub detail: String,
+}
+
+impl Readiness {
+    /// No condition reported yet: not ready.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reports a condition, in place of what was reported under this name before.
+    pub fn set(&self, name: &str, condition: Result<(), String>) {
+        let conditions = self.conditions.lock();
+        let mut conditions = conditions.unwrap_or_else(PoisonError::into_inner);
+        conditions.insert(name.into(), condition);
+    }
+
+    /// Forgets a condition, for what a new configuration does not have any more.
+    pub fn clear(&self, name: &str) {
+        let conditions = self.conditions.lock();
+        let mut conditions = conditions.unwrap_or_else(PoisonError::into_inner);
+        conditions.remove(name);
+    }
+
+    /// From now on the node is not ready: it is going down.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the node is going down.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// What stands in the way, by name; empty when the node is ready.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let problem = |what: &str, detail: &str| Problem {
+            what: what.into(),
+            detail: detail.into(),
+        };
+        let mut problems = Vec::new();
+        if self.draining() {
+            problems.push(problem("drain", "the node is shutting down"));
+        }
+        let conditions = self.conditions.lock();
+        let conditions = conditions.unwrap_or_else(PoisonError::into_inner);
+        if conditions.is_empty() {
+            problems.push(problem("start", "nothing has been reported yet"));
+        }
+        for (name, condition) in conditions.iter() {
+            if let Err(detail) = condition {
+                problems.push(problem(name, detail));
+            }
+        }
+        problems
+    }
+}

@@ -1,0 +1,179 @@
+//! Has this very token been verified before? Then its identity costs a digest and a look-up.
+//!
+//! Only good tokens are kept: a failure may be a key that is not published yet, and a stranger can make any number of
+//! them (CACHE-5). What is kept is who the caller is, never what he may: rules are decided on every request (CACHE-2).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::{
+    digest::{Context, SHA256, SHA256_OUTPUT_LEN},
+    error::Unspecified,
+    rand,
+};
+use moka::{Expiry, sync::Cache};
+
+use super::{claims::Validity, clock::UnixMillis, settings::CacheSettings, verifier::Verified};
+use crate::policy::Identity;
+
+/// What an entry takes beyond its identity: the key twice, the entry, and moka's bookkeeping. Measured, and rounded up.
+const OVERHEAD_BYTES: usize = 512;
+
+/// The digest of a token under the secret of one cache.
+type Key = [u8; SHA256_OUTPUT_LEN];
+
+/// Identities by the tokens that proved them.
+#[derive(Debug)]
+pub(super) struct TokenCache {
+    entries: Cache<Key, Arc<Entry>>,
+    max_ttl: Duration,
+    /// Random, so that nobody can compute a key, and of its own for each policy that verifies tokens, so that an entry
+    /// answers for the policy that made it alone (CACHE-1).
+    secret: [u8; SHA256_OUTPUT_LEN],
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// A verified token.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) identity: Arc<Identity>,
+    validity: Validity,
+    /// Fixed when the entry is made; reading does not extend it (CACHE-3).
+    deadline: UnixMillis,
+    /// How long from its making to its deadline.
+    ttl: Duration,
+    /// The revocation epoch at which it was last found not revoked.
+    epoch: AtomicU64,
+}
+
+/// What the cache has done and holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheStats {
+    /// Look-ups answered.
+    pub hits: u64,
+    /// Look-ups that went on to verification.
+    pub misses: u64,
+    /// Bytes that the entries take, as weighed; settled in the background, so a moment old.
+    pub bytes: u64,
+}
+
+impl TokenCache {
+    /// Makes an empty cache with a secret of its own.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub(super) fn new(settings: &CacheSettings) -> Result<Self, Unspecified> {
+        let mut secret = [0; SHA256_OUTPUT_LEN];
+        rand::fill(&mut secret)?;
+        let weigh = |_: &Key, entry: &Arc<Entry>| {
+            u32::try_from(entry.identity.weight() + OVERHEAD_BYTES).unwrap_or(u32::MAX)
+        };
+        Ok(Self {
+            entries: Cache::builder()
+                .max_capacity(settings.max_bytes)
+                .weigher(weigh)
+                .expire_after(AtDeadline)
+                .build(),
+            max_ttl: settings.max_ttl,
+            secret,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        })
+    }
+
+    /// The key of a token: a digest of the cache's secret, which has a fixed length, and all bytes of the token.
+    pub(super) fn key(&self, token: &str) -> Key {
+        let mut context = Context::new(&SHA256);
+        context.update(&self.secret);
+        context.update(token.as_bytes());
+        let digest = context.finish();
+        let mut key = [0; SHA256_OUTPUT_LEN];
+        for (to, from) in key.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        key
+    }
+
+    /// The entry of a token, if it is good at this moment. An entry past its deadline is no answer, whether or not it has
+    /// been evicted yet.
+    pub(super) fn get(&self, key: &Key, now: UnixMillis) -> Option<Arc<Entry>> {
+        let found = self
+            .entries
+            .get(key)
+            .filter(|entry| now < entry.deadline && entry.validity.check_begun(now).is_ok());
+        let counter = if found.is_some() {
+            &self.hits
+        } else {
+            &self.misses
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    /// Keeps a verified token until it expires, but no longer than the cache's limit. `epoch` is the revocation epoch read
+    /// before it was verified.
+    pub(super) fn insert(&self, key: Key, verified: &Verified, epoch: u64, now: UnixMillis) {
+        let deadline = verified.validity.end.min(now.plus(self.max_ttl));
+        let entry = Entry {
+            identity: Arc::clone(&verified.identity),
+            validity: verified.validity,
+            deadline,
+            ttl: deadline.since(now),
+            epoch: AtomicU64::new(epoch),
+        };
+        self.entries.insert(key, Arc::new(entry));
+    }
+
+    /// Drops an entry.
+    pub(super) fn remove(&self, key: &Key) {
+        self.entries.invalidate(key);
+    }
+
+    /// Counters and size.
+    pub(super) fn stats(&self) -> CacheStats {
+        CacheStats {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            bytes: self.entries.weighted_size(),
+        }
+    }
+}
+
+impl Entry {
+    /// Whether nothing has been revoked since the entry was last checked.
+    pub(super) fn is_current(&self, epoch: u64) -> bool {
+        self.epoch.load(Ordering::Relaxed) == epoch
+    }
+
+    /// Remembers that the entry was found not revoked at this epoch.
+    pub(super) fn set_checked(&self, epoch: u64) {
+        self.epoch.fetch_max(epoch, Ordering::Relaxed);
+    }
+}
+
+/// Lets moka evict an entry at its deadline, by its own monotonic clock.
+struct AtDeadline;
+
+impl Expiry<Key, Arc<Entry>> for AtDeadline {
+    fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        Some(entry.ttl)
+    }
+
+    /// Two verifications of one token may end one after the other; the later entry's deadline counts (moka keeps the old
+    /// one unless told).
+    fn expire_after_update(
+        &self,
+        _: &Key,
+        entry: &Arc<Entry>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(entry.ttl)
+    }
+}

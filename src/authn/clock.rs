@@ -1,0 +1,125 @@
+//! What time is it, for tokens? The wall clock, but never earlier than it has been.
+//!
+//! A clock that is set back would bring dead tokens to life, so the latest time seen is remembered and time never falls
+//! behind it (JWT-10). One wild reading ahead must not be remembered for ever either, or every token would be dead until
+//! the wall clock caught up: a jump that the monotonic clock does not confirm counts for the moment, and is remembered only
+//! once it has lasted (FAULT-4).
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// A reading no further ahead than this is believed without a look at the monotonic clock.
+const STEP_MAX: u64 = 60 * 1000;
+/// How far the wall clock may run ahead of the monotonic one before its reading is doubted.
+const JUMP_MAX: u64 = 5 * 60 * 1000;
+/// How long a doubted reading must last before it is remembered.
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// Milliseconds since 1970. Fine enough for whole seconds to compare exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct UnixMillis(pub(super) u64);
+
+impl UnixMillis {
+    /// A claim's seconds; beyond the end of time, the end of time.
+    pub(super) fn from_secs(secs: u64) -> Self {
+        Self(secs.saturating_mul(1000))
+    }
+
+    /// This much later.
+    pub(super) fn plus(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(millis(span)))
+    }
+
+    /// This much earlier, 1970 at the earliest.
+    pub(super) fn minus(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(span)))
+    }
+
+    /// How long from `earlier` to this; nothing when it is not earlier.
+    pub(super) fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<SystemTime> for UnixMillis {
+    fn from(time: SystemTime) -> Self {
+        Self(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The latest time seen.
+#[derive(Debug, Default)]
+pub(super) struct HighWater {
+    latest: AtomicU64,
+    is_doubting: AtomicBool,
+    readings: Mutex<Option<Readings>>,
+}
+
+/// One reading of both clocks that was believed, and since when the wall clock has been doubted.
+#[derive(Debug)]
+struct Readings {
+    wall: u64,
+    at: Instant,
+    doubted_since: Option<Instant>,
+}
+
+impl HighWater {
+    /// Takes a reading of the wall clock and returns the time to judge tokens by: never earlier than any returned before,
+    /// save after a jump ahead that did not last.
+    pub(super) fn observe(&self, wall: SystemTime) -> UnixMillis {
+        let wall = UnixMillis::from(wall).0;
+        let latest = self.latest.load(Ordering::Relaxed);
+        if latest == 0 || wall > latest.saturating_add(STEP_MAX) {
+            return self.observe_jump(wall, Instant::now());
+        }
+        // Nearly every request comes this way: nothing is locked, and at most one write a millisecond.
+        if self.is_doubting.load(Ordering::Relaxed) {
+            self.stop_doubting();
+        }
+        if wall > latest {
+            self.latest.fetch_max(wall, Ordering::Relaxed);
+        }
+        UnixMillis(wall.max(latest))
+    }
+
+    fn observe_jump(&self, wall: u64, at: Instant) -> UnixMillis {
+        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(believed) = readings.as_mut() {
+            let passed = millis(at.saturating_duration_since(believed.at));
+            let plausible = believed
+                .wall
+                .saturating_add(passed)
+                .saturating_add(JUMP_MAX);
+            let since = *believed.doubted_since.get_or_insert(at);
+            if wall > plausible && at.saturating_duration_since(since) < DOUBT {
+                self.is_doubting.store(true, Ordering::Relaxed);
+                return UnixMillis(wall);
+            }
+        }
+        *readings = Some(Readings {
+            wall,
+            at,
+            doubted_since: None,
+        });
+        self.is_doubting.store(false, Ordering::Relaxed);
+        self.latest.fetch_max(wall, Ordering::Relaxed);
+        UnixMillis(wall)
+    }
+
+    fn stop_doubting(&self) {
+        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(believed) = readings.as_mut() {
+            believed.doubted_since = None;
+        }
+        self.is_doubting.store(false, Ordering::Relaxed);
+    }
+}

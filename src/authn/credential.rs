@@ -1,0 +1,154 @@
+//! Which credential does a request carry? None, or exactly one bearer token in `Authorization`.
+//!
+//! Nothing else is looked at: a token in the query or the body is no credential here (JWT-9). What the token says is for
+//! the verifier; here it is a word.
+
+use http::{
+    HeaderMap,
+    header::{AUTHORIZATION, HeaderValue},
+};
+
+use crate::policy::{Rejection, TokenFault};
+
+/// Finds the bearer token (RFC 6750 §2.1): `Bearer` in any case, one or more spaces, one `b64token`. `None` where the
+/// field is absent.
+///
+/// # Errors
+/// [`Rejection::AmbiguousCredentials`] where the field is repeated, even with equal values (HDR-6);
+/// [`Rejection::TokenInvalid`] with [`TokenFault::Scheme`] for another scheme, a missing token or anything around it.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let Some(field) = fields.next() else {
+        return Ok(None);
+    };
+    if fields.next().is_some() {
+        return Err(Rejection::AmbiguousCredentials);
+    }
+    token(field)
+        .map(Some)
+        .ok_or(Rejection::TokenInvalid(TokenFault::Scheme))
+}
+
+fn token(field: &HeaderValue) -> Option<&str> {
+    let (scheme, rest) = field.to_str().ok()?.split_once(' ')?;
+    let token = rest.trim_start_matches(' ');
+    (scheme.eq_ignore_ascii_case("bearer") && is_b64token(token)).then_some(token)
+}
+
+/// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 6750 §2.1, RFC 9110 §11.2).
+fn is_b64token(token: &str) -> bool {
+    let body = token.trim_end_matches('=');
+    !body.is_empty()
+        && body.bytes().all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers
+    }
+
+    #[track_caller]
+    fn check(value: &str, want: Option<&str>) {
+        let headers = headers(&[value.as_bytes()]);
+        match want {
+            Some(token) => assert_eq!(bearer(&headers), Ok(Some(token)), "{value:?}"),
+            None => assert_eq!(
+                bearer(&headers),
+                Err(Rejection::TokenInvalid(TokenFault::Scheme)),
+                "{value:?}"
+            ),
+        }
+    }
+
+    #[test]
+    fn jwt_9_repeated_authorization_is_ambiguous_even_when_equal() {
+        for second in ["Bearer a.b.c", "Bearer x.y.z", "Basic eDp5", ""] {
+            assert_eq!(
+                bearer(&headers(&[b"Bearer a.b.c", second.as_bytes()])),
+                Err(Rejection::AmbiguousCredentials)
+            );
+        }
+    }
+
+    #[test]
+    fn jwt_9_what_is_not_one_bearer_token_is_refused() {
+        for value in [
+            "",
+            " ",
+            "Bearer",
+            "Bearer ",
+            "Bearer    ",
+            "Basic dXNlcjpwYXNz",
+            "Digest username=\"x\"",
+            "Negotiate YII",
+            "a.b.c",
+            "Bearera.b.c",
+            "Bearer:a.b.c",
+            "Bearer\ta.b.c",
+            "Bearer \ta.b.c",
+            " Bearer a.b.c",
+            "Bearer a.b.c ",
+            "Bearer a.b.c, Bearer d.e.f",
+            "Bearer a.b.c,d.e.f",
+            "Bearer a.b.c d.e.f",
+            "Bearer token=a.b.c",
+            "Bearer \"a.b.c\"",
+            "Bearer a.b.c;",
+            "Bearer a=b",
+            "Bearer =",
+            "Bearer ====",
+            "Bearer a{b}",
+            "Bearer a%2eb",
+        ] {
+            check(value, None);
+        }
+    }
+
+    #[test]
+    fn jwt_9_bytes_beyond_ascii_are_refused() {
+        for value in [
+            &b"Bearer a.\xff.c"[..],
+            "Bearer é.b.c".as_bytes(),
+            b"B\xe9arer a.b.c",
+        ] {
+            assert_eq!(
+                bearer(&headers(&[value])),
+                Err(Rejection::TokenInvalid(TokenFault::Scheme))
+            );
+        }
+    }
+
+    #[test]
+    fn jwt_9_one_bearer_token_is_found() {
+        assert_eq!(bearer(&HeaderMap::new()), Ok(None));
+        for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
+            check(&format!("{scheme} a.b.c"), Some("a.b.c"));
+        }
+        check("Bearer    a.b.c", Some("a.b.c"));
+        check("Bearer A-z0._~+/9==", Some("A-z0._~+/9=="));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn jwt_7_random_fields_never_panic_and_only_words_pass(value in ".{0,64}") {
+            if let Ok(field) = HeaderValue::from_bytes(value.as_bytes()) {
+                let mut headers = HeaderMap::new();
+                headers.append(AUTHORIZATION, field);
+                if let Ok(found) = bearer(&headers) {
+                    let token = found.unwrap();
+                    proptest::prop_assert!(!token.is_empty() && !token.contains(' '));
+                    proptest::prop_assert!(value.ends_with(token));
+                }
+            }
+        }
+    }
+}

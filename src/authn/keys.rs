@@ -1,0 +1,392 @@
+//! The keys of one issuer: read once, checked once, each bound to one algorithm.
+//!
+//! What a key may verify is fixed here, from the configuration and the key itself, before any token is seen (RFC 8725
+//! §3.1). jsonwebtoken takes whatever bytes it is given, so curve, length and kind are checked here, and a private key or a
+//! guessable secret is refused by name rather than found out later (JWT-8, KEY-5).
+
+mod der;
+mod jwks;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use aws_lc_rs::{encoding::AsDer, rsa, signature};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::settings::KeySource;
+
+/// The shortest RSA modulus, in bits (NIST SP 800-131A, RFC 7518 §3.3).
+const RSA_BITS_MIN: usize = 2048;
+/// The longest RSA modulus that the back-end verifies with, in bits.
+const RSA_BITS_MAX: usize = 8192;
+/// The fewest different byte values in a secret. Among 32 random bytes fewer than eight would be a wonder; in a repeated
+/// word or a placeholder they are usual.
+const SECRET_VALUES_MIN: usize = 8;
+
+/// Secrets long enough to pass, and printed in documentation that everybody has read.
+const EXAMPLE_SECRETS: [&str; 6] = [
+    "a-string-secret-at-least-256-bits-long",
+    "a-valid-string-secret-that-is-at-least-384-bits-long",
+    "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
+    "your-256-bit-secret-your-256-bit-secret",
+    "mysecretkeymysecretkeymysecretkey",
+    "this-is-a-secret-key-change-me-in-production",
+];
+
+/// Why an issuer's entry or its keys are not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum KeyFault {
+    /// `algorithms` is empty.
+    #[error("no algorithm is configured")]
+    AlgorithmsEmpty,
+    /// Another entry, by its name, has the same `issuer` and accepts one of the same algorithms.
+    #[error(
+        "entry `{0}` has the same issuer and shares an algorithm; `iss` and `alg` together must choose one entry"
+    )]
+    AlgorithmShared(Arc<str>),
+    /// Symmetric and asymmetric algorithms in one entry.
+    #[error("symmetric and asymmetric algorithms are mixed; give each kind its own entry")]
+    AlgorithmsMixed,
+    /// `audience` is empty.
+    #[error("no audience is configured")]
+    AudienceEmpty,
+    /// Two keys of a set bear this name.
+    #[error("two keys of the set have the kid `{0}`")]
+    DuplicateKeyId(Box<str>),
+    /// A secret out of documentation.
+    #[error("the secret is a known example; make one with `openssl rand 32`")]
+    ExampleSecret,
+    /// A secret of few different bytes, or a public key used as one.
+    #[error("the secret can be guessed; make one with `openssl rand 32`")]
+    GuessableSecret,
+    /// Not a key in a format that is read.
+    #[error("the key is malformed: {0}")]
+    Malformed(&'static str),
+    /// The system has no random bytes for the cache's secret.
+    #[error("the system has no random bytes")]
+    NoRandomness,
+    /// A set in which no key fits the algorithms.
+    #[error("no key of the set can be used; skipped: {0}")]
+    NoUsableKey(usize),
+    /// A private key where a public one belongs.
+    #[error(
+        "this is a private key; give the gateway the public one alone, and replace the pair if it was published"
+    )]
+    PrivateKey,
+    /// An algorithm that needs a shared secret, for an issuer with public keys.
+    #[error("{0:?} needs a shared secret, and this issuer has public keys")]
+    PublicKeyForSecret(Algorithm),
+    /// An RSA modulus of this many bits.
+    #[error("the RSA key has {0} bits; 2048 to 8192 are accepted")]
+    RsaBits(usize),
+    /// An algorithm that needs a public key, for an issuer with a shared secret.
+    #[error("{0:?} needs a public key, and this issuer has a shared secret")]
+    SecretForPublicKey(Algorithm),
+    /// A symmetric key in the set of an issuer with public keys.
+    #[error(
+        "the set publishes a symmetric key (`oct`), which everybody who can read it could sign with"
+    )]
+    SecretPublished,
+    /// A secret shorter than the hash of its algorithm (RFC 7518 §3.2).
+    #[error("the secret has {bytes} bytes; {needed} or more are needed")]
+    SecretTooShort {
+        /// Bytes of the secret.
+        bytes: usize,
+        /// Bytes needed.
+        needed: usize,
+    },
+    /// A file with more than one key or certificate.
+    #[error("the file holds more than one key or certificate")]
+    SeveralKeys,
+    /// A set over the limit of bytes or keys.
+    #[error("the set is larger than 256 KiB or 100 keys")]
+    TooLarge,
+    /// A key of a kind or curve that no configured algorithm takes.
+    #[error("the key is {0}, which fits none of the configured algorithms")]
+    Unfit(&'static str),
+}
+
+/// One key and the one algorithm that it verifies (JWT-1).
+#[derive(Debug)]
+pub(super) struct VerifyingKey {
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+impl VerifyingKey {
+    /// Whether `signature`, still encoded, is this key's over `signed`. An undecodable one is not.
+    pub(super) fn verifies(&self, signed: &str, signature: &str) -> bool {
+        jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.key, self.algorithm)
+            .unwrap_or(false)
+    }
+}
+
+/// The keys of one issuer.
+#[derive(Debug)]
+pub(super) struct KeySet {
+    keys: Keys,
+    /// How many keys of a JWKS were left out because they do not fit (KEY-6).
+    pub(super) skipped: usize,
+    /// When the set was loaded, for its age.
+    pub(super) loaded: Instant,
+}
+
+/// A key, once for each algorithm that it may verify, under the name that its owner gave it.
+#[derive(Debug)]
+enum Keys {
+    One(Option<Box<str>>, Vec<VerifyingKey>),
+    Several(HashMap<Box<str>, Vec<VerifyingKey>>),
+}
+
+impl KeySet {
+    /// Reads and checks an issuer's keys for these algorithms.
+    ///
+    /// # Errors
+    /// A fault of the set as a whole, or of its only key. Keys of a JWKS that merely do not fit are skipped and counted
+    /// (KEY-6); weak, private and published secret ones are a fault wherever they are found.
+    pub(super) fn load(source: &KeySource, algorithms: &[Algorithm]) -> Result<Self, KeyFault> {
+        let symmetric = is_symmetric(algorithms)?;
+        let first = algorithms
+            .first()
+            .copied()
+            .ok_or(KeyFault::AlgorithmsEmpty)?;
+        match (source, symmetric) {
+            (KeySource::Secret(secret), true) => {
+                Self::of_one(Material::Secret(secret.clone()), algorithms)
+            }
+            (KeySource::PublicKey(bytes), false) => {
+                Self::of_one(der::public_key(bytes)?, algorithms)
+            }
+            (KeySource::Jwks(json), _) => Self::of_set(jwks::read(json, symmetric)?, algorithms),
+            (KeySource::Secret(_), false) => Err(KeyFault::SecretForPublicKey(first)),
+            (KeySource::PublicKey(_), true) => Err(KeyFault::PublicKeyForSecret(first)),
+        }
+    }
+
+    fn of_one(material: Material, algorithms: &[Algorithm]) -> Result<Self, KeyFault> {
+        let verifying = material.bind(algorithms)?;
+        if verifying.is_empty() {
+            return Err(KeyFault::Unfit(material.kind()));
+        }
+        Ok(Self {
+            keys: Keys::One(None, verifying),
+            skipped: 0,
+            loaded: Instant::now(),
+        })
+    }
+
+    fn of_set(set: jwks::Jwks, algorithms: &[Algorithm]) -> Result<Self, KeyFault> {
+        let mut skipped = set.skipped;
+        let mut usable = Vec::new();
+        for key in set.keys {
+            let allowed: Vec<_> = algorithms
+                .iter()
+                .copied()
+                .filter(|algorithm| key.algorithm.is_none_or(|only| only == *algorithm))
+                .collect();
+            match key.material.bind(&allowed) {
+                Ok(verifying) if !verifying.is_empty() => usable.push((key.id, verifying)),
+                Ok(_) | Err(KeyFault::Malformed(_)) => skipped += 1,
+                Err(fault) => return Err(fault),
+            }
+        }
+        let count = usable.len();
+        let keys = if count == 1 {
+            usable.pop().map(|(id, verifying)| Keys::One(id, verifying))
+        } else {
+            let mut by_id = HashMap::new();
+            for (id, verifying) in usable {
+                // Among several, a key without a name could only be found by trying.
+                let Some(id) = id else {
+                    skipped += 1;
+                    continue;
+                };
+                if by_id.insert(id.clone(), verifying).is_some() {
+                    return Err(KeyFault::DuplicateKeyId(id));
+                }
+            }
+            (!by_id.is_empty()).then_some(Keys::Several(by_id))
+        };
+        Ok(Self {
+            keys: keys.ok_or(KeyFault::NoUsableKey(skipped))?,
+            skipped,
+            loaded: Instant::now(),
+        })
+    }
+
+    /// Finds the one key for a token. A set of one key needs no `kid`, and a key without a name answers to any; no second
+    /// key is ever tried.
+    pub(super) fn find(&self, algorithm: Algorithm, kid: Option<&str>) -> Option<&VerifyingKey> {
+        let key = match (&self.keys, kid) {
+            (Keys::One(_, key), None) | (Keys::One(None, key), Some(_)) => key,
+            (Keys::One(Some(id), key), Some(kid)) => (**id == *kid).then_some(key)?,
+            (Keys::Several(keys), Some(kid)) => keys.get(kid)?,
+            (Keys::Several(_), None) => return None,
+        };
+        key.iter().find(|key| key.algorithm == algorithm)
+    }
+}
+
+/// Whether these algorithms need a shared secret. One issuer has either kind: where both share a path, the bytes of a
+/// public key can be taken for a secret (CVE-2015-9235 and its many heirs).
+fn is_symmetric(algorithms: &[Algorithm]) -> Result<bool, KeyFault> {
+    let is_hmac = |algorithm: &Algorithm| algorithm.family() == AlgorithmFamily::Hmac;
+    let first = algorithms.first().ok_or(KeyFault::AlgorithmsEmpty)?;
+    match algorithms
+        .iter()
+        .find(|other| is_hmac(other) != is_hmac(first))
+    {
+        Some(_) => Err(KeyFault::AlgorithmsMixed),
+        None => Ok(is_hmac(first)),
+    }
+}
+
+/// A key as read, not yet checked.
+#[derive(Debug)]
+enum Material {
+    /// An uncompressed point of P-256.
+    P256(Vec<u8>),
+    /// An uncompressed point of P-384.
+    P384(Vec<u8>),
+    /// A public key of Ed25519.
+    Ed25519(Vec<u8>),
+    /// Modulus and exponent, big-endian, without leading zeros.
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    /// A shared secret.
+    Secret(Zeroizing<Vec<u8>>),
+}
+
+impl Material {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::P256(_) => "an EC key on P-256",
+            Self::P384(_) => "an EC key on P-384",
+            Self::Ed25519(_) => "an Ed25519 key",
+            Self::Rsa { .. } => "an RSA key",
+            Self::Secret(_) => "a shared secret",
+        }
+    }
+
+    fn fits(&self, algorithm: Algorithm) -> bool {
+        match self {
+            Self::P256(_) => algorithm == Algorithm::ES256,
+            Self::P384(_) => algorithm == Algorithm::ES384,
+            Self::Ed25519(_) => algorithm == Algorithm::EdDSA,
+            Self::Rsa { .. } => algorithm.family() == AlgorithmFamily::Rsa,
+            Self::Secret(_) => algorithm.family() == AlgorithmFamily::Hmac,
+        }
+    }
+
+    /// Checks the key and binds it to each of the algorithms that it fits; empty where it fits none.
+    fn bind(&self, algorithms: &[Algorithm]) -> Result<Vec<VerifyingKey>, KeyFault> {
+        algorithms
+            .iter()
+            .filter(|algorithm| self.fits(**algorithm))
+            .map(|algorithm| {
+                Ok(VerifyingKey {
+                    algorithm: *algorithm,
+                    key: self.check(*algorithm)?,
+                })
+            })
+            .collect()
+    }
+
+    fn check(&self, algorithm: Algorithm) -> Result<DecodingKey, KeyFault> {
+        match self {
+            Self::P256(point) => {
+                parse(&signature::ECDSA_P256_SHA256_FIXED, point, 65)?;
+                Ok(DecodingKey::from_ec_der(point))
+            }
+            Self::P384(point) => {
+                parse(&signature::ECDSA_P384_SHA384_FIXED, point, 97)?;
+                Ok(DecodingKey::from_ec_der(point))
+            }
+            Self::Ed25519(key) => {
+                parse(&signature::ED25519, key, 32)?;
+                Ok(DecodingKey::from_ed_der(key))
+            }
+            Self::Rsa { n, e } => {
+                check_rsa(n, e)?;
+                Ok(DecodingKey::from_rsa_raw_components(n, e))
+            }
+            Self::Secret(secret) => {
+                check_secret(secret, algorithm)?;
+                Ok(DecodingKey::from_secret(secret))
+            }
+        }
+    }
+}
+
+/// Lets the back-end read a public key: the right length, uncompressed, and a point of the curve.
+fn parse(
+    algorithm: &'static dyn signature::VerificationAlgorithm,
+    key: &[u8],
+    bytes: usize,
+) -> Result<(), KeyFault> {
+    let uncompressed = bytes == 32 || key.first() == Some(&4);
+    if key.len() != bytes || !uncompressed {
+        return Err(KeyFault::Malformed("wrong length, or a compressed point"));
+    }
+    signature::ParsedPublicKey::new(algorithm, key)
+        .map(|_| ())
+        .map_err(|_| KeyFault::Malformed("not a point of its curve"))
+}
+
+/// A number as the back-end wants it. The leading zero of a DER integer, and those that some write into a JWK, go.
+fn without_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    number.get(zeros..).unwrap_or_default()
+}
+
+fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyFault> {
+    let zeros = n.first().map_or(0, |byte| byte.leading_zeros());
+    let bits = (n.len() * 8).saturating_sub(usize::try_from(zeros).unwrap_or(0));
+    if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) {
+        return Err(KeyFault::RsaBits(bits));
+    }
+    let malformed = || KeyFault::Malformed("modulus and exponent are no RSA key");
+    let der = signature::RsaPublicKeyComponents { n, e }
+        .as_der()
+        .map_err(|_| malformed())?;
+    // Reading the encoding back makes the back-end check exponent and modulus, which building it does not.
+    rsa::PublicKey::from_der(der.as_ref()).map_err(|_| malformed())?;
+    Ok(())
+}
+
+fn check_secret(secret: &[u8], algorithm: Algorithm) -> Result<(), KeyFault> {
+    // RFC 7518 §3.2: as long as the hash, or longer.
+    let needed = if algorithm == Algorithm::HS512 {
+        64
+    } else if algorithm == Algorithm::HS384 {
+        48
+    } else {
+        32
+    };
+    if secret.len() < needed {
+        return Err(KeyFault::SecretTooShort {
+            bytes: secret.len(),
+            needed,
+        });
+    }
+    let trimmed = secret.trim_ascii();
+    if EXAMPLE_SECRETS
+        .iter()
+        .any(|example| example.as_bytes().eq_ignore_ascii_case(trimmed))
+    {
+        return Err(KeyFault::ExampleSecret);
+    }
+    let values: HashSet<u8> = secret.iter().copied().collect();
+    // A PEM file given as the secret is the key confusion attack, configured.
+    if values.len() < SECRET_VALUES_MIN || trimmed.starts_with(b"-----BEGIN") {
+        return Err(KeyFault::GuessableSecret);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! Is this token good? The only place where an identity is made.
+//!
+//! The order is the defence. What costs nothing comes first: length, shape, header. Then the unverified payload names an
+//! issuer, `alg` and `kid` name one of its keys, and no other key is ever tried. Only after the signature are claims
+//! believed, each of them, and expiry last, so that `token_expired` means that nothing else is wrong (JWT-11).
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use super::{
+    IssuerFault,
+    claims::{self, Validity},
+    clock::UnixMillis,
+    compact::{Compact, JoseHeader, decode},
+    keys::{KeyFault, KeySet, VerifyingKey},
+    revocation::Revocations,
+    settings::IssuerSettings,
+    strict_json::{Member, members},
+};
+use crate::policy::{Identity, IdentityHeaders, Rejection, TokenFault};
+
+/// The longest tolerance for times, whatever the settings say (JWT-10).
+const LEEWAY_MAX: Duration = Duration::from_secs(60);
+
+/// Checks tokens against the issuers of the configuration.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    /// By `iss`; several under one name have no algorithm in common.
+    issuers: HashMap<Arc<str>, Vec<Issuer>>,
+    templates: Arc<IdentityHeaders>,
+    revocations: Arc<Revocations>,
+}
+
+/// An identity and how long it lasts.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) identity: Arc<Identity>,
+    pub(super) validity: Validity,
+}
+
+#[derive(Debug)]
+struct Issuer {
+    settings: IssuerSettings,
+    leeway: Duration,
+    keys: KeySet,
+}
+
+impl Verifier {
+    /// Loads every issuer's keys.
+    ///
+    /// # Errors
+    /// Every entry that cannot be used, with its fault.
+    pub(super) fn new(
+        issuers: &[IssuerSettings],
+        templates: Arc<IdentityHeaders>,
+        revocations: Arc<Revocations>,
+    ) -> Result<Self, Vec<IssuerFault>> {
+        let mut by_name: HashMap<Arc<str>, Vec<Issuer>> = HashMap::new();
+        let mut faults = Vec::new();
+        for settings in issuers {
+            let same = by_name.entry(Arc::clone(&settings.issuer)).or_default();
+            match Issuer::load(settings, same) {
+                Ok(issuer) => same.push(issuer),
+                Err(fault) => faults.push(IssuerFault {
+                    issuer: Arc::clone(&settings.name),
+                    fault,
+                }),
+            }
+        }
+        if faults.is_empty() {
+            Ok(Self {
+                issuers: by_name,
+                templates,
+                revocations,
+            })
+        } else {
+            Err(faults)
+        }
+    }
+
+    /// The issuers' names and keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&Arc<str>, &KeySet)> {
+        self.issuers
+            .values()
+            .flatten()
+            .map(|issuer| (&issuer.settings.name, &issuer.keys))
+    }
+
+    /// Verifies a token.
+    ///
+    /// # Errors
+    /// [`Rejection::TokenExpired`] where its time is over and nothing else is wrong; [`Rejection::TokenInvalid`] with the
+    /// check that failed first; [`Rejection::ClaimMismatch`] where a claim cannot be written in a header (HDR-5).
+    pub(super) fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, Rejection> {
+        let (issuer, claims) = self.read_signed(token).map_err(Rejection::TokenInvalid)?;
+        let validity = Validity::new(&claims, issuer.leeway);
+        validity.check_begun(now).map_err(Rejection::TokenInvalid)?;
+        if self.revocations.is_revoked(&claims) {
+            return Err(Rejection::TokenInvalid(TokenFault::Revoked));
+        }
+        if validity.is_over(now) {
+            return Err(Rejection::TokenExpired);
+        }
+        let identity = Identity::assert_verified(claims, &self.templates)?;
+        Ok(Verified {
+            identity: Arc::new(identity),
+            validity,
+        })
+    }
+
+    /// Everything but time and revocation.
+    fn read_signed(&self, token: &str) -> Result<(&Issuer, crate::policy::Claims), TokenFault> {
+        let compact = Compact::split(token)?;
+        let header = decode(compact.header)?;
+        let header = JoseHeader::read(&header)?;
+        let payload = decode(compact.payload)?;
+        let issuer = self.issuer(&payload, header.algorithm)?;
+        let key = issuer.key(&header)?;
+        if !key.verifies(compact.signed, compact.signature) {
+            return Err(TokenFault::Signature);
+        }
+        // `members` has found the payload strict, so that this reading is the only one possible.
+        let all: Map<String, Value> =
+            serde_json::from_slice(&payload).map_err(|_| TokenFault::Payload)?;
+        let claims = claims::read(&issuer.settings, header.key_id.as_deref(), all)?;
+        Ok((issuer, claims))
+    }
+
+    /// The issuer that an unverified payload claims, if it may use this algorithm.
+    fn issuer(&self, payload: &[u8], algorithm: Algorithm) -> Result<&Issuer, TokenFault> {
+        let [iss] = members(payload, ["iss"]).ok_or(TokenFault::Payload)?;
+        let Some(Member::Text(iss)) = iss else {
+            return Err(TokenFault::Issuer);
+        };
+        let entries = self.issuers.get(&*iss).ok_or(TokenFault::Issuer)?;
+        entries
+            .iter()
+            .find(|entry| entry.settings.algorithms.contains(&algorithm))
+            .ok_or(TokenFault::Algorithm)
+    }
+}
+
+impl Issuer {
+    fn load(settings: &IssuerSettings, same: &[Self]) -> Result<Self, KeyFault> {
+        if settings.audience.is_empty() {
+            return Err(KeyFault::AudienceEmpty);
+        }
+        let shares = |other: &&Self| {
+            let theirs = &other.settings.algorithms;
+            settings
+                .algorithms
+                .iter()
+                .any(|algorithm| theirs.contains(algorithm))
+        };
+        if let Some(other) = same.iter().find(shares) {
+            return Err(KeyFault::AlgorithmShared(Arc::clone(&other.settings.name)));
+        }
+        Ok(Self {
+            settings: settings.clone(),
+            leeway: settings.leeway.min(LEEWAY_MAX),
+            keys: KeySet::load(&settings.keys, &settings.algorithms)?,
+        })
+    }
+
+    fn key(&self, header: &JoseHeader<'_>) -> Result<&VerifyingKey, TokenFault> {
+        if !self.takes_type(header.token_type.as_deref()) {
+            return Err(TokenFault::Type);
+        }
+        self.keys
+            .find(header.algorithm, header.key_id.as_deref())
+            .ok_or(TokenFault::KeyUnknown)
+    }
+
+    /// Whether access tokens of this issuer bear this `typ`. An ID token, a refresh token or a logout token is signed with
+    /// the same key and is no access token (RFC 8725 §3.11, RFC 9068 §2.1).
+    fn takes_type(&self, token_type: Option<&str>) -> bool {
+        let mut accepted = self.settings.token_types.iter();
+        match token_type {
+            None => accepted.any(|accepted| accepted.is_empty()),
+            Some(sent) => accepted.any(|accepted| {
+                !accepted.is_empty() && media_type(sent).eq_ignore_ascii_case(media_type(accepted))
+            }),
+        }
+    }
+}
+
+/// A `typ` without the prefix that may be left out (RFC 7515 §4.1.9).
+fn media_type(name: &str) -> &str {
+    const PREFIX: &str = "application/";
+    match name.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        Some(_) | None => name,
+    }
+}

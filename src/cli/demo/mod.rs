@@ -1,0 +1,212 @@
+//! `portcullis demo`: gateway, sample backend and sample user in one process, ready to try.
+
+mod echo;
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use aws_lc_rs::rand;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use clap::Args;
+use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
+
+use super::node::Node;
+use crate::{
+    accounts::NewUser,
+    config::{self, development},
+    telemetry,
+};
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep the data (store, keys, certificate) in this folder; by default a temporary one, removed at the end
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Serve on this port of the loopback interface
+    #[arg(long, default_value_t = 8443, value_name = "PORT")]
+    port: u16,
+    /// Serve the admin listener on this port of the loopback interface
+    #[arg(long, default_value_t = 9901, value_name = "PORT")]
+    admin_port: u16,
+}
+
+/// The name of the sample user.
+const USER: &str = "admin";
+
+/// A folder that is removed at the end, unless the operator named it.
+struct DataFolder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+/// Serves the demo until it is told to stop.
+///
+/// # Errors
+/// What could not be started: mostly a port that is taken.
+pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    let data = DataFolder::make(args.data.clone())?;
+    let backend_runtime = Runtime::new()?;
+    let backend = backend_runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+    let text = configuration(args, backend.local_addr()?);
+    let origin = data.path.join("gateway.toml");
+    fs::write(&origin, &text).with_context(|| format!("cannot write {}", origin.display()))?;
+    let config = config::parse(&text, &origin, &data.path)?;
+    telemetry::init_events(&config.log);
+    development::ensure(&config.tls, &config.server)?;
+    backend_runtime.spawn(echo::serve(backend));
+    let node = Node::start(config)?;
+    let password = make_user(&node)?;
+    let mut out = io::stdout().lock();
+    write!(out, "{}", instructions(args, password.as_ref().map(|password| password.as_str()), &data.path))?;
+    out.flush()?;
+    drop(out);
+    node.run_until_signal()
+}
+
+/// The demo's configuration: the same file format and the same checks as anyone's.
+fn configuration(args: &DemoArgs, backend: SocketAddr) -> String {
+    let DemoArgs { port, admin_port, .. } = args;
+    format!(
+        r#"version = 1
+
+[server]
+listen       = ["127.0.0.1:{port}"]
+admin_listen = "127.0.0.1:{admin_port}"
+public_url   = "https://localhost:{port}"
+
+[tls]
+certificates = [{{ cert = "dev.crt", key = "dev.key" }}]
+development  = true
+
+[rate_limit]
+per_ip = {{ rate = "10/s", burst = 30 }}
+
+[[upstream]]
+name    = "echo"
+servers = ["http://{backend}"]
+
+[[route]]
+name        = "app"
+path_prefix = "/"
+upstream    = "echo"
+access      = "authenticated"
+
+[[route]]
+name        = "public"
+path_prefix = "/public"
+upstream    = "echo"
+access      = "public"
+
+[[route]]
+name        = "auditors"
+path_prefix = "/audit"
+upstream    = "echo"
+access      = "authenticated"
+require     = {{ roles = ["auditor"] }}
+
+[accounts]
+store = "sqlite:portcullis.db"
+
+[log]
+access = false
+level  = "warn"
+"#
+    )
+}
+
+/// Makes the sample user; `None` where the kept data has it already.
+fn make_user(node: &Node) -> anyhow::Result<Option<Zeroizing<String>>> {
+    let accounts = node.accounts().context("the demo's accounts are off")?;
+    let mut bytes = Zeroizing::new([0; 15]);
+    rand::fill(&mut *bytes).context("the system gives no random bytes")?;
+    let password = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(*bytes));
+    let user = NewUser {
+        username: USER.to_owned(),
+        email: "admin@localhost".to_owned(),
+        name: Some("Demo Admin".to_owned()),
+        roles: vec!["admin".to_owned()],
+    };
+    match node.control().block_on(accounts.add_user(user, password.clone())) {
+        Ok(_) => Ok(Some(password)),
+        Err(error) if error.is_taken() => Ok(None),
+        Err(error) => Err(error).context("cannot make the demo's user"),
+    }
+}
+
+fn instructions(args: &DemoArgs, password: Option<&str>, data: &Path) -> String {
+    let url = format!("https://localhost:{}", args.port);
+    let ca = data.join("dev.crt");
+    let ca = ca.display();
+    let shown = password.unwrap_or("<the one shown when this folder was new>");
+    format!(
+        r#"
+Portcullis demo: {url}   (user {USER}, password {shown})
+A sample backend stands behind it and answers with what it received.
+
+Copy into another terminal:
+
+  # 1. Without a token: 401, with the reason
+  curl -s --cacert {ca} {url}/
+
+  # 2. Sign in, keep the token
+  TOKEN=$(curl -s --cacert {ca} {url}/auth/login -H 'Content-Type: application/json' \
+    -d '{{"username":"{USER}","password":"{shown}"}}' | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+
+  # 3. With the token: 200, and what the backend was told
+  curl -s --cacert {ca} {url}/hello -H "Authorization: Bearer $TOKEN"
+
+  # 4. A forged identity header does not get through
+  curl -s --cacert {ca} {url}/hello -H "Authorization: Bearer $TOKEN" -H 'X-Forwarded-User: root'
+
+  # 5. A role that the user does not have: 403
+  curl -s --cacert {ca} {url}/audit -H "Authorization: Bearer $TOKEN"
+
+  # 6. Past the limit (10 a second, 30 at once): 429
+  for i in $(seq 60); do curl -s -o /dev/null -w '%{{http_code}}\n' --cacert {ca} {url}/public & done | sort | uniq -c
+
+  # 7. Health and metrics
+  curl -s http://127.0.0.1:{}/readyz; curl -s http://127.0.0.1:{}/metrics | grep portcullis_decisions
+
+Configuration of the demo: {}
+Press Ctrl-C to stop.
+"#,
+        args.admin_port,
+        args.admin_port,
+        data.join("gateway.toml").display(),
+    )
+}
+
+impl DataFolder {
+    fn make(asked: Option<PathBuf>) -> anyhow::Result<Self> {
+        let temporary = asked.is_none();
+        let path = match asked {
+            Some(path) => path,
+            None => {
+                let mut bytes = [0; 6];
+                rand::fill(&mut bytes).context("the system gives no random bytes")?;
+                std::env::temp_dir().join(format!("portcullis-demo-{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+            }
+        };
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o700).recursive(!temporary);
+        builder.create(&path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+        let path = path.canonicalize()?;
+        Ok(Self { path, temporary })
+    }
+}
+
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}

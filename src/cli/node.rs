@@ -1,0 +1,169 @@
+//! One running gateway: what `run` and `demo` have in common, from a checked configuration to the end of the drain.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    accounts::Accounts,
+    admin::{self, AdminState, Readiness},
+    authn::Revocations,
+    config::{
+        Config,
+        assemble::{Lasting, assemble},
+    },
+    gateway::Gateway,
+    portal,
+    server::{Server, Sockets, tls},
+    telemetry::Telemetry,
+};
+
+/// Threads of the control runtime: accounts, admin listener. Requests to upstreams never run there.
+const CONTROL_THREADS: usize = 2;
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Node {
+    config: Arc<Config>,
+    control: Runtime,
+    server: Server,
+    lasting: Lasting,
+    readiness: Arc<Readiness>,
+    stop_admin: CancellationToken,
+    /// The TLS addresses bound, ports resolved.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Node {
+    /// Starts a gateway. Everything that can fail is tried before the first connection is accepted.
+    ///
+    /// # Errors
+    /// What cannot be bound, opened, read or made, with its cause.
+    pub fn start(config: Config) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let tls = tls::server_config(&config.tls)?;
+        let control = Builder::new_multi_thread().worker_threads(CONTROL_THREADS).enable_all().build()?;
+        // The admin address first: it is not shared, so a second gateway on the same configuration stops here.
+        let admin = bind_admin(config.server.admin_listen)?;
+        let sockets = Sockets::bind(&config.server)?;
+        let lasting = lasting(&config, &control)?;
+        let gateway = Arc::new(ArcSwap::from_pointee(assemble(&config, &lasting)?));
+        sample(&lasting.telemetry, &gateway);
+
+        let addresses = sockets.addresses.clone();
+        let readiness = Arc::new(Readiness::new());
+        let stop_admin = CancellationToken::new();
+        let admin_address = admin.local_addr()?;
+        let state = AdminState { telemetry: Arc::clone(&lasting.telemetry), readiness: Arc::clone(&readiness) };
+        let admin = {
+            let _inside = control.enter();
+            tokio::net::TcpListener::from_std(admin)?
+        };
+        control.spawn(admin::serve(admin, state, stop_admin.clone()));
+        let settings = Arc::new(config.server.clone());
+        let server = Server::start(sockets, settings, tls, gateway, Arc::clone(&lasting.telemetry))?;
+        for address in &addresses {
+            tracing::info!(listener = "tls", %address, "listening");
+        }
+        tracing::info!(listener = "admin", address = %admin_address, "listening");
+        Ok(Self { config, control, server, lasting, readiness, stop_admin, addresses })
+    }
+
+    /// The accounts, where they are on.
+    #[must_use]
+    pub fn accounts(&self) -> Option<&Arc<Accounts>> {
+        self.lasting.accounts.as_ref().map(|(accounts, _)| accounts)
+    }
+
+    /// The control runtime.
+    #[must_use]
+    pub fn control(&self) -> &Runtime {
+        &self.control
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains: un-ready first, then the wait that load balancers need, then the
+    /// listeners close and what is under way ends or is cut off at the drain timeout (CFG-3). A second signal ends the
+    /// wait.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for.
+    pub fn run_until_signal(self) -> anyhow::Result<()> {
+        let (mut terminate, mut interrupt) = {
+            let _inside = self.control.enter();
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        };
+        self.control.block_on(either(&mut terminate, &mut interrupt));
+        tracing::info!(delay = ?self.config.server.drain_delay, timeout = ?self.config.server.drain_timeout, "draining");
+        self.readiness.drain();
+        let delay = tokio::time::sleep(self.config.server.drain_delay);
+        let Self { control, server, lasting, stop_admin, .. } = self;
+        control.block_on(async {
+            tokio::select! {
+                () = delay => {}
+                () = either(&mut terminate, &mut interrupt) => {}
+            }
+            let drained = tokio::task::spawn_blocking(move || server.drain());
+            tokio::select! {
+                _ = drained => {}
+                () = either(&mut terminate, &mut interrupt) => tracing::warn!("second signal: not waiting any longer"),
+            }
+        });
+        stop_admin.cancel();
+        lasting.telemetry.flush();
+        tracing::info!("stopped");
+        control.shutdown_background();
+        Ok(())
+    }
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn bind_admin(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let bind = || -> io::Result<_> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().with_context(|| format!("cannot listen on {address} (server.admin_listen)"))
+}
+
+fn lasting(config: &Config, control: &Runtime) -> anyhow::Result<Lasting> {
+    let telemetry = Telemetry::start(&config.log);
+    let revocations = Arc::new(Revocations::new());
+    let accounts = match &config.accounts {
+        None => None,
+        Some(settings) => {
+            let accounts = Accounts::open(settings, Arc::clone(&revocations)).context("cannot open the account store")?;
+            accounts.watch(control.handle());
+            let portal = portal::start(Arc::clone(&accounts), control.handle());
+            Some((accounts, portal))
+        }
+    };
+    Ok(Lasting { telemetry, revocations, accounts })
+}
+
+/// Lets a scrape read what changes without an event.
+fn sample(telemetry: &Arc<Telemetry>, gateway: &Arc<ArcSwap<Gateway>>) {
+    let gateway = Arc::clone(gateway);
+    telemetry.on_scrape(
+        "authn",
+        Box::new(move |scrape| {
+            let authn = Arc::clone(&gateway.load().authn);
+            scrape.token_cache_bytes(authn.cache_stats().bytes);
+            for (issuer, loaded) in authn.key_ages() {
+                scrape.jwks_age(&issuer, loaded.elapsed());
+            }
+        }),
+    );
+}

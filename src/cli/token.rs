@@ -1,0 +1,182 @@
+//! `portcullis token …`: a token for a test, and what a token says.
+
+use std::{
+    error::Error,
+    io::{self, Read, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use clap::Subcommand;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::{
+    accounts::{Accounts, settings::AccountSettings},
+    authn::{
+        Authenticator, Revocations,
+        settings::{CacheSettings, IssuerSettings},
+    },
+    policy::{
+        IdentityHeaders,
+        headers::{MultiValue, Preset},
+    },
+};
+
+/// No token that any issuer of ours accepts is longer.
+const TOKEN_BYTES_MAX: u64 = 8 << 10;
+
+/// What is to be done with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Says what a token says, and whether it verifies; exit code 1 if it does not
+    Inspect {
+        /// The token; standard input when it is absent
+        token: Option<String>,
+    },
+    /// Prints an access token for an account, in a session of its own that ends with the token
+    Issue {
+        /// Name or e-mail address
+        #[arg(long)]
+        user: String,
+        /// Its life, at most 15m
+        #[arg(long, default_value = "5m", value_parser = duration)]
+        ttl: Duration,
+    },
+}
+
+/// Runs a command. `accounts` and `issuers` are those of the configuration.
+#[must_use]
+pub fn run(
+    command: TokenCommand,
+    accounts: Option<&AccountSettings>,
+    issuers: &[IssuerSettings],
+) -> ExitCode {
+    let done = match command {
+        TokenCommand::Inspect { token } => inspect(token, accounts, issuers),
+        TokenCommand::Issue { user, ttl } => issue(&user, ttl, accounts),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+fn issue(
+    user: &str,
+    ttl: Duration,
+    accounts: Option<&AccountSettings>,
+) -> anyhow::Result<ExitCode> {
+    let settings = accounts.ok_or_else(|| anyhow::anyhow!("accounts are not enabled"))?;
+    let accounts = Accounts::open(settings, Arc::new(Revocations::new()))?;
+    let grant = runtime()?.block_on(accounts.issue(user, ttl))?;
+    writeln!(io::stdout(), "{}", *grant.access_token)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(
+    token: Option<String>,
+    accounts: Option<&AccountSettings>,
+    issuers: &[IssuerSettings],
+) -> anyhow::Result<ExitCode> {
+    let mut text = Zeroizing::new(token.unwrap_or_default());
+    if text.is_empty() {
+        // One byte more than may be, so that a token that is too long is seen to be.
+        io::stdin()
+            .take(TOKEN_BYTES_MAX + 1)
+            .read_to_string(&mut text)?;
+    }
+    let token = text.trim();
+    let revocations = Arc::new(Revocations::new());
+    let mut issuers = issuers.to_vec();
+    // The keys and the feed of the accounts, so that a revoked token is seen to be; kept open until the end.
+    let accounts = accounts
+        .map(|settings| Accounts::open(settings, Arc::clone(&revocations)))
+        .transpose()?;
+    issuers.extend(accounts.iter().map(|accounts| accounts.issuer()));
+    let authn = authenticator(&issuers, revocations)?;
+    let (report, verified) = report(token, &authn, SystemTime::now());
+    writeln!(io::stdout(), "{report:#}")?;
+    Ok(if verified {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn authenticator(
+    issuers: &[IssuerSettings],
+    revocations: Arc<Revocations>,
+) -> anyhow::Result<Authenticator> {
+    let templates = IdentityHeaders::new(Preset::None, Vec::new(), MultiValue::Comma);
+    Authenticator::new(
+        issuers,
+        &CacheSettings::default(),
+        revocations,
+        Arc::new(templates),
+    )
+    .map_err(|faults| {
+        let faults: Vec<_> = faults
+            .iter()
+            .map(|fault| format!("issuer {}: {}", fault.issuer, fault.fault))
+            .collect();
+        anyhow::anyhow!("{}", faults.join("; "))
+    })
+}
+
+/// What the token says, and whether that is true.
+fn report(token: &str, authn: &Authenticator, now: SystemTime) -> (Value, bool) {
+    let mut segments = token.split('.').map(|segment| {
+        let bytes = BASE64URL.decode(segment).ok()?;
+        serde_json::from_slice::<Value>(&bytes).ok()
+    });
+    let header = segments.next().flatten();
+    let claims = segments.next().flatten();
+    match authn.verify(token, now) {
+        Ok(identity) => {
+            let issuer = &*identity.claims().issuer_name;
+            let report =
+                json!({ "verified": true, "issuer": issuer, "header": header, "claims": claims });
+            (report, true)
+        }
+        Err(rejection) => {
+            let report = json!({
+                "verified": false, "code": rejection.code(), "reason": rejection.reason(), "header": header, "claims": claims,
+            });
+            (report, false)
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "write a duration as 30s or 5m".to_owned())?;
+    Duration::try_from(span)
+        .ok()
+        .filter(|duration| (1..=900).contains(&duration.as_secs()))
+        .ok_or_else(|| "from 1s to 15m".to_owned())
+}
+
+/// What the commands over accounts run on.
+pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+}
+
+/// Prints an error with its causes to standard error.
+pub(super) fn fail(error: &anyhow::Error) -> ExitCode {
+    let error: &dyn Error = error.as_ref();
+    let mut line = format!("portcullis: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    // With standard error gone there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "{line}");
+    ExitCode::FAILURE
+}

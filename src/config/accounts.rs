@@ -1,0 +1,164 @@
+//! The section `[accounts]`.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    diagnostic::Fault,
+    files,
+    reader::{Bounds, Choice, Choice::Is, Table},
+    server::{cores, secs},
+};
+use crate::{
+    accounts::settings::{AccountSettings, Argon2Settings},
+    limit::settings::Quota,
+    policy::NormalPath,
+    server::settings::ServerSettings,
+};
+
+const DAY: u64 = 24 * 3600;
+
+/// Reads the section. `present` is whether it is there at all: without it there are no accounts.
+pub(super) fn read(
+    mut table: Table<'_>,
+    present: bool,
+    server: Option<&ServerSettings>,
+) -> Option<AccountSettings> {
+    let enabled = table.flag("enabled").unwrap_or(true) && present;
+    let path = table.parsed("path", path).unwrap_or_else(|| "/auth".into());
+    let database = database(&mut table);
+    let audience = table.texts("audience", "no token would be for anybody");
+    let access_ttl = Bounds::new(secs(10), secs(15 * 60))
+        .because("a token lives for so long after its session has ended elsewhere");
+    let access_ttl = table.duration("access_ttl", access_ttl);
+    let (refresh_idle, refresh_max, refresh_grace) = refresh(&mut table);
+    only_so_far(&mut table);
+    let password_min = Bounds::new(8, 128).because("shorter ones are guessed");
+    let password_min = table.number("password_min", password_min);
+    let argon2 = argon2(table.section("argon2"));
+    let (login_per_ip, login_per_account) = login_limit(table.section("login_limit"));
+    table.finish();
+    let issuer = server?.public_url.as_str().trim_end_matches('/');
+    enabled.then(|| AccountSettings {
+        path,
+        database,
+        issuer: issuer.into(),
+        audience: audience.map_or_else(
+            || vec!["portcullis".into()],
+            |texts| super::issuer::boxed(&texts),
+        ),
+        access_ttl: access_ttl.unwrap_or(secs(15 * 60)),
+        refresh_idle,
+        refresh_max,
+        refresh_grace,
+        password_min: password_min.unwrap_or(15),
+        argon2,
+        login_per_ip,
+        login_per_account,
+    })
+}
+
+fn path(text: &str) -> Result<Box<str>, Fault> {
+    let hint = "begins with `/`, ends without, and is not the whole site: \"/auth\"";
+    let normal = NormalPath::parse(text).ok();
+    if normal.is_none_or(|path| path.as_str() != text) || text.ends_with('/') {
+        return Err(Fault::new(
+            format!("`{text}` cannot hold the account routes"),
+            hint,
+        ));
+    }
+    Ok(text.into())
+}
+
+fn database(table: &mut Table<'_>) -> PathBuf {
+    let root = table.context.root;
+    let store = table.parsed("store", |text| {
+        let hint = "store = \"sqlite:data/portcullis.db\"";
+        if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+            return Err(Fault::new("`postgres:` is not yet supported", hint));
+        }
+        let path = text.strip_prefix("sqlite:").map(str::trim);
+        match path {
+            None => Err(Fault::new(format!("`{text}` is not a store"), hint)),
+            Some("") => Err(Fault::new("names no file", hint)),
+            Some(path) if path.contains(":memory:") || path.contains('?') => Err(Fault::new(
+                "is not the path of a file",
+                "accounts that are gone after a restart, and locks that others do not see, are no accounts",
+            )),
+            Some(path) if path.ends_with('/') => Err(Fault::new("is a folder", hint)),
+            Some(path) => Ok(files::resolve(root, path)),
+        }
+    });
+    store.unwrap_or_else(|| files::resolve(root, "data/portcullis.db"))
+}
+
+fn refresh(table: &mut Table<'_>) -> (Duration, Duration, Duration) {
+    let life = Bounds::new(secs(60), secs(365 * DAY));
+    let idle = table
+        .duration("refresh_idle", life)
+        .unwrap_or(secs(7 * DAY));
+    let max = table
+        .duration("refresh_max", life)
+        .unwrap_or(secs(30 * DAY));
+    if idle > max {
+        let key = if table.has("refresh_idle") {
+            "refresh_idle"
+        } else {
+            "refresh_max"
+        };
+        let hint = "an unused session cannot outlive the longest session";
+        table.fault(
+            key,
+            Fault::new("refresh_idle is longer than refresh_max", hint),
+        );
+    }
+    let grace = Bounds::new(Duration::ZERO, secs(60))
+        .because("a stolen refresh token works beside its successor for so long");
+    let grace = table.duration("refresh_grace", grace);
+    (idle, max, grace.unwrap_or(secs(10)))
+}
+
+/// Keys of which this version does one value.
+fn only_so_far(table: &mut Table<'_>) {
+    let later: Choice<()> = Choice::NotYet;
+    let signing = [
+        ("ES256", Is(())),
+        ("EdDSA", later),
+        ("HS256", later),
+        ("RS256", later),
+    ];
+    table.choice("signing", &signing);
+    let registration = [("closed", Is(())), ("invite", later), ("open", later)];
+    table.choice("registration", &registration);
+}
+
+fn argon2(mut table: Table<'_>) -> Argon2Settings {
+    let memory = Bounds::new(19 << 20, 4 << 30)
+        .because("less makes a stolen database cheap to crack (RFC 9106)");
+    let memory: Option<u64> = table.size("memory", memory);
+    let iterations = table.number("iterations", Bounds::new(2, 100));
+    let parallelism = table.number("parallelism", Bounds::new(1, 64));
+    let concurrent = table.number("concurrent", Bounds::new(0, 1024));
+    table.finish();
+    let kib = memory.and_then(|bytes| u32::try_from(bytes >> 10).ok());
+    let concurrent = concurrent.filter(|concurrent| *concurrent > 0);
+    Argon2Settings {
+        memory_kib: kib.unwrap_or(19 << 10),
+        iterations: iterations.unwrap_or(2),
+        parallelism: parallelism.unwrap_or(1),
+        concurrent: concurrent.unwrap_or_else(|| (cores() / 2).max(1)),
+    }
+}
+
+fn login_limit(mut table: Table<'_>) -> (Quota, Quota) {
+    let quota = |count, window| Quota {
+        count,
+        window: secs(window),
+        burst: count,
+    };
+    let per_ip = table.rate("per_ip").unwrap_or_else(|| quota(10, 60));
+    let per_account = table
+        .rate("per_account")
+        .unwrap_or_else(|| quota(5, 15 * 60));
+    table.finish();
+    (per_ip, per_account)
+}

@@ -1,0 +1,107 @@
+//! From a checked configuration to a running one: the parts are made and joined, or nothing changes.
+
+use std::sync::Arc;
+
+use super::Config;
+use crate::{
+    accounts::Accounts,
+    authn::{Authenticator, IssuerFault, Revocations},
+    gateway::Gateway,
+    limit::IpLimiter,
+    policy::{HeaderPolicy, Route, RouteConflict, Routes},
+    portal::{self, PortalHandle},
+    telemetry::Telemetry,
+    upstream::Upstream,
+};
+
+/// What outlives a configuration: it is made once for the process.
+#[derive(Debug, Clone)]
+pub struct Lasting {
+    /// Counters and the access log.
+    pub telemetry: Arc<Telemetry>,
+    /// What was revoked.
+    pub revocations: Arc<Revocations>,
+    /// Accounts and the way to their routes, where they are on.
+    pub accounts: Option<(Arc<Accounts>, PortalHandle)>,
+}
+
+/// Why a checked configuration cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// Keys that cannot verify anything.
+    #[error("{}", issuers(.0))]
+    Issuers(Vec<IssuerFault>),
+    /// Routes between which a request could not choose.
+    #[error("{}", conflicts(.0))]
+    Routes(Vec<RouteConflict>),
+    /// A name that does not fit a header.
+    #[error("the gateway's name in Via cannot be written")]
+    Pseudonym(#[source] http::Error),
+}
+
+/// Makes the running configuration.
+///
+/// # Errors
+/// Every unusable key, or every pair of routes that tie.
+pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleError> {
+    let telemetry = &lasting.telemetry;
+    let mut issuers = config.issuers.clone();
+    let mut routes = config.routes.clone();
+    if let (Some(settings), Some((accounts, _))) = (&config.accounts, &lasting.accounts) {
+        issuers.push(accounts.issuer());
+        routes.extend(portal::routes(settings));
+    }
+    let templates = Arc::clone(&config.identity.templates);
+    let revocations = Arc::clone(&lasting.revocations);
+    let authn = Authenticator::new(&issuers, &config.token_cache, revocations, Arc::clone(&templates))
+        .map_err(AssembleError::Issuers)?;
+    let routes = Routes::new(routes).map_err(AssembleError::Routes)?;
+    let pseudonym = pseudonym(config);
+    let headers = HeaderPolicy::new(templates, &pseudonym, config.identity.pass_token)
+        .map_err(AssembleError::Pseudonym)?;
+    Ok(Gateway {
+        proxies: config.server.trusted_proxies.clone(),
+        limit: Arc::new(IpLimiter::new(&config.limit)),
+        route_metrics: routes.all().iter().map(|route: &Route| telemetry.route(&route.name)).collect(),
+        routes,
+        authn: Arc::new(authn),
+        headers,
+        head: config.server.head,
+        upstreams: config
+            .upstreams
+            .iter()
+            .map(|settings| {
+                let metrics = telemetry.upstream(&settings.name, &settings.server.authority());
+                Upstream::new(settings.clone(), metrics)
+            })
+            .collect(),
+        portal: lasting.accounts.as_ref().map(|(_, portal)| portal.clone()),
+        telemetry: Arc::clone(telemetry),
+        body_idle: config.server.timeouts.body_idle,
+        hsts: !config.tls.development,
+    })
+}
+
+/// The gateway's name in `Via`: the same on every node of one gateway, another for another gateway, so that a loop is
+/// seen and a chain of two gateways is not taken for one (RFC 9110 §7.6.3 allows a pseudonym).
+fn pseudonym(config: &Config) -> String {
+    use aws_lc_rs::digest;
+    let digest = digest::digest(&digest::SHA256, config.server.public_url.as_str().as_bytes());
+    let tail: String = digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("portcullis-{tail}")
+}
+
+
+fn issuers(faults: &[IssuerFault]) -> String {
+    let lines: Vec<String> =
+        faults.iter().map(|IssuerFault { issuer, fault }| format!("issuer \"{issuer}\": {fault}")).collect();
+    lines.join("\n")
+}
+
+fn conflicts(conflicts: &[RouteConflict]) -> String {
+    let lines: Vec<String> = conflicts
+        .iter()
+        .map(|RouteConflict { first, second }| format!("routes \"{first}\" and \"{second}\" match the same requests"))
+        .collect();
+    lines.join("\n")
+}

@@ -1,0 +1,122 @@
+//! Self-signed certificates for trying things out, and the writing of key files.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+};
+
+/// The names of a development certificate where none are given.
+pub const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// What keeps a development certificate from being made.
+#[derive(Debug, thiserror::Error)]
+pub enum DevelopmentError {
+    /// A name is neither a host name nor an address.
+    #[error("`{0}` is not a name for a certificate")]
+    Name(String),
+    /// The cryptography failed.
+    #[error("the certificate could not be made")]
+    Make(#[from] rcgen::Error),
+    /// A file could not be written.
+    #[error("{0} could not be written")]
+    Write(Box<str>, #[source] io::Error),
+}
+
+/// Whether a file that is there already is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overwrite {
+    /// It stays, and that is an error.
+    Never,
+    /// It is replaced.
+    Yes,
+}
+
+/// Makes a self-signed ECDSA P-256 certificate and its key, both as PEM. It is an end-entity certificate: a browser may be
+/// told to trust it, and then trusts this name alone and not whatever the key signs.
+///
+/// # Errors
+/// [`DevelopmentError::Name`] or [`DevelopmentError::Make`].
+pub fn development_certificate(names: &[String]) -> Result<(String, String), DevelopmentError> {
+    let bad = names.iter().find(|name| !is_name(name));
+    if let Some(name) = bad {
+        return Err(DevelopmentError::Name(name.clone()));
+    }
+    let mut params = CertificateParams::new(names)?;
+    let mut subject = DistinguishedName::new();
+    let common = names.first().map_or("localhost", String::as_str);
+    subject.push(DnType::CommonName, common);
+    subject.push(DnType::OrganizationName, "Portcullis development");
+    params.distinguished_name = subject;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let certificate = params.self_signed(&key)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+/// Writes a certificate, readable by all, and its key, readable by its owner alone. Folders are made where missing. With
+/// [`Overwrite::Never`] nothing is written where either file exists.
+///
+/// # Errors
+/// [`DevelopmentError::Write`]; its source is `AlreadyExists` where [`Overwrite::Never`] stopped it.
+pub fn write_pair(
+    certificate: (&Path, &str),
+    key: (&Path, &str),
+    overwrite: Overwrite,
+) -> Result<(), DevelopmentError> {
+    let failed = |path: &Path| {
+        let path = path.display().to_string().into();
+        move |error| DevelopmentError::Write(path, error)
+    };
+    if overwrite == Overwrite::Never
+        && let Some((path, _)) = [certificate, key].iter().find(|(path, _)| path.exists())
+    {
+        return Err(failed(path)(io::ErrorKind::AlreadyExists.into()));
+    }
+    for ((path, pem), mode) in [(key, 0o600), (certificate, 0o644)] {
+        write(path, pem, mode, overwrite).map_err(failed(path))?;
+    }
+    Ok(())
+}
+
+/// Writes a file with its final mode from the first byte on. An old file is replaced as a whole, so that no reader sees
+/// half of it and its mode does not outlive it.
+fn write(path: &Path, content: &str, mode: u32, overwrite: Overwrite) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let create = |path: &Path| -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)
+    };
+    match overwrite {
+        Overwrite::Never => create(path)?.write_all(content.as_bytes()),
+        Overwrite::Yes => {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".new");
+            let new = Path::new(&name);
+            // Left by a run that was cut off.
+            let _ = std::fs::remove_file(new);
+            let mut file = create(new)?;
+            file.write_all(content.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(new, path)
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let host = name.strip_prefix("*.").unwrap_or(name);
+    name.parse::<std::net::IpAddr>().is_ok()
+        || (!host.contains(['[', ':']) && crate::policy::head::host(host).is_some())
+}

@@ -1,0 +1,78 @@
+//! What the contract names and this version does not do yet. Such a key is refused by name, for a setting that is read
+//! and not obeyed is worse than none; it is accepted only with the value that says what the gateway does anyway.
+//!
+//! Whoever builds a feature deletes its rows here.
+
+use toml::de::DeValue;
+
+/// The value that asks for nothing beyond today's behaviour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Harmless {
+    /// An empty list.
+    Empty,
+    /// A flag that is set so.
+    Flag(bool),
+    /// There is none: the key asks for the feature whatever its value.
+    Nothing,
+    /// This word.
+    Word(&'static str),
+}
+
+use Harmless::{Empty, Flag, Nothing, Word};
+
+/// Section, key, and the value that is accepted.
+pub(super) const NOT_YET: [(&str, &str, Harmless); 29] = [
+    ("", "cluster", Nothing),
+    ("", "forward_auth", Nothing),
+    ("", "mail", Nothing),
+    ("accounts", "cookie_session", Flag(false)),
+    ("accounts", "store_password_env", Nothing),
+    ("accounts", "store_password_file", Nothing),
+    ("identity", "assertion", Flag(false)),
+    ("issuer", "jwks_url", Nothing),
+    ("rate_limit", "bad_tokens", Nothing),
+    ("route", "allow_ips", Empty),
+    ("route", "cors", Nothing),
+    ("route", "deny_ips", Empty),
+    ("route", "enforce", Flag(true)),
+    ("route", "rate_limit", Empty),
+    ("route", "request_headers", Nothing),
+    ("route", "response_headers", Nothing),
+    ("route", "sign_in", Word("never")),
+    ("route", "strip_prefix", Nothing),
+    ("route", "websocket", Flag(false)),
+    ("server", "proxy_protocol", Flag(false)),
+    ("server", "redirect_listen", Empty),
+    ("tls", "client_auth", Word("none")),
+    ("tls", "client_ca", Nothing),
+    // With one server, every way to choose among servers is the same.
+    ("upstream", "balance", Word("least_requests")),
+    ("upstream", "eject", Nothing),
+    ("upstream", "health", Nothing),
+    ("upstream", "protocol", Word("http1")),
+    ("upstream", "retry", Nothing),
+    ("upstream", "tls", Nothing),
+];
+
+impl Harmless {
+    /// Whether the value asks for nothing beyond today's behaviour.
+    pub(super) fn accepts(self, value: &DeValue<'_>) -> bool {
+        match (self, value) {
+            (Self::Empty, DeValue::Array(list)) => list.is_empty(),
+            (Self::Flag(flag), DeValue::Boolean(value)) => flag == *value,
+            (Self::Word(word), DeValue::String(text)) => word == text,
+            _ => false,
+        }
+    }
+
+    /// What may be written until then.
+    pub(super) fn hint(self) -> String {
+        let value = match self {
+            Self::Empty => "[]".to_owned(),
+            Self::Flag(flag) => flag.to_string(),
+            Self::Nothing => return "take the key out: it is never ignored silently".to_owned(),
+            Self::Word(word) => format!("{word:?}"),
+        };
+        format!("only `{value}` is accepted for now, which says what the gateway does")
+    }
+}

@@ -1,0 +1,67 @@
+//! The sections `[rate_limit]` and `[token_cache]`.
+
+use std::time::Duration;
+
+use super::{
+    network,
+    reader::{Bounds, Table},
+    server::secs,
+};
+use crate::{
+    authn::settings::CacheSettings,
+    limit::settings::{IpLimitSettings, Quota},
+};
+
+pub(super) fn read(mut table: Table<'_>) -> IpLimitSettings {
+    let per_ip = per_ip(&mut table);
+    let exempt: Vec<_> = network::read(&mut table, "exempt")
+        .into_iter()
+        .flatten()
+        .map(|(network, _)| network)
+        .collect();
+    network::refuse_everything(&table, "exempt", &exempt, "nobody would be limited");
+    let prefix =
+        Bounds::new(32, 128).because("a shorter one would let a whole provider share one budget");
+    let ipv6_prefix = table.number("ipv6_prefix", prefix).unwrap_or(64);
+    let max_keys = table.number("max_keys", Bounds::new(1000, 100_000_000));
+    table.finish();
+    IpLimitSettings {
+        per_ip,
+        exempt,
+        ipv6_prefix,
+        max_keys: max_keys.unwrap_or(1_000_000),
+    }
+}
+
+pub(super) fn read_cache(mut table: Table<'_>) -> CacheSettings {
+    let default = CacheSettings::default();
+    let max_bytes = table.size("max_bytes", Bounds::new(1 << 20, 1 << 40));
+    let ttl = Bounds::new(secs(1), secs(15 * 60))
+        .because("a verified token is taken without its signature being checked again for so long");
+    let max_ttl = table.duration("max_ttl", ttl);
+    table.finish();
+    CacheSettings {
+        max_bytes: max_bytes.unwrap_or(default.max_bytes),
+        max_ttl: max_ttl.unwrap_or(default.max_ttl),
+    }
+}
+
+fn per_ip(table: &mut Table<'_>) -> Quota {
+    let default = Quota {
+        count: 100,
+        window: Duration::from_secs(1),
+        burst: 200,
+    };
+    let present = table.has("per_ip");
+    let mut limit = table.section("per_ip");
+    if present {
+        limit.need("rate", "how many requests in which time: rate = \"100/s\"");
+    }
+    let rate = limit.rate("rate");
+    let burst = limit.number("burst", Bounds::new(1, 10_000_000));
+    limit.finish();
+    rate.map_or(default, |rate| Quota {
+        burst: burst.unwrap_or(rate.count),
+        ..rate
+    })
+}

@@ -1,0 +1,222 @@
+//! What two routes mean together: ties, routes under the gateway's own, and doors left open beside a protected one
+//! (CFG-1).
+
+use http::Method;
+
+use super::{
+    diagnostic::{Fault, Problems, Related},
+    route::Placed,
+};
+use crate::{
+    accounts::settings::AccountSettings,
+    policy::{Access, HostPattern, PathPattern, Route, Routes},
+};
+
+/// Documents that the gateway serves where it has accounts.
+const DOCUMENTS: [&str; 2] = [
+    "/.well-known/jwks.json",
+    "/.well-known/openid-configuration",
+];
+
+/// What any method stands for when routes are compared.
+const METHODS: [Method; 7] = [
+    Method::DELETE,
+    Method::GET,
+    Method::HEAD,
+    Method::OPTIONS,
+    Method::PATCH,
+    Method::POST,
+    Method::PUT,
+];
+
+/// Checks all routes against each other and against the built-in ones.
+pub(super) fn check(problems: &Problems, routes: &[Placed], accounts: Option<&AccountSettings>) {
+    if let Some(accounts) = accounts {
+        for placed in routes {
+            refuse_under_accounts(problems, placed, &accounts.path);
+        }
+    }
+    // Named by number here: names may be missing or there twice, which is reported elsewhere.
+    let numbered = routes.iter().enumerate().map(|(index, placed)| Route {
+        name: index.to_string().into(),
+        ..placed.route.clone()
+    });
+    match Routes::new(numbered.collect()) {
+        Ok(table) => {
+            for placed in routes {
+                refuse_host_shadows(problems, placed, routes, &table);
+                warn_of_open_doors(problems, placed, routes);
+            }
+        }
+        Err(conflicts) => {
+            let mut pairs: Vec<(usize, usize)> = conflicts
+                .iter()
+                .filter_map(|pair| Some((pair.first.parse().ok()?, pair.second.parse().ok()?)))
+                .collect();
+            pairs.sort_unstable();
+            pairs.dedup();
+            for (first, second) in pairs {
+                if let Some((first, second)) = routes.get(first).zip(routes.get(second)) {
+                    report_tie(problems, first, second);
+                }
+            }
+        }
+    }
+}
+
+fn report_tie(problems: &Problems, first: &Placed, second: &Placed) {
+    let related = Related {
+        span: first.place.span.clone(),
+        label: "this one takes the same requests",
+    };
+    let message = format!(
+        "`{}` and `{}` tie: same host, same path and a method in common",
+        first.route.name, second.route.name
+    );
+    let hint = "a request could not choose; give one of them another host, path or methods";
+    problems.add_related(&second.place, related, Fault::new(message, hint));
+}
+
+fn refuse_under_accounts(problems: &Problems, placed: &Placed, prefix: &str) {
+    let path = text(&placed.route.path);
+    let document = DOCUMENTS.iter().find(|document| path == **document);
+    let taken = if covers(prefix, path) {
+        Some(prefix)
+    } else {
+        document.copied()
+    };
+    if let Some(taken) = taken {
+        let message = format!("`{path}` belongs to the gateway's own routes at `{taken}`");
+        let hint = "choose another path, or move the account routes with accounts.path";
+        problems.add(&placed.place, Fault::new(message, hint));
+    }
+}
+
+/// Refuses an open route that takes, on a host of its own, a path which a protected route names more closely: the host
+/// is the more specific part and wins, which nobody sees who reads the protected route.
+fn refuse_host_shadows(problems: &Problems, placed: &Placed, routes: &[Placed], table: &Routes) {
+    let protected = &placed.route;
+    if protected.access != Access::Authenticated {
+        return;
+    }
+    let path = text(&protected.path);
+    let methods = if protected.methods.is_empty() {
+        &METHODS[..]
+    } else {
+        &protected.methods
+    };
+    let mut reported: Vec<usize> = Vec::new();
+    for open in routes.iter().filter(|other| is_open(&other.route)) {
+        for host in open
+            .route
+            .hosts
+            .iter()
+            .filter_map(|host| probe(protected, host))
+        {
+            for method in methods {
+                let Ok(found) = table.find(&host, path, method) else {
+                    continue;
+                };
+                let closer = text(&found.path).trim_end_matches('/').len() < path.len();
+                if is_open(found) && closer && !reported.contains(&found.index) {
+                    reported.push(found.index);
+                    report_shadow(problems, placed, routes.get(found.index), &host);
+                }
+            }
+        }
+    }
+}
+
+fn report_shadow(problems: &Problems, protected: &Placed, open: Option<&Placed>, host: &str) {
+    let Some(open) = open else { return };
+    let related = Related {
+        span: protected.place.span.clone(),
+        label: "this one does not apply there",
+    };
+    let path = text(&protected.route.path);
+    let message = format!(
+        "on {host} it opens `{path}`, which `{}` protects on other hosts",
+        protected.route.name
+    );
+    let hint = format!(
+        "an exact host wins over a longer path: give `{}` this host too, or name the hosts it is for",
+        protected.route.name
+    );
+    problems.add_related(&open.place, related, Fault::new(message, hint));
+}
+
+/// Points at public routes that lie around or beside a protected one; both are legal and easily overlooked.
+fn warn_of_open_doors(problems: &Problems, placed: &Placed, routes: &[Placed]) {
+    let public = &placed.route;
+    if public.access != Access::Public {
+        return;
+    }
+    let path = text(&public.path);
+    let is_prefix = matches!(public.path, PathPattern::Prefix(_));
+    for other in routes {
+        let protected = &other.route;
+        if protected.access == Access::Public || !share_a_host(public, protected) {
+            continue;
+        }
+        let below = text(&protected.path);
+        let fault = if path == below && !public.methods.is_empty() {
+            Fault::new(
+                format!(
+                    "some methods of `{path}` are public beside `{}`",
+                    protected.name
+                ),
+                "see that none of them changes anything",
+            )
+        } else if is_prefix && path != below && covers(path, below) {
+            Fault::new(
+                format!(
+                    "all of `{path}` is public except what other routes name, as `{}` does",
+                    protected.name
+                ),
+                "safer the other way round: protect the whole and open parts of it",
+            )
+        } else {
+            continue;
+        };
+        problems.warn(&placed.place, fault);
+        return;
+    }
+}
+
+/// A host of an open route that a protected route takes too, less specifically; one to try.
+fn probe(protected: &Route, open: &HostPattern) -> Option<String> {
+    let host = match open {
+        HostPattern::Exact(name) => name.to_string(),
+        HostPattern::Wildcard(name) => format!("any.{name}"),
+    };
+    let by_wildcard = |pattern: &HostPattern| match (pattern, open) {
+        (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => name
+            .split_once('.')
+            .is_some_and(|(_, rest)| *rest == **parent),
+        _ => false,
+    };
+    (protected.hosts.is_empty() || protected.hosts.iter().any(by_wildcard)).then_some(host)
+}
+
+fn share_a_host(one: &Route, other: &Route) -> bool {
+    if one.hosts.is_empty() || other.hosts.is_empty() {
+        return one.hosts.is_empty() && other.hosts.is_empty();
+    }
+    one.hosts.iter().any(|host| other.hosts.contains(host))
+}
+
+fn is_open(route: &Route) -> bool {
+    route.access != Access::Authenticated
+}
+
+fn text(path: &PathPattern) -> &str {
+    match path {
+        PathPattern::Exact(path) | PathPattern::Prefix(path) => path,
+    }
+}
+
+/// Whether a path is a prefix or lies below it, on segment boundaries.
+fn covers(prefix: &str, path: &str) -> bool {
+    path.strip_prefix(prefix.trim_end_matches('/'))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

@@ -1,0 +1,555 @@
+//! Reads a TOML document table by table and gathers every problem, where a deserialiser would stop at the first.
+//!
+//! A [`Table`] remembers which keys it was asked for, so [`Table::finish`] can name each key that nobody knows and the
+//! nearest one that somebody does. A value that is wrong is reported and reads as absent: its reader goes on with the
+//! default, so that the next problem is found too, and the configuration is refused in the end.
+
+use std::{ffi::OsString, fmt::Display, ops::Range, path::Path, time::Duration};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    diagnostic::{Fault, Place, Problems, Related},
+    later::NOT_YET,
+    units,
+};
+use crate::limit::settings::Quota;
+
+/// What every reader of one document shares.
+pub(super) struct Context<'d> {
+    /// Where relative paths start.
+    pub(super) root: &'d Path,
+    /// Looks up an environment variable.
+    pub(super) env: &'d dyn Fn(&str) -> Option<OsString>,
+    /// Where problems go.
+    pub(super) problems: Problems,
+}
+
+/// One table of the document; absent tables read as empty ones.
+pub(super) struct Table<'d> {
+    pub(super) context: &'d Context<'d>,
+    pub(super) place: Place,
+    entries: Option<&'d DeTable<'d>>,
+    asked: Vec<&'static str>,
+}
+
+/// A string, never empty, and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Text<'d> {
+    pub(super) text: &'d str,
+    pub(super) place: Place,
+}
+
+/// A value of any type under a key of the operator's choice.
+pub(super) struct Entry<'d> {
+    pub(super) name: &'d str,
+    pub(super) place: Place,
+    pub(super) value: &'d DeValue<'d>,
+}
+
+/// The least and the most that a number may be, and why.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds<T> {
+    least: T,
+    most: T,
+    why: Option<&'static str>,
+}
+
+/// What a word of the configuration means.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Choice<T> {
+    /// This.
+    Is(T),
+    /// Something that the contract names and this version does not do.
+    NotYet,
+}
+
+impl<T> Bounds<T> {
+    pub(super) const fn new(least: T, most: T) -> Self {
+        Self {
+            least,
+            most,
+            why: None,
+        }
+    }
+
+    pub(super) const fn because(mut self, why: &'static str) -> Self {
+        self.why = Some(why);
+        self
+    }
+}
+
+impl<T: PartialOrd> Bounds<T> {
+    fn check(&self, value: T, show: impl Fn(&T) -> String) -> Result<T, Fault> {
+        let (least, most) = (show(&self.least), show(&self.most));
+        let hint = self.why.map_or_else(
+            || format!("from {least} to {most}"),
+            |why| format!("from {least} to {most}: {why}"),
+        );
+        if value < self.least {
+            let message = format!("{} is below the least allowed, {least}", show(&value));
+            Err(Fault::new(message, hint))
+        } else if value > self.most {
+            let message = format!("{} is above the most allowed, {most}", show(&value));
+            Err(Fault::new(message, hint))
+        } else {
+            Ok(value)
+        }
+    }
+}
+
+impl<'d> Table<'d> {
+    /// The whole document.
+    pub(super) fn top(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Self {
+        let place = Place {
+            key: String::new(),
+            span: 0..0,
+        };
+        Self::new(context, place, Some(document.get_ref()))
+    }
+
+    fn new(context: &'d Context<'d>, place: Place, entries: Option<&'d DeTable<'d>>) -> Self {
+        Self {
+            context,
+            place,
+            entries,
+            asked: Vec::new(),
+        }
+    }
+
+    /// Whether the key is there, whatever its value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries
+            .is_some_and(|entries| entries.contains_key(key))
+    }
+
+    /// Where the key's value stands, or the table where it is absent.
+    pub(super) fn place_of(&self, key: &str) -> Place {
+        let found = self.entries.and_then(|entries| entries.get(key));
+        Place {
+            key: self.path(key),
+            span: found.map_or_else(|| self.place.span.clone(), Spanned::span),
+        }
+    }
+
+    /// Reports a problem with a key of this table.
+    pub(super) fn fault(&self, key: &str, fault: impl Into<Fault>) {
+        self.context.problems.add(&self.place_of(key), fault);
+    }
+
+    /// Reports the key's absence.
+    pub(super) fn need(&self, key: &str, hint: &str) {
+        if !self.has(key) {
+            self.fault(key, Fault::new("is missing", hint));
+        }
+    }
+
+    /// Reads `true` or `false`.
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let (value, place) = self.value(key)?;
+        let DeValue::Boolean(flag) = value else {
+            return self.mistyped(&place, "true or false", value);
+        };
+        Some(*flag)
+    }
+
+    /// Reads a whole number into the type that holds it.
+    pub(super) fn number<T: TryFrom<u64>>(
+        &mut self,
+        key: &'static str,
+        bounds: Bounds<u64>,
+    ) -> Option<T> {
+        let (value, place) = self.value(key)?;
+        let DeValue::Integer(digits) = value else {
+            return self.mistyped(&place, "a whole number", value);
+        };
+        let read = i128::from_str_radix(digits.as_str(), digits.radix())
+            .ok()
+            .and_then(|number| u64::try_from(number).ok())
+            .ok_or_else(|| Fault::from("is negative or far too large"))
+            .and_then(|number| bounds.check(number, u64::to_string))
+            .and_then(|number| T::try_from(number).map_err(|_| "is too large".into()));
+        self.keep(&place, read)
+    }
+
+    /// Reads a duration.
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        bounds: Bounds<Duration>,
+    ) -> Option<Duration> {
+        self.parsed(key, |text| {
+            bounds.check(units::duration(text)?, |value| units::show_duration(*value))
+        })
+    }
+
+    /// Reads a size in bytes.
+    pub(super) fn size<T: TryFrom<u64>>(
+        &mut self,
+        key: &'static str,
+        bounds: Bounds<u64>,
+    ) -> Option<T> {
+        self.parsed(key, |text| {
+            let bytes = bounds.check(units::size(text)?, |value| units::show_size(*value))?;
+            T::try_from(bytes).map_err(|_| "is too large for this machine".into())
+        })
+    }
+
+    /// Reads a rate; all of it may come at once.
+    pub(super) fn rate(&mut self, key: &'static str) -> Option<Quota> {
+        self.parsed(key, |text| {
+            let (count, window) = units::rate(text)?;
+            Bounds::new(Duration::from_secs(1), DAY)
+                .check(window, |value| units::show_duration(*value))?;
+            Ok(Quota {
+                count,
+                window,
+                burst: count,
+            })
+        })
+    }
+
+    /// Reads a string that is not empty.
+    pub(super) fn text(&mut self, key: &'static str) -> Option<Text<'d>> {
+        let (value, place) = self.value(key)?;
+        self.as_text(value, place)
+    }
+
+    /// Reads a string and makes something of it.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&'d str) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        let read = parse(text.text);
+        self.keep(&text.place, read)
+    }
+
+    /// Reads one word of several.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        words: &[(&str, Choice<T>)],
+    ) -> Option<T> {
+        self.parsed(key, |text| choose(text, words))
+    }
+
+    /// Reads a list of strings, none empty and none twice. An empty list is reported with `empty`: what it would mean.
+    pub(super) fn texts(&mut self, key: &'static str, empty: &str) -> Option<Vec<Text<'d>>> {
+        let texts = self.texts_or_none(key)?;
+        if texts.is_empty() {
+            let fault = Fault::new("is an empty list", empty);
+            self.fault(key, fault);
+            return None;
+        }
+        Some(texts)
+    }
+
+    /// Reads a list of strings that may be empty.
+    pub(super) fn texts_or_none(&mut self, key: &'static str) -> Option<Vec<Text<'d>>> {
+        let (value, place) = self.value(key)?;
+        let DeValue::Array(list) = value else {
+            return self.mistyped(&place, "a list of strings", value);
+        };
+        let mut texts: Vec<Text<'d>> = Vec::with_capacity(list.len());
+        let mut whole = true;
+        for (index, element) in list.iter().enumerate() {
+            let place = Place {
+                key: format!("{}[{index}]", self.path(key)),
+                span: element.span(),
+            };
+            match self.as_text(element.get_ref(), place) {
+                Some(text) if texts.iter().any(|other| other.text == text.text) => {
+                    let fault = format!("`{}` is there twice", text.text);
+                    self.context.problems.add(&text.place, fault);
+                }
+                Some(text) => texts.push(text),
+                None => whole = false,
+            }
+        }
+        // Where an element was wrong, the rest must not pass for the whole.
+        (whole || !texts.is_empty()).then_some(texts)
+    }
+
+    /// Reads a list of strings in which the empty string has a meaning. An empty list is reported as in [`Table::texts`].
+    pub(super) fn words_or_empty(
+        &mut self,
+        key: &'static str,
+        empty: &str,
+    ) -> Option<Vec<&'d str>> {
+        let (value, place) = self.value(key)?;
+        let DeValue::Array(list) = value else {
+            return self.mistyped(&place, "a list of strings", value);
+        };
+        if list.is_empty() {
+            self.fault(key, Fault::new("is an empty list", empty));
+        }
+        let mut words = Vec::with_capacity(list.len());
+        for element in list {
+            match element.get_ref() {
+                DeValue::String(word) => words.push(&**word),
+                other => drop(self.mistyped::<()>(&place, "a list of strings", other)),
+            }
+        }
+        Some(words)
+    }
+
+    /// Reports a table that is there and says nothing, where that would look like something.
+    pub(super) fn refuse_empty(&self, key: &str, hint: &str) {
+        let found = self.entries.and_then(|entries| entries.get(key));
+        if let Some(DeValue::Table(table)) = found.map(Spanned::get_ref)
+            && table.is_empty()
+        {
+            self.fault(key, Fault::new("is an empty table", hint));
+        }
+    }
+
+    /// Reads a table within this one; absent is empty.
+    pub(super) fn section(&mut self, key: &'static str) -> Table<'d> {
+        let place = self.place_of(key);
+        let entries = match self.value(key) {
+            None => None,
+            Some((DeValue::Table(entries), _)) => Some(entries),
+            Some((value, place)) => self.mistyped(&place, "a table", value),
+        };
+        Table::new(self.context, place, entries)
+    }
+
+    /// Reads a list of tables, as `[[route]]` makes it; absent is empty.
+    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Table<'d>> {
+        let Some((value, place)) = self.value(key) else {
+            return Vec::new();
+        };
+        let DeValue::Array(list) = value else {
+            self.mistyped::<()>(&place, &format!("a list: write [[{key}]]"), value);
+            return Vec::new();
+        };
+        let mut tables = Vec::with_capacity(list.len());
+        for (index, element) in list.iter().enumerate() {
+            let place = Place {
+                key: format!("{}[{index}]", self.path(key)),
+                span: element.span(),
+            };
+            match element.get_ref() {
+                DeValue::Table(entries) => {
+                    tables.push(Table::new(self.context, place, Some(entries)));
+                }
+                value => drop(self.mistyped::<()>(&place, "a table", value)),
+            }
+        }
+        tables
+    }
+
+    /// Everything in a table whose keys are the operator's own; absent is nothing.
+    pub(super) fn entries(&mut self, key: &'static str) -> Option<Vec<Entry<'d>>> {
+        let (value, place) = self.value(key)?;
+        let DeValue::Table(entries) = value else {
+            return self.mistyped(&place, "a table", value);
+        };
+        let entry = |(name, value): (&'d Spanned<_>, &'d Spanned<DeValue<'d>>)| {
+            let name: &'d std::borrow::Cow<'d, str> = name.get_ref();
+            Entry {
+                name,
+                place: Place {
+                    key: format!("{}.{name}", self.path(key)),
+                    span: value.span(),
+                },
+                value: value.get_ref(),
+            }
+        };
+        Some(entries.iter().map(entry).collect())
+    }
+
+    /// Reads a value found by [`Table::entries`] as a string that is not empty.
+    pub(super) fn as_text(&self, value: &'d DeValue<'d>, place: Place) -> Option<Text<'d>> {
+        let DeValue::String(text) = value else {
+            return self.mistyped(&place, "a string", value);
+        };
+        if text.trim().is_empty() {
+            self.context.problems.add(&place, "is empty");
+            return None;
+        }
+        Some(Text { text, place })
+    }
+
+    /// Reports every key that was not asked for. A table that is never finished would ignore what it does not know, which
+    /// the mutation tests of CFG-1 would find.
+    pub(super) fn finish(self) {
+        let section = without_indices(&self.place.key);
+        for (name, value) in self.entries.into_iter().flatten() {
+            let key: &str = name.get_ref();
+            if self.asked.contains(&key) {
+                continue;
+            }
+            let place = Place {
+                key: self.path(key),
+                span: name.span(),
+            };
+            let later = NOT_YET
+                .iter()
+                .find(|row| row.0 == section && row.1 == key)
+                .map(|row| row.2);
+            match later {
+                Some(harmless) if harmless.accepts(value.get_ref()) => {}
+                Some(harmless) => self
+                    .context
+                    .problems
+                    .add(&place, Fault::new("is not yet supported", harmless.hint())),
+                None => {
+                    let later = NOT_YET.iter().filter(|row| row.0 == section);
+                    let known = self.asked.iter().copied().chain(later.map(|row| row.1));
+                    let fault = Fault {
+                        message: "unknown key".to_owned(),
+                        hint: Some(suggest(key, known)),
+                    };
+                    self.context.problems.add(&place, fault);
+                }
+            }
+        }
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<(&'d DeValue<'d>, Place)> {
+        self.asked.push(key);
+        let value = self.entries?.get(key)?;
+        let place = Place {
+            key: self.path(key),
+            span: value.span(),
+        };
+        Some((value.get_ref(), place))
+    }
+
+    fn keep<T>(&self, place: &Place, read: Result<T, Fault>) -> Option<T> {
+        read.map_err(|fault| self.context.problems.add(place, fault))
+            .ok()
+    }
+
+    fn mistyped<T>(&self, place: &Place, wanted: &str, value: &DeValue<'_>) -> Option<T> {
+        let found = match value {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "a whole number",
+            DeValue::Float(_) => "a fraction",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        let fault = format!("expected {wanted}, found {found}");
+        self.context.problems.add(place, fault);
+        None
+    }
+
+    fn path(&self, key: &str) -> String {
+        if self.place.key.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.place.key)
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Finds the meaning of a word.
+pub(super) fn choose<T: Copy>(text: &str, words: &[(&str, Choice<T>)]) -> Result<T, Fault> {
+    match words.iter().find(|(word, _)| *word == text) {
+        Some((_, Choice::Is(meaning))) => Ok(*meaning),
+        Some((_, Choice::NotYet)) => Err(Fault::new(
+            format!("`{text}` is not yet supported"),
+            one_of(words.iter().filter_map(|(word, choice)| match choice {
+                Choice::Is(_) => Some(*word),
+                Choice::NotYet => None,
+            })),
+        )),
+        None => {
+            let words = words.iter().map(|(word, _)| *word);
+            Err(Fault::new(
+                format!("`{text}` is none of the values"),
+                suggest(text, words),
+            ))
+        }
+    }
+}
+
+/// Reports each value whose key was seen before, pointing at the first.
+pub(super) fn refuse_repeats<K: PartialEq + Display>(
+    problems: &Problems,
+    what: &str,
+    named: impl IntoIterator<Item = (K, Place)>,
+) {
+    let mut seen: Vec<(K, Range<usize>)> = Vec::new();
+    for (name, place) in named {
+        match seen.iter().find(|(other, _)| *other == name) {
+            Some((_, span)) => problems.add_related(
+                &place,
+                Related {
+                    span: span.clone(),
+                    label: "the first is here",
+                },
+                format!("{what} `{name}` is there twice"),
+            ),
+            None => seen.push((name, place.span)),
+        }
+    }
+}
+
+/// The hint for a word that nobody knows: the nearest known one, or all of them.
+pub(super) fn suggest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let near = known
+        .iter()
+        .map(|other| (edits(word, other), *other))
+        .filter(|(edits, other)| *edits <= 1.max(word.len().max(other.len()) / 3))
+        .min();
+    match near {
+        Some((_, other)) => format!("did you mean `{other}`?"),
+        None => one_of(known),
+    }
+}
+
+fn one_of<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
+    let mut words: Vec<&str> = words.into_iter().collect();
+    words.sort_unstable();
+    words.dedup();
+    format!("known here: {}", words.join(", "))
+}
+
+/// How many characters to insert, remove, replace or swap with their neighbour (optimal string alignment).
+fn edits(one: &str, other: &str) -> usize {
+    let one: Vec<char> = one.to_lowercase().replace('-', "_").chars().collect();
+    let other: Vec<char> = other.to_lowercase().replace('-', "_").chars().collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.iter().enumerate() {
+        let mut row = vec![i + 1];
+        let mut left = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX / 2);
+            let mut least = (left + 1)
+                .min(at(&above, j + 1) + 1)
+                .min(at(&above, j) + usize::from(a != b));
+            let swapped =
+                i > 0 && j > 0 && one.get(i - 1) == Some(b) && other.get(j - 1) == Some(a);
+            if swapped {
+                least = least.min(at(&before, j - 1) + 1);
+            }
+            row.push(least);
+            left = least;
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above.last().copied().unwrap_or(0)
+}
+
+/// `route[2].require` is in the section `route.require`.
+fn without_indices(key: &str) -> String {
+    let mut section = String::with_capacity(key.len());
+    for part in key.split('[') {
+        let plain = part.split_once(']').map_or(part, |(_, after)| after);
+        section.push_str(plain);
+    }
+    section
+}

@@ -1,0 +1,268 @@
+//! The sections `[[route]]`.
+
+use std::{sync::Arc, time::Duration};
+
+use http::Method;
+
+use super::{
+    diagnostic::{Fault, Place},
+    name::read_name,
+    reader::{Bounds, Choice::Is, Table, Text, refuse_repeats, suggest},
+    rule,
+    server::{BODY, secs},
+    upstream::Upstreams,
+};
+use crate::policy::{
+    Access, HostPattern, NormalPath, PathFault, PathPattern, Route, Rule, Target, UpstreamId, head,
+};
+
+/// What a route refers to.
+pub(super) struct Surroundings<'s> {
+    pub(super) upstreams: &'s Upstreams,
+    /// Every name that `require.issuers` may hold.
+    pub(super) issuers: &'s [Arc<str>],
+    /// The largest body where the route says nothing.
+    pub(super) body_bytes: u64,
+}
+
+/// A route and where it stands.
+pub(super) struct Placed {
+    pub(super) route: Route,
+    pub(super) place: Place,
+}
+
+pub(super) fn read(tables: Vec<Table<'_>>, around: &Surroundings<'_>) -> Vec<Placed> {
+    let mut routes = Vec::new();
+    let mut names = Vec::new();
+    let problems = tables.first().map(|table| &table.context.problems);
+    for table in tables {
+        let (name, route) = read_one(table, around);
+        names.extend(name);
+        routes.extend(route);
+    }
+    if let Some(problems) = problems {
+        refuse_repeats(problems, "route", names);
+    }
+    for (index, placed) in routes.iter_mut().enumerate() {
+        placed.route.index = index;
+    }
+    routes
+}
+
+fn read_one(
+    mut table: Table<'_>,
+    around: &Surroundings<'_>,
+) -> (Option<(Arc<str>, Place)>, Option<Placed>) {
+    let name = read_name(&mut table);
+    let hosts = hosts(&mut table);
+    let path = path(&mut table);
+    let methods = methods(&mut table);
+    let target = target(&mut table, around.upstreams);
+    let access = access(&mut table);
+    let rule = requirement(&mut table, access, around.issuers);
+    let max_body = table.size("max_body", BODY);
+    let bounds = Bounds::new(Duration::from_millis(100), secs(24 * 3600));
+    let timeout = table.duration("timeout", bounds);
+    let place = table.place.clone();
+    table.finish();
+    let route = || {
+        Some(Placed {
+            route: Route {
+                name: Arc::clone(&name.as_ref()?.0),
+                index: 0,
+                hosts: hosts?,
+                path: path?,
+                methods: methods?,
+                target: Target::Upstream(target?),
+                access: access?,
+                rule,
+                max_body: max_body.unwrap_or(around.body_bytes),
+                timeout: timeout.unwrap_or(secs(300)),
+            },
+            place,
+        })
+    };
+    let route = route();
+    (name, route)
+}
+
+fn hosts(table: &mut Table<'_>) -> Option<Vec<HostPattern>> {
+    if !table.has("hosts") {
+        return Some(Vec::new());
+    }
+    let texts = table.texts("hosts", "no host would match; leave it out for every host")?;
+    let problems = &table.context.problems;
+    let mut hosts = Vec::with_capacity(texts.len());
+    let mut written = Vec::with_capacity(texts.len());
+    for Text { text, place } in texts {
+        match host(text) {
+            Ok(pattern) => {
+                hosts.push(pattern);
+                written.push((text.to_ascii_lowercase(), place));
+            }
+            Err(fault) => problems.add(&place, fault),
+        }
+    }
+    refuse_repeats(problems, "host", written);
+    Some(hosts)
+}
+
+fn host(text: &str) -> Result<HostPattern, Fault> {
+    let hint =
+        "a name or address without scheme, port and path: \"app.example.com\", \"*.example.com\"";
+    let bad = |what: &str| Fault::new(format!("`{text}` {what}"), hint);
+    let (name, wildcard) = match text.strip_prefix("*.") {
+        Some(name) => (name, true),
+        None => (text, false),
+    };
+    if name.contains('*') {
+        return Err(bad("has a `*` that is not the first label"));
+    }
+    let is_ipv6 = name.starts_with('[') && name.ends_with(']');
+    if name.contains(':') && !is_ipv6 {
+        return Err(bad("has a port or a scheme"));
+    }
+    let host = head::host(name).ok_or_else(|| bad("is not a host"))?;
+    if wildcard && (is_ipv6 || name.parse::<std::net::IpAddr>().is_ok()) {
+        return Err(bad("is a wildcard over an address"));
+    }
+    Ok(if wildcard {
+        HostPattern::Wildcard(host.into())
+    } else {
+        HostPattern::Exact(host.into())
+    })
+}
+
+fn path(table: &mut Table<'_>) -> Option<PathPattern> {
+    match (table.has("path"), table.has("path_prefix")) {
+        (true, true) => table.fault(
+            "path",
+            Fault::new("is there beside path_prefix", "leave exactly one"),
+        ),
+        (false, false) => table.need(
+            "path_prefix",
+            "path_prefix = \"/app\", or path = \"/exact\"",
+        ),
+        (true, false) | (false, true) => {}
+    }
+    let exact = table.parsed("path", normal);
+    let prefix = table.parsed("path_prefix", normal);
+    exact
+        .map(PathPattern::Exact)
+        .or(prefix.map(PathPattern::Prefix))
+}
+
+/// A path as requests are matched by it. What would be normalised away is refused, for a reader would see another path
+/// than the one that is protected.
+fn normal(text: &str) -> Result<Box<str>, Fault> {
+    let hint = "begins with `/`; no `.` or `..` segments, `%2F`, `;`, `\\`, `?`, `#` or spaces";
+    if text.contains('?') {
+        return Err(Fault::new(format!("`{text}` holds a query"), hint));
+    }
+    match NormalPath::parse(text) {
+        Ok(path) if path.as_str() == text => Ok(text.into()),
+        Ok(path) => Err(Fault::new(
+            format!("`{text}` is not normalised"),
+            format!("requests are matched as `{}`; write it so", path.as_str()),
+        )),
+        Err(PathFault::Relative) => Err(Fault::new(
+            format!("`{text}` does not begin with `/`"),
+            hint,
+        )),
+        Err(_) => Err(Fault::new(
+            format!("`{text}` could be read in two ways"),
+            hint,
+        )),
+    }
+}
+
+fn methods(table: &mut Table<'_>) -> Option<Vec<Method>> {
+    if !table.has("methods") {
+        return Some(Vec::new());
+    }
+    let texts = table.texts(
+        "methods",
+        "no request would match; leave it out for every method",
+    )?;
+    let mut methods = Vec::with_capacity(texts.len());
+    for Text { text, place } in texts {
+        match method(text) {
+            Ok(method) => methods.push(method),
+            Err(fault) => table.context.problems.add(&place, fault),
+        }
+    }
+    Some(methods)
+}
+
+fn method(text: &str) -> Result<Method, Fault> {
+    let bad = |what: &str, hint: &str| Err(Fault::new(format!("`{text}` {what}"), hint));
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(Method::CONNECT | Method::TRACE) => bad("is never forwarded", "take it out"),
+        _ if text.bytes().any(|byte| byte.is_ascii_lowercase()) => bad(
+            "is not in capitals",
+            "methods are case-sensitive: \"GET\", \"POST\"",
+        ),
+        Ok(method) => Ok(method),
+        Err(_) => bad(
+            "is not a method",
+            "\"GET\", \"POST\", ..; leave the key out for all",
+        ),
+    }
+}
+
+fn target(table: &mut Table<'_>, upstreams: &Upstreams) -> Option<UpstreamId> {
+    table.need("upstream", "the name of an [[upstream]]");
+    let Text { text, place } = table.text("upstream")?;
+    if !upstreams.names.iter().any(|name| **name == *text) {
+        let hint = if upstreams.names.is_empty() {
+            "there is no [[upstream]]".to_owned()
+        } else {
+            suggest(text, upstreams.names.iter().map(|name| &**name))
+        };
+        let fault = Fault::new(format!("no upstream is named `{text}`"), hint);
+        table.context.problems.add(&place, fault);
+    }
+    upstreams
+        .settings
+        .iter()
+        .position(|upstream| *upstream.name == *text)
+        .map(UpstreamId)
+}
+
+fn access(table: &mut Table<'_>) -> Option<Access> {
+    table.need(
+        "access",
+        "who may: \"authenticated\", \"optional\" or \"public\"",
+    );
+    table.choice(
+        "access",
+        &[
+            ("authenticated", Is(Access::Authenticated)),
+            ("optional", Is(Access::Optional)),
+            ("public", Is(Access::Public)),
+        ],
+    )
+}
+
+fn requirement(table: &mut Table<'_>, access: Option<Access>, issuers: &[Arc<str>]) -> Rule {
+    if table.has("require") {
+        match access {
+            Some(Access::Public) => table.fault(
+                "require",
+                Fault::new(
+                    "a public route does not look at credentials, so it can require nothing",
+                    "access = \"authenticated\", or take `require` out",
+                ),
+            ),
+            Some(Access::Optional) => table.context.problems.warn(
+                &table.place_of("require"),
+                Fault::new(
+                    "callers without credentials need not meet it",
+                    "access = \"authenticated\" if everybody must",
+                ),
+            ),
+            Some(Access::Authenticated) | None => {}
+        }
+    }
+    rule::read(table, issuers)
+}

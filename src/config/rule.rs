@@ -1,0 +1,107 @@
+//! `require` of a route: what it asks of an identity. Anything here that would ask nothing is an error, for it was
+//! written to ask something.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use toml::de::DeValue;
+
+use super::{
+    diagnostic::Fault,
+    issuer::boxed,
+    reader::{Entry, Table, Text, suggest},
+};
+use crate::policy::Rule;
+
+/// Reads the table `require`. `issuers` are the names that may be required.
+pub(super) fn read(table: &mut Table<'_>, issuers: &[Arc<str>]) -> Rule {
+    table.refuse_empty(
+        "require",
+        "it requires nothing; leave it out if any caller will do",
+    );
+    let mut rule = table.section("require");
+    let roles = list(&mut rule, "roles", "leave it out if no role is needed");
+    let scopes = list(&mut rule, "scopes", "leave it out if no scope is needed");
+    let audiences = list(
+        &mut rule,
+        "audiences",
+        "leave it out if the issuer's own audience is enough",
+    );
+    for Text { text, place } in &scopes {
+        let token = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        if !text.bytes().all(token) {
+            let hint = "one scope an element; no spaces or quotes (RFC 6749 §3.3)";
+            let fault = Fault::new(format!("`{text}` is not a scope"), hint);
+            rule.context.problems.add(place, fault);
+        }
+    }
+    let named = list(&mut rule, "issuers", "leave it out if any issuer will do");
+    for Text { text, place } in &named {
+        if !issuers.iter().any(|name| **name == **text) {
+            let hint = suggest(text, issuers.iter().map(|name| &**name));
+            let fault = Fault::new(format!("no issuer is named `{text}`"), hint);
+            rule.context.problems.add(place, fault);
+        }
+    }
+    let claims = claims(&mut rule);
+    rule.finish();
+    let scopes = boxed(&scopes);
+    Rule {
+        roles: boxed(&roles),
+        scopes_line: scopes.join(" ").into(),
+        scopes,
+        claims,
+        issuers: boxed(&named),
+        audiences: boxed(&audiences),
+    }
+}
+
+fn list<'d>(table: &mut Table<'d>, key: &'static str, empty: &str) -> Vec<Text<'d>> {
+    table.texts(key, empty).unwrap_or_default()
+}
+
+fn claims(table: &mut Table<'_>) -> Vec<(Box<str>, Vec<Value>)> {
+    table.refuse_empty("claims", "leave it out if no claim is needed");
+    let entries = table.entries("claims").unwrap_or_default();
+    let mut claims = Vec::with_capacity(entries.len());
+    for Entry { name, place, value } in entries {
+        match values(value) {
+            _ if name.trim().is_empty() => table.context.problems.add(&place, "names no claim"),
+            Ok(values) => claims.push((name.into(), values)),
+            Err(fault) => table.context.problems.add(&place, fault),
+        }
+    }
+    claims
+}
+
+/// One value or a list of them, any of which will do.
+fn values(value: &DeValue<'_>) -> Result<Vec<Value>, Fault> {
+    match value {
+        DeValue::Array(list) if list.is_empty() => Err(Fault::new(
+            "is an empty list",
+            "no value would do; leave the claim out if it is not needed",
+        )),
+        DeValue::Array(list) => list
+            .iter()
+            .map(|element| scalar(element.get_ref()))
+            .collect(),
+        value => Ok(vec![scalar(value)?]),
+    }
+}
+
+fn scalar(value: &DeValue<'_>) -> Result<Value, Fault> {
+    match value {
+        DeValue::String(text) if text.is_empty() => Err("is empty".into()),
+        DeValue::String(text) => Ok(Value::String(text.clone().into_owned())),
+        DeValue::Boolean(flag) => Ok(Value::Bool(*flag)),
+        DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
+            .map(Value::from)
+            .map_err(|_| "is too large".into()),
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            Err(Fault::new(
+                "is compared exactly",
+                "strings, whole numbers, true and false",
+            ))
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The section `[server]`.
+
+use std::{net::SocketAddr, num::NonZero, time::Duration};
+
+use url::{Host, Url};
+
+use super::{
+    diagnostic::Fault,
+    network,
+    reader::{Bounds, Table, Text, refuse_repeats},
+};
+use crate::{
+    policy::{TrustedProxies, head::HeadLimits},
+    server::settings::{ServerSettings, Timeouts},
+};
+
+const PUBLIC_URL: &str = "https://localhost:8443";
+
+pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
+    let listen = listen(&mut table);
+    let admin_listen = admin_listen(&mut table, &listen);
+    let public_url = public_url(&mut table);
+    let workers = table
+        .number("workers", Bounds::new(0, 1024))
+        .unwrap_or(0_usize);
+    let trusted_proxies = trusted_proxies(&mut table);
+    let max_connections = table.number("max_connections", Bounds::new(1, 10_000_000));
+    let max_connections_per_ip = table.number("max_connections_per_ip", Bounds::new(1, 10_000_000));
+    let drain_delay = table.duration("drain_delay", Bounds::new(Duration::ZERO, secs(3600)));
+    let drain_timeout = table.duration("drain_timeout", Bounds::new(secs(1), secs(3600)));
+    let timeouts = timeouts(table.section("timeouts"));
+    let (head, body_bytes, h2_streams) = limits(table.section("limits"));
+    table.finish();
+    Some(ServerSettings {
+        listen,
+        admin_listen,
+        public_url: public_url?,
+        workers: if workers == 0 { cores() } else { workers },
+        trusted_proxies,
+        max_connections: max_connections.unwrap_or(20_000),
+        max_connections_per_ip: max_connections_per_ip.unwrap_or(1000),
+        drain_delay: drain_delay.unwrap_or(Duration::ZERO),
+        drain_timeout: drain_timeout.unwrap_or(secs(30)),
+        timeouts,
+        head,
+        body_bytes,
+        h2_streams,
+    })
+}
+
+/// The number of cores this process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Whether only this machine reaches the host of a URL.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn listen(table: &mut Table<'_>) -> Vec<SocketAddr> {
+    let default = SocketAddr::from(([0, 0, 0, 0], 8443));
+    let empty = "the gateway would serve nobody; leave the key out for 0.0.0.0:8443";
+    let Some(texts) = table.texts("listen", empty) else {
+        return vec![default];
+    };
+    let problems = &table.context.problems;
+    let mut addresses = Vec::new();
+    let mut places = Vec::new();
+    for Text { text, place } in texts {
+        match socket(text) {
+            Ok(address) => {
+                addresses.push(address);
+                if address.port() != 0 {
+                    places.push((address, place));
+                }
+            }
+            Err(fault) => problems.add(&place, fault),
+        }
+    }
+    refuse_repeats(problems, "address", places);
+    addresses
+}
+
+fn admin_listen(table: &mut Table<'_>, listen: &[SocketAddr]) -> SocketAddr {
+    let default = SocketAddr::from(([127, 0, 0, 1], 9901));
+    let address = table.parsed("admin_listen", socket).unwrap_or(default);
+    if address.port() != 0 && listen.contains(&address) {
+        table.fault(
+            "admin_listen",
+            Fault::new(
+                "is an address of `listen`",
+                "health and metrics need a listener of their own, which the public cannot reach",
+            ),
+        );
+    } else if !address.ip().is_loopback() {
+        table.context.problems.warn(
+            &table.place_of("admin_listen"),
+            Fault::new(
+                "health and metrics are reachable from other machines",
+                "they ask for no password: keep the address away from the public",
+            ),
+        );
+    }
+    address
+}
+
+fn socket(text: &str) -> Result<SocketAddr, Fault> {
+    text.parse().map_err(|_| {
+        Fault::new(
+            format!("`{text}` is not an address with a port"),
+            "an IP address and a port: \"0.0.0.0:8443\", \"[::]:8443\"",
+        )
+    })
+}
+
+fn public_url(table: &mut Table<'_>) -> Option<Url> {
+    if table.has("public_url") {
+        table.parsed("public_url", check_public_url)
+    } else {
+        check_public_url(PUBLIC_URL).ok()
+    }
+}
+
+fn check_public_url(text: &str) -> Result<Url, Fault> {
+    let example = "the scheme, the host and, unless 443, the port: \"https://app.example.com\"";
+    let url = Url::parse(text)
+        .map_err(|error| Fault::new(format!("`{text}` is not a URL: {error}"), example))?;
+    let fault = if url.scheme() != "https" {
+        "is not an https URL: tokens and cookies would travel in the clear"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        "holds a user name"
+    } else if url.query().is_some() {
+        "holds a query"
+    } else if url.fragment().is_some() {
+        "holds a fragment"
+    } else if url.path() != "/" {
+        "holds a path"
+    } else if url.port() == Some(0) {
+        "has port 0"
+    } else {
+        return Ok(url);
+    };
+    Err(Fault::new(fault, example))
+}
+
+fn trusted_proxies(table: &mut Table<'_>) -> TrustedProxies {
+    let Some(found) = network::read(table, "trusted_proxies") else {
+        return TrustedProxies::default();
+    };
+    let networks: Vec<_> = found.iter().map(|(network, _)| *network).collect();
+    let believed =
+        "whoever connects could name any client address; list the proxies in front of the gateway";
+    network::refuse_everything(table, "trusted_proxies", &networks, believed);
+    for (network, place) in &found {
+        if network.prefix_len() > 0 && network::is_wide(network) {
+            table.context.problems.warn(
+                place,
+                Fault::new(
+                    format!("{network} is wide for a network of proxies"),
+                    "every address in it can name any client address",
+                ),
+            );
+        }
+    }
+    TrustedProxies::new(networks)
+}
+
+fn timeouts(mut table: Table<'_>) -> Timeouts {
+    let bounds = Bounds::new(Duration::from_millis(100), secs(3600))
+        .because("without a deadline a silent client would hold its connection for ever");
+    let timeouts = Timeouts {
+        handshake: table.duration("handshake", bounds).unwrap_or(secs(10)),
+        header: table.duration("header", bounds).unwrap_or(secs(10)),
+        body_idle: table.duration("body_idle", bounds).unwrap_or(secs(30)),
+        keep_alive: table.duration("keep_alive", bounds).unwrap_or(secs(75)),
+    };
+    table.finish();
+    timeouts
+}
+
+fn limits(mut table: Table<'_>) -> (HeadLimits, u64, u32) {
+    let header_bytes = table.size("header_bytes", Bounds::new(8 << 10, 1 << 20));
+    let header_count = table.number("header_count", Bounds::new(8, 10_000));
+    let uri_bytes = table.size("uri_bytes", Bounds::new(256, 1 << 20));
+    let head = HeadLimits {
+        header_bytes: header_bytes.unwrap_or(32 << 10),
+        header_count: header_count.unwrap_or(100),
+        uri_bytes: uri_bytes.unwrap_or(8 << 10),
+    };
+    if head.uri_bytes > head.header_bytes {
+        let hint = "the request line counts as part of the head";
+        table.fault("uri_bytes", Fault::new("is more than header_bytes", hint));
+    }
+    let body = table.size("body", BODY).unwrap_or(10 << 20);
+    let streams = table
+        .number("h2_streams", Bounds::new(1, 10_000))
+        .unwrap_or(100);
+    table.finish();
+    (head, body, streams)
+}
+
+/// The sizes that a limit of bodies may have.
+pub(super) const BODY: Bounds<u64> = Bounds::new(1, 1 << 40);
+
+pub(super) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}

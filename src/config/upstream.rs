@@ -1,0 +1,157 @@
+//! The sections `[[upstream]]`.
+
+use std::sync::Arc;
+
+use url::{Host, Url};
+
+use super::{
+    diagnostic::{Fault, Place},
+    name::read_name,
+    reader::{Bounds, Table, Text, refuse_repeats},
+    server::secs,
+};
+use crate::{
+    policy::{NormalPath, head},
+    upstream::settings::{HostPolicy, ServerAddress, UpstreamSettings},
+};
+
+/// The upstreams, and every name that was given, good or bad: a route to an upstream with a fault is not itself at fault.
+pub(super) struct Upstreams {
+    pub(super) settings: Vec<UpstreamSettings>,
+    pub(super) names: Vec<Arc<str>>,
+}
+
+pub(super) fn read(tables: Vec<Table<'_>>) -> Upstreams {
+    let mut upstreams = Upstreams {
+        settings: Vec::new(),
+        names: Vec::new(),
+    };
+    let problems = tables.first().map(|table| &table.context.problems);
+    let mut named: Vec<(Arc<str>, Place)> = Vec::new();
+    for table in tables {
+        let (name, settings) = read_one(table);
+        named.extend(name);
+        upstreams.settings.extend(settings);
+    }
+    upstreams.names = named.iter().map(|(name, _)| Arc::clone(name)).collect();
+    if let Some(problems) = problems {
+        refuse_repeats(problems, "upstream", named);
+    }
+    upstreams
+}
+
+fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<UpstreamSettings>) {
+    let name = read_name(&mut table);
+    let server = server(&mut table);
+    let deadline = Bounds::new(std::time::Duration::from_millis(10), secs(24 * 3600));
+    let connect_timeout = table.duration("connect_timeout", deadline);
+    let response_timeout = table.duration("response_timeout", deadline);
+    let idle_timeout = table.duration("idle_timeout", deadline);
+    let max_connections = table.number("max_connections", Bounds::new(1, 1_000_000));
+    let max_pending = table.number("max_pending", Bounds::new(0, 1_000_000));
+    let host = table.parsed("host", host).unwrap_or_default();
+    table.finish();
+    let settings = name
+        .as_ref()
+        .zip(server)
+        .map(|((name, _), server)| UpstreamSettings {
+            name: Arc::clone(name),
+            server,
+            connect_timeout: connect_timeout.unwrap_or(secs(3)),
+            response_timeout: response_timeout.unwrap_or(secs(30)),
+            idle_timeout: idle_timeout.unwrap_or(secs(60)),
+            max_connections: max_connections.unwrap_or(1024),
+            max_pending: max_pending.unwrap_or(1024),
+            host,
+        });
+    (name, settings)
+}
+
+fn server(table: &mut Table<'_>) -> Option<ServerAddress> {
+    table.need(
+        "servers",
+        "where it listens: servers = [\"http://127.0.0.1:9000\"]",
+    );
+    let servers = table.texts(
+        "servers",
+        "the upstream would have nowhere to send a request",
+    );
+    let servers = servers?;
+    if let Some(second) = servers.get(1) {
+        let hint = "give one server; several need the choice among them, which comes later";
+        let fault = Fault::new("several servers are not yet supported", hint);
+        table.context.problems.add(&second.place, fault);
+    }
+    let Text { text, place } = servers.first()?;
+    address(text)
+        .map_err(|fault| table.context.problems.add(place, fault))
+        .ok()
+}
+
+fn address(text: &str) -> Result<ServerAddress, Fault> {
+    let hint = "the form is http://host:port or http://host:port/base";
+    if text.starts_with("https:") || text.starts_with("unix:") {
+        let scheme = text.split(':').next().unwrap_or_default();
+        return Err(Fault::new(
+            format!("`{scheme}:` is not yet supported"),
+            hint,
+        ));
+    }
+    let bad = |what: &str| Fault::new(format!("`{text}` {what}"), hint);
+    let url = Url::parse(text).map_err(|error| bad(&format!("is not a URL: {error}")))?;
+    if url.scheme() != "http" {
+        return Err(bad("is not an http URL"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad(
+            "holds a user name or password, which would not be sent",
+        ));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(bad("holds a query or fragment, which would not be sent"));
+    }
+    let host = match url.host() {
+        Some(Host::Domain(name)) => name.to_owned(),
+        Some(Host::Ipv4(address)) => address.to_string(),
+        Some(Host::Ipv6(address)) => address.to_string(),
+        None => return Err(bad("names no host")),
+    };
+    let port = url.port_or_known_default().filter(|port| *port != 0);
+    let port = port.ok_or_else(|| bad("has port 0"))?;
+    Ok(ServerAddress {
+        host: host.into(),
+        port,
+        base_path: base_path(text)?.into(),
+    })
+}
+
+/// The path as written: `Url` would silently resolve dot segments.
+fn base_path(text: &str) -> Result<String, Fault> {
+    let after = text.split_once("//").map_or("", |(_, after)| after);
+    let Some(start) = after.find('/') else {
+        return Ok(String::new());
+    };
+    let raw = after.get(start..).unwrap_or("/");
+    let path = NormalPath::parse(raw)
+        .ok()
+        .filter(|path| path.as_str() == raw)
+        .ok_or_else(|| {
+            Fault::new(
+                format!("`{raw}` could be read in two ways"),
+                "a base path without dot segments, doubled slashes and escapes",
+            )
+        })?;
+    Ok(path.as_str().trim_end_matches('/').to_owned())
+}
+
+fn host(text: &str) -> Result<HostPolicy, Fault> {
+    match text {
+        "client" => Ok(HostPolicy::Client),
+        "upstream" => Ok(HostPolicy::Upstream),
+        _ if head::host(text).is_some() => Ok(HostPolicy::Fixed(text.to_ascii_lowercase().into())),
+        _ => Err(Fault::new(
+            format!("`{text}` is not a host"),
+            "\"upstream\" for the one in the server's URL, or a fixed name",
+        )),
+    }
+}

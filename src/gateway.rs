@@ -1,0 +1,410 @@
+//! The way of a request, told once.
+//!
+//! [`Gateway::admit`] makes every decision, in order, without waiting for anything. [`Gateway::handle`] wraps it: admit, forward, turn
+//! the one error into the one response, write the one record. No stage answers the client itself.
+
+mod answer;
+
+use std::{
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+pub use answer::{Answer, AnswerError};
+use futures_util::FutureExt;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
+    uri::PathAndQuery,
+};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Incoming};
+use tokio::time::timeout;
+
+use crate::{
+    authn::Authenticator,
+    limit::IpLimiter,
+    policy::{
+        Caller, ClientIp, Forwarding, Head, HeaderPolicy, NormalPath, PathFault, PeerIp, Permit,
+        Rejection, Routes, Target, TrustedProxies, UpstreamId, authorize, head::HeadLimits,
+        headers::X_REQUEST_ID,
+    },
+    portal::{PortalCall, PortalHandle},
+    respond,
+    telemetry::{Ending, Record, RequestId, RequestIds, RouteMetrics, Telemetry},
+    upstream::{Outbound, Pools, RequestBody, Upstream, forward},
+};
+
+/// The largest body that a built-in route reads, in bytes (MSG-8).
+const PORTAL_BODY_BYTES_MAX: usize = 16 << 10;
+
+/// The running configuration: one immutable value, swapped whole. A request keeps the one that it began with.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Whose forwarding fields are believed.
+    pub proxies: TrustedProxies,
+    /// What one client address may do.
+    pub limit: Arc<IpLimiter>,
+    /// The route table, built-in routes included.
+    pub routes: Routes,
+    /// The counters of each route, by its index.
+    pub route_metrics: Vec<Arc<RouteMetrics>>,
+    /// Who is calling.
+    pub authn: Arc<Authenticator>,
+    /// What becomes of the headers.
+    pub headers: HeaderPolicy,
+    /// Sizes of a request's head.
+    pub head: HeadLimits,
+    /// The backends, by their id.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// The built-in account routes, where accounts are on.
+    pub portal: Option<PortalHandle>,
+    /// Counters and the access log.
+    pub telemetry: Arc<Telemetry>,
+    /// The longest wait for the next byte of a request's body.
+    pub body_idle: Duration,
+    /// Whether answers tell browsers to use TLS alone from now on; off with a development certificate.
+    pub hsts: bool,
+}
+
+/// What one worker keeps for its requests.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its connections to the upstreams.
+    pub pools: Pools,
+    /// Where request ids come from.
+    pub request_ids: RequestIds,
+}
+
+/// A request as it came.
+#[derive(Debug)]
+pub struct Inbound<'l> {
+    lane: &'l Lane,
+    peer: PeerIp,
+    parts: Parts,
+    body: Incoming,
+    has_fragment: bool,
+}
+
+/// A request that may go on, with what of its head is needed further.
+#[derive(Debug)]
+pub struct Admitted<'g> {
+    permit: Permit<'g>,
+    /// The normalised path; `None` where the request's own was normal.
+    path: Option<NormalPath<'static>>,
+    /// Host and port as the client named them.
+    host: HeaderValue,
+}
+
+impl Lane {
+    /// Makes the lane of one of `workers` workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            pools: Pools::new(workers),
+            request_ids: RequestIds::new(),
+        }
+    }
+}
+
+impl<'l> Inbound<'l> {
+    /// Takes a request from a worker's connection. `has_fragment` says that its target had a `#` on the wire, which the
+    /// URI type does not keep.
+    #[must_use]
+    pub fn new(
+        lane: &'l Lane,
+        peer: PeerIp,
+        request: Request<Incoming>,
+        has_fragment: bool,
+    ) -> Self {
+        let (parts, body) = request.into_parts();
+        Self {
+            lane,
+            peer,
+            parts,
+            body,
+            has_fragment,
+        }
+    }
+}
+
+impl Gateway {
+    /// Decides whether a request may reach its target. The order is part of the contract: nothing after the first refusal
+    /// runs, so an over-quota caller never costs a signature check. What is learned on the way goes into the record.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub fn admit(
+        &self,
+        peer: PeerIp,
+        request: &Parts,
+        record: &mut Record,
+    ) -> Result<Admitted<'_>, Rejection> {
+        let client = self.proxies.client_ip(peer, &request.headers);
+        record.client = Some(client.ip());
+        let head = Head::read(request, &self.head)?;
+        self.keep_for_log(&head, record);
+        self.limit.check(client).map_err(Rejection::RateLimited)?;
+        let route = self
+            .routes
+            .find(&head.host, head.path.as_str(), &request.method)?;
+        record.route = self.route_metrics.get(route.index).cloned();
+        let caller = self
+            .authn
+            .authenticate(&request.headers, route.access, record.time)?;
+        if let Caller::Verified(identity) = &caller {
+            record.caller = Some(Arc::clone(identity));
+        }
+        let permit = authorize(route, client, caller)?;
+        Admitted::new(permit, head)
+    }
+
+    /// Serves one request: the answer of its target, or the refusal.
+    pub async fn handle(&self, inbound: Inbound<'_>) -> Response<Answer> {
+        let is_head = inbound.parts.method == Method::HEAD;
+        let mut record = self.begin_record(&inbound);
+        let served = self.serve(inbound, &mut record).await;
+        let mut response = served.unwrap_or_else(|rejection| self.refuse(&rejection, &mut record));
+        if let Ok(id) = HeaderValue::from_str(record.request_id.as_str()) {
+            response.headers_mut().insert(X_REQUEST_ID, id);
+        }
+        record.status = response.status();
+        response.map(|answer| answer.recorded(record, Arc::clone(&self.telemetry), is_head))
+    }
+
+    async fn serve(
+        &self,
+        inbound: Inbound<'_>,
+        record: &mut Record,
+    ) -> Result<Response<Answer>, Rejection> {
+        if inbound.has_fragment {
+            return Err(Rejection::AmbiguousPath(PathFault::Fragment));
+        }
+        let admitted = self.admit(inbound.peer, &inbound.parts, record)?;
+        match admitted.permit.route().target {
+            Target::Accounts => self.call_portal(admitted, inbound, record).await,
+            Target::Upstream(id) => self.forward(id, admitted, inbound, record).await,
+        }
+    }
+
+    /// Forwards an admitted request to its upstream.
+    async fn forward(
+        &self,
+        upstream: UpstreamId,
+        admitted: Admitted<'_>,
+        inbound: Inbound<'_>,
+        record: &mut Record,
+    ) -> Result<Response<Answer>, Rejection> {
+        let Inbound {
+            lane,
+            peer,
+            parts,
+            body,
+            ..
+        } = inbound;
+        let upstream = self.upstreams.get(upstream.0).ok_or(Rejection::Internal)?;
+        record.upstream = Some(Arc::clone(upstream.metrics()));
+        let route = admitted.permit.route();
+        // A length that is too large is refused before a byte of it is read.
+        if body.size_hint().lower() > route.max_body {
+            return Err(Rejection::BodyTooLarge);
+        }
+        let target = admitted.target(&parts)?;
+        let mut headers = parts.headers;
+        headers.insert(header::HOST, admitted.host.clone());
+        let from = Forwarding {
+            peer: peer.ip(),
+            peer_is_trusted: self.proxies.trusts(peer),
+            authority: admitted.host.to_str().map_err(|_| Rejection::Internal)?,
+            version: parts.version,
+            request_id: record.request_id.as_str(),
+        };
+        self.headers
+            .prepare(&mut headers, &admitted.permit, &from)?;
+        let (body, progress) = RequestBody::new(body, route.max_body, self.body_idle);
+        let deadline = tokio::time::Instant::now() + route.timeout;
+        let outbound = Outbound {
+            method: parts.method,
+            target,
+            headers,
+            body,
+            progress: Rc::clone(&progress),
+            deadline,
+        };
+        let sent = Instant::now();
+        let outcome = forward(&lane.pools, upstream, &admitted.permit, outbound).await;
+        record.upstream_time = Some(sent.elapsed());
+        record.bytes_in = progress.bytes();
+        let mut response = outcome?;
+        *response.version_mut() = Version::HTTP_11;
+        respond::answer::finish_upstream(response.headers_mut(), self.hsts);
+        Ok(response.map(Answer::from_upstream))
+    }
+
+    /// Hands a request to the built-in account routes.
+    async fn call_portal(
+        &self,
+        admitted: Admitted<'_>,
+        Inbound { parts, body, .. }: Inbound<'_>,
+        record: &mut Record,
+    ) -> Result<Response<Answer>, Rejection> {
+        let portal = self.portal.as_ref().ok_or(Rejection::RouteNotFound)?;
+        let body = Limited::new(body, PORTAL_BODY_BYTES_MAX).collect();
+        let body = match timeout(self.body_idle, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                return Err(Rejection::BodyTooLarge);
+            }
+            Ok(Err(_)) => return Err(Rejection::BadRequest(crate::policy::HeadFault::Body)),
+            Err(_elapsed) => return Err(Rejection::RequestTimeout),
+        };
+        record.bytes_in = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        let mut request = Request::from_parts(parts, body);
+        request
+            .headers_mut()
+            .insert(header::HOST, admitted.host.clone());
+        let call = PortalCall {
+            request,
+            client: admitted.permit.client(),
+            request_id: record.request_id,
+            caller: admitted.permit.caller().clone(),
+            authn: Arc::clone(&self.authn),
+        };
+        let mut response = portal.call(call).await;
+        if let Some(rejection) = response.extensions().get::<Rejection>() {
+            note(rejection, record);
+        }
+        respond::answer::finish_own(response.headers_mut(), self.hsts);
+        Ok(response.map(Answer::from_bytes))
+    }
+
+    fn begin_record(&self, inbound: &Inbound<'_>) -> Record {
+        let Inbound {
+            lane, peer, parts, ..
+        } = inbound;
+        // Only a trusted proxy may name a request (LOG-5).
+        let named = if self.proxies.trusts(*peer) {
+            parts.headers.get(X_REQUEST_ID)
+        } else {
+            None
+        };
+        let named = named
+            .and_then(|value| value.to_str().ok())
+            .and_then(RequestId::accept);
+        Record {
+            started: Instant::now(),
+            time: SystemTime::now(),
+            request_id: named.unwrap_or_else(|| lane.request_ids.next()),
+            peer: peer.ip(),
+            client: None,
+            method: parts.method.clone(),
+            version: parts.version,
+            host: None,
+            path: None,
+            route: None,
+            upstream: None,
+            caller: None,
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: None,
+            reason: None,
+            upstream_time: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            ending: Ending::ClientGone,
+        }
+    }
+
+    fn keep_for_log(&self, head: &Head<'_>, record: &mut Record) {
+        if self.telemetry.access_log() {
+            record.host = Some(head.host.as_ref().into());
+            record.path = Some(head.path.as_str().into());
+        }
+    }
+
+    fn refuse(&self, rejection: &Rejection, record: &mut Record) -> Response<Answer> {
+        note(rejection, record);
+        let mut response = respond::refusal(rejection, &record.request_id);
+        respond::answer::finish_own(response.headers_mut(), self.hsts);
+        response.map(Answer::from_bytes)
+    }
+}
+
+fn note(rejection: &Rejection, record: &mut Record) {
+    record.code = Some(rejection.code());
+    record.reason = rejection.reason();
+}
+
+impl<'g> Admitted<'g> {
+    fn new(permit: Permit<'g>, head: Head<'_>) -> Result<Self, Rejection> {
+        let host = HeaderValue::from_str(head.authority).map_err(|_| Rejection::Internal)?;
+        let path = if head.path.is_borrowed() {
+            None
+        } else {
+            Some(head.path.into_owned())
+        };
+        Ok(Self { permit, path, host })
+    }
+
+    /// The address that the request is charged to.
+    #[must_use]
+    pub fn client(&self) -> ClientIp {
+        self.permit.client()
+    }
+
+    /// The normalised path with the query as it came: what was decided on is what is forwarded (URI-1).
+    fn target(&self, parts: &Parts) -> Result<PathAndQuery, Rejection> {
+        match (&self.path, parts.uri.path_and_query()) {
+            (None, Some(target)) => Ok(target.clone()),
+            (None, None) => Ok(PathAndQuery::from_static("/")),
+            (Some(path), _) => {
+                let query = parts
+                    .uri
+                    .query()
+                    .map(|query| format!("?{query}"))
+                    .unwrap_or_default();
+                PathAndQuery::try_from(format!("{}{query}", path.as_str()))
+                    .map_err(|_| Rejection::Internal)
+            }
+        }
+    }
+}
+
+/// Keeps a panic to the request in which it happened (FAULT-2): its client gets a 500, nobody else notices.
+pub async fn contain(
+    telemetry: &Telemetry,
+    request_ids: &RequestIds,
+    exchange: impl Future<Output = Response<Answer>>,
+) -> Response<Answer> {
+    if let Ok(response) = AssertUnwindSafe(exchange).catch_unwind().await {
+        return response;
+    }
+    telemetry.panicked();
+    let request_id = request_ids.next();
+    tracing::error!(%request_id, "a request panicked; it was answered with 500 and the process goes on");
+    respond::refusal(&Rejection::Internal, &request_id).map(Answer::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::settings::LogSettings;
+
+    #[tokio::test]
+    async fn fault_2_a_panic_ends_its_request_alone() {
+        let telemetry = Telemetry::with_sink(&LogSettings::default(), Box::new(std::io::sink()));
+        let ids = RequestIds::new();
+        let good = || async { Response::new(Answer::from_bytes("fine".into())) };
+        assert_eq!(
+            contain(&telemetry, &ids, good()).await.status(),
+            StatusCode::OK
+        );
+        let answer = contain(&telemetry, &ids, async { panic!("a bug") }).await;
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(
+            contain(&telemetry, &ids, good()).await.status(),
+            StatusCode::OK
+        );
+        assert!(telemetry.encode().contains("portcullis_panics_total 1"));
+    }
+}

@@ -1,0 +1,155 @@
+//! The body of an answer: a few bytes of ours, or an upstream's stream, with the record that is written when it has ended.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::{
+    telemetry::{Ending, Record, Telemetry},
+    upstream::{AnswerFault, AnswerStream},
+};
+
+/// An answer's body.
+#[derive(Debug)]
+pub struct Answer {
+    content: Content,
+    record: Option<Box<Recording>>,
+}
+
+/// Why an answer broke off; the client sees no proper end.
+pub type AnswerError = AnswerFault;
+
+#[derive(Debug)]
+enum Content {
+    Bytes(Bytes),
+    Upstream(AnswerStream),
+}
+
+/// A record under way. It is written when the last byte has been handed over, or when the body is dropped before.
+struct Recording {
+    record: Record,
+    telemetry: Arc<Telemetry>,
+    /// Bytes still to come, where that is known.
+    remaining: Option<u64>,
+}
+
+impl Answer {
+    /// A body of ours.
+    #[must_use]
+    pub fn from_bytes(bytes: Bytes) -> Self {
+        Self {
+            content: Content::Bytes(bytes),
+            record: None,
+        }
+    }
+
+    /// A body that streams from an upstream.
+    #[must_use]
+    pub fn from_upstream(stream: AnswerStream) -> Self {
+        Self {
+            content: Content::Upstream(stream),
+            record: None,
+        }
+    }
+
+    /// Attaches the record of the exchange. The answer to a HEAD request has no body to wait for.
+    #[must_use]
+    pub fn recorded(mut self, record: Record, telemetry: Arc<Telemetry>, is_head: bool) -> Self {
+        let remaining = if is_head || self.is_end_stream() {
+            Some(0)
+        } else {
+            self.size_hint().exact()
+        };
+        self.record = Some(Box::new(Recording {
+            record,
+            telemetry,
+            remaining,
+        }));
+        self
+    }
+
+    fn count(&mut self, bytes: usize) {
+        if let Some(recording) = &mut self.record {
+            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+            recording.record.bytes_out = recording.record.bytes_out.saturating_add(bytes);
+            recording.remaining = recording
+                .remaining
+                .map(|remaining| remaining.saturating_sub(bytes));
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if let Some(mut recording) = self.record.take() {
+            recording.record.ending = ending;
+            recording.telemetry.record(recording.record);
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let answer = self.get_mut();
+        let frame = match &mut answer.content {
+            Content::Bytes(bytes) if bytes.is_empty() => None,
+            Content::Bytes(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Content::Upstream(stream) => std::task::ready!(Pin::new(stream).poll_frame(cx)),
+        };
+        match &frame {
+            Some(Ok(frame)) => answer.count(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) => answer.end(Ending::UpstreamAborted),
+            None => answer.end(Ending::Complete),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Bytes(bytes) => bytes.is_empty(),
+            Content::Upstream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Bytes(bytes) => {
+                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            }
+            Content::Upstream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+impl Drop for Answer {
+    /// hyper drops a body of known length after its last byte without asking for the end.
+    fn drop(&mut self) {
+        let complete = self
+            .record
+            .as_ref()
+            .is_some_and(|recording| recording.remaining == Some(0));
+        self.end(if complete {
+            Ending::Complete
+        } else {
+            Ending::ClientGone
+        });
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recording")
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,129 @@
+//! How often may one key ask? A budget for each, in memory that has a bound.
+//!
+//! The algorithm is governor's GCRA: a budget is one number, the time at which it would be full again, and asking whether
+//! there is some left and taking it is one step under one lock (RATE-6). The table behind it is ours (`table`): governor's
+//! own grow without end.
+
+use std::{
+    borrow::Borrow,
+    fmt,
+    hash::{BuildHasher, Hash, RandomState},
+    marker::PhantomData,
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use governor::{
+    RateLimiter,
+    clock::{Clock, DefaultClock},
+    middleware::NoOpMiddleware,
+};
+
+use super::{
+    settings::Quota,
+    table::{Digest, Table},
+};
+use crate::policy::rejection::Exceeded;
+
+/// A limit for each key of some kind. Keys themselves are not kept: an entry is a digest under a secret of the process, so
+/// that it has a fixed size and says nothing of whom it counts (CACHE-8).
+pub struct KeyedLimiter<K, C: Clock = DefaultClock> {
+    limiter: RateLimiter<Digest, Table, C, NoOpMiddleware<C::Instant>>,
+    name: &'static str,
+    quota: Quota,
+    /// Two secrets, for 64 bits alone would collide now and then among a million keys.
+    secrets: [RandomState; 2],
+    key: PhantomData<fn(K)>,
+}
+
+impl<K: Hash + Eq> KeyedLimiter<K> {
+    /// Makes a limiter in which every key has its whole burst. `name` is the limit's name in metrics; `max_keys` bounds the
+    /// memory, at about 60 bytes a key. Beyond it, keys not seen before share one budget.
+    #[must_use]
+    pub fn new(name: &'static str, quota: Quota, max_keys: usize) -> Self {
+        Self::with_clock(name, quota, max_keys, DefaultClock::default())
+    }
+}
+
+impl<K: Hash + Eq, C: Clock> KeyedLimiter<K, C> {
+    /// The same by another clock.
+    pub fn with_clock(name: &'static str, quota: Quota, max_keys: usize, clock: C) -> Self {
+        let rate = rate(quota);
+        let table = Table::new(max_keys, rate.replenish_interval());
+        Self {
+            limiter: RateLimiter::new(rate, table, clock),
+            name,
+            quota,
+            secrets: [RandomState::new(), RandomState::new()],
+            key: PhantomData,
+        }
+    }
+
+    /// Takes one request from the key's budget, or from the shared one where the table is full and the key is new.
+    ///
+    /// # Errors
+    /// [`Exceeded`] with the exact time until one request is allowed again. A refusal takes nothing.
+    pub fn check(&self, key: K) -> Result<(), Exceeded> {
+        self.check_ref(&key)
+    }
+
+    /// The same for a borrowed form of the key, so that one in a request's memory need not be copied.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn check_ref<Q>(&self, key: &Q) -> Result<(), Exceeded>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let [place, shard] = self.secrets.each_ref().map(|secret| secret.hash_one(key));
+        let digest = Digest { place, shard };
+        self.limiter.check_key(&digest).map_err(|until| Exceeded {
+            limit: self.name,
+            retry_after: until.wait_time_from(self.limiter.clock().now()),
+            quota: self.quota.count,
+            window: self.quota.window,
+        })
+    }
+
+    /// How many keys are remembered: at most those asked about, never more than the bound.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.limiter.len()
+    }
+
+    /// Whether no key is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K, C: Clock> fmt::Debug for KeyedLimiter<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedLimiter")
+            .field("name", &self.name)
+            .field("quota", &self.quota)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The quota in governor's terms: one request each `window / count`, and a burst. Values beyond reason are brought down to
+/// what nanoseconds in 64 bits hold: 146 years until a burst is full again.
+fn rate(quota: Quota) -> governor::Quota {
+    const LONGEST: u64 = u64::MAX / 4;
+    let window = u64::try_from(quota.window.as_nanos())
+        .unwrap_or(LONGEST)
+        .min(LONGEST);
+    let interval = (window / u64::from(quota.count.max(1))).max(1);
+    let burst = u32::try_from(LONGEST / interval)
+        .unwrap_or(u32::MAX)
+        .min(quota.burst);
+    let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+    governor::Quota::with_period(Duration::from_nanos(interval))
+        .unwrap_or(governor::Quota::per_second(NonZeroU32::MIN))
+        .allow_burst(burst)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Writes the answers: their JSON, the refresh cookie, and the headers that keep tokens out of caches and logs.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE},
+};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::{
+    accounts::{Grant, RefreshToken, settings::AccountSettings},
+    policy::{Claims, Rejection},
+    store::Session,
+};
+
+/// The refresh cookie. Its prefix makes browsers refuse one that was set without `Secure`.
+pub(super) const REFRESH_COOKIE: &str = "__Secure-portcullis-refresh";
+
+#[derive(Serialize)]
+struct GrantAnswer<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+    user: UserAnswer<'a>,
+}
+
+#[derive(Serialize)]
+struct UserAnswer<'a> {
+    id: &'a str,
+    username: Option<&'a str>,
+    email: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    roles: &'a [Box<str>],
+}
+
+#[derive(Serialize)]
+struct MeAnswer<'a> {
+    user: UserAnswer<'a>,
+    roles: &'a [Box<str>],
+    scopes: &'a [Box<str>],
+    session: Option<&'a str>,
+    expires_in: u64,
+}
+
+#[derive(Serialize)]
+struct SessionsAnswer<'a> {
+    sessions: Vec<SessionAnswer<'a>>,
+}
+
+#[derive(Serialize)]
+struct SessionAnswer<'a> {
+    id: &'a str,
+    device: &'a str,
+    ip: &'a str,
+    created: u64,
+    last_used: u64,
+    current: bool,
+}
+
+/// Tokens, with the refresh token among them or without.
+pub(super) fn grant(grant: &Grant, with_refresh_token: bool) -> Response<Bytes> {
+    let token = grant.refresh_token.as_ref().filter(|_| with_refresh_token);
+    let token = token.map(RefreshToken::reveal);
+    json(&GrantAnswer {
+        access_token: &grant.access_token,
+        token_type: "Bearer",
+        expires_in: grant.expires_in,
+        refresh_token: token.as_ref().map(|token| token.as_str()),
+        user: UserAnswer {
+            id: &grant.user.id,
+            username: Some(&grant.user.username),
+            email: grant.user.email.as_deref(),
+            name: grant.user.name.as_deref(),
+            roles: &grant.user.roles,
+        },
+    })
+}
+
+/// The caller, as the access token says.
+pub(super) fn me(claims: &Claims, now: SystemTime) -> Response<Bytes> {
+    let now = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    json(&MeAnswer {
+        user: UserAnswer {
+            id: &claims.subject,
+            username: claims.user.as_deref(),
+            email: claims.email.as_deref(),
+            name: claims.name.as_deref(),
+            roles: &claims.roles,
+        },
+        roles: &claims.roles,
+        scopes: &claims.scopes,
+        session: claims.session.as_deref(),
+        expires_in: claims.expires_at.saturating_sub(now),
+    })
+}
+
+/// The caller's sessions.
+pub(super) fn sessions(sessions: &[Session], current: Option<&str>) -> Response<Bytes> {
+    json(&SessionsAnswer {
+        sessions: sessions
+            .iter()
+            .map(|session| SessionAnswer {
+                id: &session.id,
+                device: &session.device,
+                ip: &session.ip,
+                created: session.created_at,
+                last_used: session.last_used_at,
+                current: current == Some(&*session.id),
+            })
+            .collect(),
+    })
+}
+
+pub(super) fn no_content() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// A public document, which may be kept for a while.
+pub(super) fn document(json: Vec<u8>) -> Response<Bytes> {
+    let mut response = Response::new(json.into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("public, max-age=300"),
+    );
+    response
+}
+
+/// Keeps an answer out of caches and its address out of `Referer`, unless it says otherwise itself (SESS-7).
+pub(super) fn guard(mut response: Response<Bytes>) -> Response<Bytes> {
+    let headers = response.headers_mut();
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(REFERRER_POLICY)
+        .or_insert(HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// Adds the refresh cookie.
+///
+/// # Errors
+/// [`Rejection::Internal`] where the grant has no refresh token.
+pub(super) fn with_cookie(
+    response: Response<Bytes>,
+    grant: &Grant,
+    settings: &AccountSettings,
+) -> Result<Response<Bytes>, Rejection> {
+    let token = grant.refresh_token.as_ref().ok_or(Rejection::Internal)?;
+    let value = token.reveal();
+    set_cookie(response, &value, grant.refresh_expires_in, settings).ok_or(Rejection::Internal)
+}
+
+/// Makes the browser forget the refresh cookie.
+pub(super) fn without_cookie(
+    response: Response<Bytes>,
+    settings: &AccountSettings,
+) -> Response<Bytes> {
+    let plain = response.clone();
+    set_cookie(response, "", 0, settings).unwrap_or(plain)
+}
+
+fn set_cookie(
+    mut response: Response<Bytes>,
+    value: &str,
+    max_age: u64,
+    settings: &AccountSettings,
+) -> Option<Response<Bytes>> {
+    let cookie = Zeroizing::new(format!(
+        "{REFRESH_COOKIE}={value}; Path={}; Max-Age={max_age}; HttpOnly; Secure; SameSite=Strict",
+        settings.path
+    ));
+    let mut cookie = HeaderValue::from_str(&cookie).ok()?;
+    cookie.set_sensitive(true);
+    response.headers_mut().append(SET_COOKIE, cookie);
+    Some(response)
+}
+
+fn json(body: &impl Serialize) -> Response<Bytes> {
+    // Strings, numbers and lists of strings cannot fail to be written.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let mut response = Response::new(body.into());
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

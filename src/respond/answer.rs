@@ -1,0 +1,128 @@
+//! The last touch on every answer: what an upstream may not say to our clients, and the security fields that are missing.
+
+use http::{
+    HeaderMap,
+    header::{self, Entry, HeaderName, HeaderValue},
+};
+
+use crate::policy::headers::{REFRESH_COOKIE, SESSION_COOKIE, strip_hop_by_hop};
+
+/// Keeps browsers from guessing a type.
+pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+/// What browsers do by default, for upstreams whose pages may rely on it.
+const REFERRER_OF_UPSTREAM: HeaderValue =
+    HeaderValue::from_static("strict-origin-when-cross-origin");
+/// Our own pages bear tokens in their addresses (password reset) and tell them to nobody.
+const REFERRER_OF_OURS: HeaderValue = HeaderValue::from_static("no-referrer");
+/// One year. Sub-domains are not ours to speak for.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+/// Fields for the receiver of the content, which no `Connection` field may take away (RFC 9110 §7.6.1: such an option is never
+/// appropriate). Without them an answer would be less guarded than its upstream meant it to be.
+const NOT_CONNECTION_OPTIONS: [HeaderName; 8] = [
+    header::CACHE_CONTROL,
+    header::CONTENT_SECURITY_POLICY,
+    header::REFERRER_POLICY,
+    header::SET_COOKIE,
+    header::STRICT_TRANSPORT_SECURITY,
+    header::VARY,
+    header::X_CONTENT_TYPE_OPTIONS,
+    header::X_FRAME_OPTIONS,
+];
+
+/// Finishes an upstream's answer (HDR-9): fields of its connection out, cookies in the gateway's name out, framing made
+/// unambiguous, missing security fields in. `hsts` is for answers over TLS. An answer `101` needs its `Connection` and `Upgrade`
+/// put back by whoever joins the connections.
+pub fn finish_upstream(headers: &mut HeaderMap, hsts: bool) {
+    unify_framing(headers);
+    if headers.contains_key(header::CONNECTION) {
+        strip_connection(headers);
+    } else {
+        strip_hop_by_hop(headers);
+    }
+    strip_reserved_cookies(headers);
+    insert_missing(headers, REFERRER_OF_UPSTREAM, hsts);
+}
+
+/// Finishes an answer of our own: missing security fields in. `hsts` is for answers over TLS.
+pub fn finish_own(headers: &mut HeaderMap, hsts: bool) {
+    insert_missing(headers, REFERRER_OF_OURS, hsts);
+}
+
+/// `Content-Length` beside `Transfer-Encoding` says nothing (RFC 9112 §6.3), and one said twice is said once.
+fn unify_framing(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    } else if let Entry::Occupied(mut length) = headers.entry(header::CONTENT_LENGTH)
+        && length.iter().nth(1).is_some()
+    {
+        // hyper has refused lengths that differ.
+        let first = length.get().clone();
+        length.insert(first);
+    }
+}
+
+fn strip_connection(headers: &mut HeaderMap) {
+    let kept: Vec<(HeaderName, HeaderValue)> = NOT_CONNECTION_OPTIONS
+        .iter()
+        .flat_map(|name| {
+            headers
+                .get_all(name)
+                .iter()
+                .map(|value| (name.clone(), value.clone()))
+        })
+        .collect();
+    strip_hop_by_hop(headers);
+    for name in &NOT_CONNECTION_OPTIONS {
+        headers.remove(name);
+    }
+    for (name, value) in kept {
+        headers.append(name, value);
+    }
+}
+
+/// Removes cookies that bear a name of ours. A browser would take an upstream's word for a session (login as somebody else).
+fn strip_reserved_cookies(headers: &mut HeaderMap) {
+    if !headers.get_all(header::SET_COOKIE).iter().any(is_reserved) {
+        return;
+    }
+    let Entry::Occupied(cookies) = headers.entry(header::SET_COOKIE) else {
+        return;
+    };
+    let (name, values) = cookies.remove_entry_mult();
+    let kept: Vec<HeaderValue> = values.filter(|cookie| !is_reserved(cookie)).collect();
+    for cookie in kept {
+        headers.append(&name, cookie);
+    }
+}
+
+/// Whether a browser could send this cookie back so that it reads as one of ours. That includes nameless ones: `=name=value`
+/// and `name` alone come back as `name=value` and `name`. Case is ignored, which is stricter than browsers are.
+fn is_reserved(cookie: &HeaderValue) -> bool {
+    let is_space = |byte: &u8| byte.is_ascii_whitespace();
+    let name: Vec<u8> = cookie
+        .as_bytes()
+        .iter()
+        .copied()
+        .skip_while(|byte| is_space(byte) || *byte == b'=')
+        .take_while(|byte| !matches!(byte, b'=' | b';'))
+        .collect();
+    let name = name.trim_ascii_end();
+    [SESSION_COOKIE, REFRESH_COOKIE]
+        .iter()
+        .any(|reserved| name.eq_ignore_ascii_case(reserved.as_bytes()))
+}
+
+fn insert_missing(headers: &mut HeaderMap, referrer: HeaderValue, hsts: bool) {
+    let mut default = |name: HeaderName, value: HeaderValue| {
+        headers.entry(name).or_insert(value);
+    };
+    default(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    default(header::REFERRER_POLICY, referrer);
+    if hsts {
+        default(header::STRICT_TRANSPORT_SECURITY, HSTS);
+    }
+}
+
+#[cfg(test)]
+mod tests;

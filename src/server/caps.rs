@@ -1,0 +1,171 @@
+//! How many connections may be open, in all and for one address (NET-2). Decided at accept, before any TLS work.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use crate::policy::PeerIp;
+
+/// Descriptors that stay free for upstreams, store, logs and the admin listener.
+const RESERVED_DESCRIPTORS: usize = 64;
+
+/// The caps, shared by all workers.
+#[derive(Debug)]
+pub struct ConnectionCaps {
+    max: usize,
+    max_per_ip: usize,
+    open: AtomicUsize,
+    by_ip: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A place under the caps; dropped, it is free again.
+#[derive(Debug)]
+pub struct ConnectionSlot {
+    caps: Arc<ConnectionCaps>,
+    network: IpAddr,
+}
+
+impl ConnectionCaps {
+    /// Makes the caps. `max` is lowered to half of what `descriptors` leave beside a reserve, for every connection may need
+    /// one to an upstream.
+    #[must_use]
+    pub fn new(max: usize, max_per_ip: usize, descriptors: Option<usize>) -> Arc<Self> {
+        let affordable =
+            descriptors.map_or(max, |limit| limit.saturating_sub(RESERVED_DESCRIPTORS) / 2);
+        if affordable < max {
+            tracing::warn!(
+                max_connections = max,
+                effective = affordable,
+                "the limit of open files allows fewer connections; raise it (ulimit -n) or lower server.max_connections"
+            );
+        }
+        Arc::new(Self {
+            max: max.min(affordable).max(1),
+            max_per_ip,
+            open: AtomicUsize::new(0),
+            by_ip: Mutex::default(),
+        })
+    }
+
+    /// Takes a place for a connection of `peer`; `None` when there is none.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>, peer: PeerIp) -> Option<ConnectionSlot> {
+        let network = network(peer.ip());
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_ip.entry(network).or_default();
+        if *count >= self.max_per_ip {
+            drop(by_ip);
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        *count += 1;
+        drop(by_ip);
+        Some(ConnectionSlot {
+            caps: Arc::clone(self),
+            network,
+        })
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        self.caps.open.fetch_sub(1, Ordering::Relaxed);
+        let mut by_ip = self
+            .caps
+            .by_ip
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_ip.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                by_ip.remove(&self.network);
+            }
+        }
+    }
+}
+
+/// One customer's IPv6 network is usually a /64, so that is what counts as one address.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+    }
+}
+
+/// The soft limit of open files of this process; `None` where the system does not tell.
+#[must_use]
+pub fn descriptor_limit() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    limits.lines().find_map(|line| {
+        line.strip_prefix("Max open files")?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(text: &str) -> PeerIp {
+        PeerIp::new(text.parse().unwrap())
+    }
+
+    #[test]
+    fn net_2_one_address_has_a_cap_and_others_still_connect() {
+        let caps = ConnectionCaps::new(10, 2, None);
+        let first = caps.admit(peer("192.0.2.1"));
+        let second = caps.admit(peer("::ffff:192.0.2.1"));
+        assert!(first.is_some() && second.is_some());
+        assert!(caps.admit(peer("192.0.2.1")).is_none());
+        assert!(caps.admit(peer("192.0.2.2")).is_some());
+        drop(first);
+        assert!(caps.admit(peer("192.0.2.1")).is_some());
+    }
+
+    #[test]
+    fn net_2_all_addresses_together_have_a_cap() {
+        let caps = ConnectionCaps::new(2, 2, None);
+        let held = (caps.admit(peer("192.0.2.1")), caps.admit(peer("192.0.2.2")));
+        assert!(caps.admit(peer("192.0.2.3")).is_none());
+        assert_eq!(caps.open(), 2);
+        drop(held);
+        assert_eq!(caps.open(), 0);
+        assert!(caps.by_ip.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn net_2_addresses_of_one_ipv6_network_share_a_cap() {
+        let caps = ConnectionCaps::new(10, 1, None);
+        let held = caps.admit(peer("2001:db8::1"));
+        assert!(held.is_some());
+        assert!(caps.admit(peer("2001:db8::2")).is_none());
+        assert!(caps.admit(peer("2001:db8:0:1::1")).is_some());
+    }
+
+    #[test]
+    fn net_2_descriptors_bound_the_cap() {
+        let caps = ConnectionCaps::new(20_000, 20_000, Some(128));
+        let held: Vec<_> = (0..100)
+            .map_while(|_| caps.admit(peer("192.0.2.1")))
+            .collect();
+        assert_eq!(held.len(), 32);
+    }
+}

@@ -1,0 +1,245 @@
+//! One client connection, from accept to close: handshake, requests, deadlines, drain.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{sleep_until, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    caps::ConnectionSlot,
+    vitals::{ExchangeMark, Phase, Verdict, Vitals, Watched},
+    worker::Worker,
+};
+use crate::{
+    gateway::{Answer, AnswerError, Inbound, contain},
+    policy::{PeerIp, Rejection},
+    respond,
+    telemetry::HandshakeResult,
+};
+
+/// The longest wait for a client to take the last bytes of a connection that is being closed.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
+
+type Stream = TokioIo<Watched<TlsStream<TcpStream>>>;
+
+/// Why a connection is no longer driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Either side closed it.
+    Closed,
+    /// A phase went on too long.
+    Expired(Phase),
+}
+
+/// Serves a connection until it ends. Never fails: what a client does wrong is its own loss.
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: ConnectionSlot) {
+    let _open = worker.open_connections.open();
+    let _slot = slot;
+    // Answers are written whole; waiting for more to fill a segment only adds delay.
+    let _ = stream.set_nodelay(true);
+    let accepted = timeout(
+        worker.timeouts.handshake,
+        TlsAcceptor::from(Arc::clone(&worker.tls)).accept(stream),
+    )
+    .await;
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            worker.telemetry.handshake(HandshakeResult::Failed);
+            tracing::debug!(%error, peer = %peer.ip(), "TLS handshake failed");
+            return;
+        }
+        Err(_elapsed) => {
+            worker.telemetry.handshake(HandshakeResult::TimedOut);
+            return;
+        }
+    };
+    worker.telemetry.handshake(HandshakeResult::Completed);
+    let peer = PeerIp::new(peer.ip());
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        serve_http2(&worker, stream, peer).await;
+    } else {
+        serve_http1(&worker, stream, peer).await;
+    }
+}
+
+async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: PeerIp) {
+    let vitals = Vitals::new(worker.timeouts, false);
+    let stream = TokioIo::new(Watched::new(stream, Rc::clone(&vitals)));
+    let service = service_fn(|request| answer(worker, &vitals, peer, request));
+    let mut connection = worker.http1.serve_connection(stream, service);
+    let ended = drive(worker, &vitals, Pin::new(&mut connection)).await;
+    if ended == Ended::Expired(Phase::Head) {
+        let stream = connection.into_parts().io;
+        let _ = timeout(FAREWELL, refuse_slow_head(stream, worker)).await;
+    }
+}
+
+async fn serve_http2(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: PeerIp) {
+    let vitals = Vitals::new(worker.timeouts, true);
+    let stream = TokioIo::new(Watched::new(stream, Rc::clone(&vitals)));
+    let service = {
+        let (worker, vitals) = (Rc::clone(worker), Rc::clone(&vitals));
+        service_fn(move |request| {
+            let (worker, vitals) = (Rc::clone(&worker), Rc::clone(&vitals));
+            async move { answer(&worker, &vitals, peer, request).await }
+        })
+    };
+    let connection = pin!(worker.http2.serve_connection(stream, service));
+    drive(worker, &vitals, connection).await;
+}
+
+/// Answers one request. The exchange lasts until the answer's body has ended.
+async fn answer(
+    worker: &Rc<Worker>,
+    vitals: &Rc<Vitals>,
+    peer: PeerIp,
+    request: Request<Incoming>,
+) -> Result<Response<Marked>, Infallible> {
+    let mark = vitals.begin_exchange();
+    let gateway = worker.gateway.load_full();
+    let inbound = Inbound::new(&worker.lane, peer, request, vitals.take_fragment());
+    let response = contain(
+        &worker.telemetry,
+        &worker.lane.request_ids,
+        gateway.handle(inbound),
+    )
+    .await;
+    Ok(response.map(|answer| Marked {
+        answer,
+        _mark: mark,
+    }))
+}
+
+/// Polls a connection to its end. The timer is touched only when a phase may be too long, the drain only when it begins.
+async fn drive<C: Graceful>(
+    worker: &Worker,
+    vitals: &Vitals,
+    mut connection: Pin<&mut C>,
+) -> Ended {
+    let first_look = vitals.due().unwrap_or_else(Instant::now);
+    let mut timer = pin!(sleep_until(first_look.into()));
+    let place = worker.drain.register();
+    let (mut armed, mut draining) = (false, false);
+    poll_fn(move |cx| {
+        place.wake_by(cx.waker());
+        if worker.drain.is_requested() && !draining {
+            draining = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
+            if let Err(error) = outcome {
+                tracing::trace!(%error, "client connection ended");
+            }
+            return Poll::Ready(Ended::Closed);
+        }
+        if vitals.is_urgent()
+            && let Some(due) = vitals.due()
+            && timer.deadline() > due.into()
+        {
+            timer.as_mut().reset(due.into());
+            armed = false;
+        }
+        while !armed || timer.is_elapsed() {
+            armed = timer.as_mut().poll(cx).is_pending();
+            if armed {
+                break;
+            }
+            match vitals.verdict(Instant::now()) {
+                Verdict::Look(due) => timer.as_mut().reset(due.into()),
+                Verdict::Expired(phase) => return Poll::Ready(Ended::Expired(phase)),
+                Verdict::WriteStalled => return Poll::Ready(Ended::Expired(Phase::Exchange)),
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Writes the refusal that hyper cannot write any more, for no head ever came.
+async fn refuse_slow_head(stream: Stream, worker: &Worker) -> std::io::Result<()> {
+    let refusal = respond::refusal(&Rejection::RequestTimeout, &worker.lane.request_ids.next());
+    let mut bytes = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n".to_vec();
+    for (name, value) in refusal.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(refusal.body());
+    let mut stream = stream.into_inner();
+    stream.write_all(&bytes).await?;
+    stream.shutdown().await
+}
+
+/// A connection that can be asked to end after what is under way.
+trait Graceful: Future<Output = hyper::Result<()>> {
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<S> Graceful for hyper::server::conn::http1::Connection<Stream, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Marked>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Graceful for hyper::server::conn::http2::Connection<Stream, S, super::worker::LocalExecutor>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Marked>,
+    S::Future: 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// An answer's body that holds its connection's exchange open until it is dropped.
+#[derive(Debug)]
+pub struct Marked {
+    answer: Answer,
+    _mark: ExchangeMark,
+}
+
+impl Body for Marked {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        Pin::new(&mut self.get_mut().answer).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answer.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.answer.size_hint()
+    }
+}

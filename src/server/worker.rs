@@ -1,0 +1,302 @@
+//! One worker: one thread, one runtime, one listening socket for each address, its own connections to the upstreams.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioTimer;
+use tokio::{
+    net::TcpListener,
+    time::{interval, sleep, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    caps::ConnectionCaps,
+    connection::serve,
+    settings::{ServerSettings, Timeouts},
+};
+use crate::{
+    gateway::{Gateway, Lane},
+    policy::PeerIp,
+    telemetry::{Connections, Telemetry},
+};
+
+/// How often unused upstream connections are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Bounds of the wait after an accept that failed for want of descriptors or memory (NET-1).
+const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// HTTP/2 flow-control windows: what one stream and one connection may send unread.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Streams that a client may reset before we have looked at them (rapid reset), and that we may reset for its faults.
+const PENDING_RESETS_MAX: usize = 20;
+const LOCAL_RESETS_MAX: usize = 128;
+/// What hyper buffers of an answer on one HTTP/2 stream.
+const SEND_BUFFER: usize = 64 << 10;
+/// What the listeners read of a head beyond its limits: the gateway itself refuses what is a little too large, with a
+/// problem body and a record; hyper refuses what is larger still with a bare status.
+const HEAD_SLACK: usize = 8 << 10;
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The running configuration.
+    pub gateway: Arc<ArcSwap<Gateway>>,
+    /// Counters and the access log.
+    pub telemetry: Arc<Telemetry>,
+    /// The caps on connections.
+    pub caps: Arc<ConnectionCaps>,
+    /// The TLS policy.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// What the configuration says of listeners.
+    pub settings: Arc<ServerSettings>,
+    /// Cancelled when the listeners close.
+    pub closing: CancellationToken,
+}
+
+/// What the connections of one worker share.
+#[derive(Debug)]
+pub struct Worker {
+    pub(super) gateway: Arc<ArcSwap<Gateway>>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) lane: Rc<Lane>,
+    pub(super) tls: Arc<rustls::ServerConfig>,
+    pub(super) timeouts: Timeouts,
+    pub(super) http1: http1::Builder,
+    pub(super) http2: http2::Builder<LocalExecutor>,
+    pub(super) open_connections: Connections,
+    pub(super) drain: Drain,
+}
+
+/// Spawns HTTP/2 streams on the worker's own thread.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalExecutor;
+
+/// The order to end after what is under way, and the connections that wait to hear it.
+#[derive(Debug, Default)]
+pub struct Drain {
+    requested: Cell<bool>,
+    next: Cell<u64>,
+    wakers: RefCell<std::collections::HashMap<u64, Waker>>,
+}
+
+/// A connection's place among those that wait.
+#[derive(Debug)]
+pub struct DrainPlace<'d> {
+    drain: &'d Drain,
+    id: u64,
+    registered: Cell<bool>,
+}
+
+/// Serves on `listeners` until the listeners close and what was under way has ended or the drain timeout is over.
+pub async fn run(shared: Shared, listeners: Vec<TcpListener>) {
+    let worker = Rc::new(Worker::new(&shared));
+    let connections = TaskTracker::new();
+    for listener in listeners {
+        tokio::task::spawn_local(accept(
+            Rc::clone(&worker),
+            shared.clone(),
+            listener,
+            connections.clone(),
+        ));
+    }
+    let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    shared.closing.cancelled().await;
+    worker.drain.request();
+    connections.close();
+    let deadline = tokio::time::Instant::now() + shared.settings.drain_timeout;
+    if timeout_at(deadline, connections.wait()).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "drain timeout: closing what is still open"
+        );
+    }
+    sweeper.abort();
+}
+
+async fn accept(
+    worker: Rc<Worker>,
+    shared: Shared,
+    listener: TcpListener,
+    connections: TaskTracker,
+) {
+    let (shortest, longest) = ACCEPT_BACK_OFF;
+    let mut back_off = shortest;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.closing.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                back_off = shortest;
+                if let Some(slot) = shared.caps.admit(PeerIp::new(peer.ip())) {
+                    connections.spawn_local(serve(Rc::clone(&worker), stream, peer, slot));
+                } else {
+                    tracing::debug!(peer = %peer.ip(), "connection refused: a cap is reached");
+                }
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                shared.telemetry.accept_failed();
+                tracing::warn!(%error, wait = ?back_off, "cannot accept connections");
+                sleep(back_off).await;
+                back_off = (back_off * 2).min(longest);
+            }
+        }
+    }
+}
+
+/// Whether a failed accept concerns only the connection that would have been.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    let mut ticks = interval(SWEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        worker.lane.pools.sweep(Instant::now());
+    }
+}
+
+impl Worker {
+    fn new(shared: &Shared) -> Self {
+        let settings = &shared.settings;
+        Self {
+            gateway: Arc::clone(&shared.gateway),
+            telemetry: Arc::clone(&shared.telemetry),
+            lane: Rc::new(Lane::new(settings.workers)),
+            tls: Arc::clone(&shared.tls),
+            timeouts: settings.timeouts,
+            http1: http1_builder(settings),
+            http2: http2_builder(settings),
+            open_connections: shared.telemetry.connections("tls"),
+            drain: Drain::default(),
+        }
+    }
+}
+
+fn http1_builder(settings: &ServerSettings) -> http1::Builder {
+    let head_bytes = settings.head.header_bytes + settings.head.uri_bytes + HEAD_SLACK;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // The connection's vitals watch the head; hyper's own timer would also run while a kept connection is silent.
+        .header_read_timeout(None)
+        .max_header_size(head_bytes)
+        .max_buf_size(head_bytes)
+        .pipeline_flush(true);
+    // Up to a hundred fields hyper parses on its stack; more cost an allocation.
+    if settings.head.header_count > 100 {
+        builder.max_headers(settings.head.header_count);
+    }
+    builder
+}
+
+fn http2_builder(settings: &ServerSettings) -> http2::Builder<LocalExecutor> {
+    let head_bytes = settings.head.header_bytes + settings.head.uri_bytes + HEAD_SLACK;
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.h2_streams)
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(settings.timeouts.keep_alive)
+        .keep_alive_timeout(settings.timeouts.header);
+    builder
+}
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+impl Drain {
+    fn request(&self) {
+        self.requested.set(true);
+        for (_, waker) in self.wakers.borrow_mut().drain() {
+            waker.wake();
+        }
+    }
+
+    /// Whether connections are to end.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.requested.get()
+    }
+
+    /// Takes a place.
+    #[must_use]
+    pub fn register(&self) -> DrainPlace<'_> {
+        let id = self.next.get();
+        self.next.set(id.wrapping_add(1));
+        DrainPlace {
+            drain: self,
+            id,
+            registered: Cell::new(false),
+        }
+    }
+}
+
+impl DrainPlace<'_> {
+    /// Says whom to wake. A connection is one task with one waker, so the first call is the one that counts.
+    pub fn wake_by(&self, waker: &Waker) {
+        if !self.registered.replace(true) {
+            self.drain
+                .wakers
+                .borrow_mut()
+                .insert(self.id, waker.clone());
+        }
+    }
+}
+
+impl Drop for DrainPlace<'_> {
+    fn drop(&mut self) {
+        self.drain.wakers.borrow_mut().remove(&self.id);
+    }
+}
+
+/// Opens one listening socket that shares its port with those of the other workers.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    Ok(socket.into())
+}

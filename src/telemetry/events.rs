@@ -1,0 +1,188 @@
+//! Events other than exchanges: start, reload, faults. They go to standard error.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus_client::metrics::counter::Counter;
+use tracing::Level;
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use super::{
+    line_queue::LineQueue,
+    settings::{LogFormat, LogLevel, LogSettings},
+};
+
+/// Events that may wait to be written.
+const QUEUE_EVENTS: usize = 1024;
+
+type Queue = LineQueue<String>;
+
+/// Where events go once [`write_behind`] was called; empty when there is no thread. Standard error is one for the process,
+/// and so is this.
+static QUEUE: OnceLock<Option<Queue>> = OnceLock::new();
+/// How many of the queue's dropped events were told to a [`Telemetry`](super::Telemetry).
+static DROPPED_TOLD: AtomicU64 = AtomicU64::new(0);
+
+/// Sends events to standard error from now on, one JSON object a line or text. The level comes from the settings alone.
+///
+/// Libraries get no more than warnings whatever the level: what they trace is not ours to vouch for (LOG-1). A second call
+/// changes nothing.
+pub fn init_events(settings: &LogSettings) {
+    let events = tracing_subscriber::registry();
+    // A write to standard error may fail; reporting that to standard error would panic.
+    let layer = fmt::layer()
+        .with_writer(|| EventWriter(QUEUE.get().and_then(Option::as_ref)))
+        .log_internal_errors(false);
+    let filter = filter(settings.level);
+    let result = match settings.format {
+        LogFormat::Json => events.with(layer.json().with_filter(filter)).try_init(),
+        LogFormat::Text => events
+            .with(layer.with_ansi(false).with_filter(filter))
+            .try_init(),
+    };
+    // The only error is that there is a subscriber already.
+    drop(result);
+}
+
+/// From now on events are written by a thread, so that no request waits for standard error (LOG-4). Before, while the
+/// process starts, each is written by whoever emits it.
+pub(super) fn write_behind() {
+    QUEUE.get_or_init(|| {
+        let append = |batch: &mut String, event: String| batch.push_str(&event);
+        let sink = Box::new(io::stderr());
+        LineQueue::start("events", QUEUE_EVENTS, sink, append, Counter::default()).ok()
+    });
+}
+
+/// Waits until the events so far are written, or the time is over.
+pub(super) fn flush(limit: Duration) {
+    if let Some(Some(queue)) = QUEUE.get() {
+        queue.flush(limit);
+    }
+}
+
+/// How many events were dropped since this was last asked.
+pub(super) fn newly_dropped() -> u64 {
+    let dropped = QUEUE
+        .get()
+        .and_then(Option::as_ref)
+        .map_or(0, Queue::dropped);
+    dropped.saturating_sub(DROPPED_TOLD.swap(dropped, Ordering::Relaxed))
+}
+
+/// Takes one event, which the subscriber writes in one piece.
+struct EventWriter<'a>(Option<&'a Queue>);
+
+impl Write for EventWriter<'_> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        match self.0 {
+            Some(queue) => queue.push(String::from_utf8_lossy(event).into_owned()),
+            None => io::stderr().write_all(event)?,
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn filter(level: LogLevel) -> Targets {
+    let ours = match level {
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Trace => Level::TRACE,
+        LogLevel::Warn => Level::WARN,
+    };
+    Targets::new()
+        .with_default(LevelFilter::from_level(ours.min(Level::WARN)))
+        .with_target("portcullis", ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Tells the test what is written, and waits for its leave each time.
+    struct Guarded(mpsc::Sender<Vec<u8>>, mpsc::Receiver<()>);
+
+    impl Write for Guarded {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).unwrap();
+            self.1.recv().map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn log_4_events_do_not_wait_for_the_sink() {
+        let (written, writes) = mpsc::channel();
+        let (leave, guarded) = mpsc::channel();
+        let sink = Box::new(Guarded(written, guarded));
+        let append = |batch: &mut String, event: String| batch.push_str(&event);
+        let queue = LineQueue::start("events", 2, sink, append, Counter::default()).unwrap();
+        let emit = |event: &[u8]| EventWriter(Some(&queue)).write_all(event).unwrap();
+        emit(b"one\n");
+        assert_eq!(writes.recv().unwrap(), b"one\n");
+        // The thread hangs in its write now: two more fit, the others are dropped.
+        emit(b"two\n");
+        emit(b"thr\xffe\n");
+        emit(b"four\n");
+        emit(b"five\n");
+        assert_eq!(queue.dropped(), 2);
+        leave.send(()).unwrap();
+        assert_eq!(writes.recv().unwrap(), "two\nthr\u{fffd}e\n".as_bytes());
+        // The sink fails from here on; what it had taken is lost.
+        drop(leave);
+        queue.flush(Duration::from_secs(60));
+        assert_eq!(queue.dropped(), 4);
+    }
+
+    #[test]
+    fn log_1_libraries_never_trace() {
+        for level in [LogLevel::Trace, LogLevel::Debug, LogLevel::Info] {
+            let filter = filter(level);
+            assert!(!filter.would_enable("h2::frame", &Level::INFO));
+            assert!(!filter.would_enable("rustls", &Level::DEBUG));
+            assert!(filter.would_enable("rustls", &Level::WARN));
+        }
+        assert!(!filter(LogLevel::Error).would_enable("rustls", &Level::WARN));
+    }
+
+    #[test]
+    fn own_events_follow_the_level() {
+        assert!(filter(LogLevel::Trace).would_enable("portcullis::gateway", &Level::TRACE));
+        assert!(!filter(LogLevel::Info).would_enable("portcullis::gateway", &Level::DEBUG));
+        assert!(!filter(LogLevel::Error).would_enable("portcullis", &Level::WARN));
+    }
+
+    #[test]
+    fn a_second_start_does_not_panic() {
+        let settings = LogSettings {
+            level: LogLevel::Error,
+            ..LogSettings::default()
+        };
+        init_events(&settings);
+        init_events(&settings);
+        assert_eq!(newly_dropped(), 0);
+    }
+}

@@ -1,0 +1,292 @@
+//! The handles by which others count. Each is resolved once; counting through it takes no lock and hashes no string.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+
+use http::{Method, StatusCode};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+
+use super::{
+    histogram::Histogram,
+    labels::{
+        self, DecisionLabels, RequestLabels, ResultLabel, RouteLabel, ServerLabels, UpstreamLabel,
+    },
+    metrics::RouteFamilies,
+};
+
+/// The code of a request that was not refused.
+const ADMITTED: &str = "admitted";
+
+/// Statuses whose counters a route keeps at hand, for `GET` and for `POST`.
+const STATUSES: usize = 7;
+/// Codes whose counters a route keeps at hand.
+const CODES: usize = 5;
+
+/// What one route counts. Handles are fetched at first use and kept, so that a usual request (`GET` or `POST`, a common
+/// status) finds them by position, and ten thousand routes without traffic cost neither start-up time nor series.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    name: Arc<str>,
+    families: RouteFamilies,
+    duration: OnceLock<Histogram>,
+    requests: [OnceLock<Counter>; 2 * STATUSES],
+    decisions: [OnceLock<Counter>; CODES],
+}
+
+/// What one upstream server counts.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    labels: ServerLabels,
+    table: Arc<UpstreamTable>,
+    duration: Histogram,
+    healthy: Gauge,
+}
+
+/// The servers that are part of a configuration in use.
+#[derive(Debug, Default)]
+pub(super) struct UpstreamTable {
+    pub(super) durations: Family<UpstreamLabel, Histogram>,
+    pub(super) healthy: Family<ServerLabels, Gauge>,
+    live: Mutex<HashMap<ServerLabels, Weak<UpstreamMetrics>>>,
+}
+
+/// What the cache of verified tokens counts, where it does not count for itself
+/// ([`Scrape::token_cache_lookups`](super::Scrape::token_cache_lookups)).
+#[derive(Debug, Clone, Default)]
+pub struct TokenCacheMetrics {
+    hits: Counter,
+    misses: Counter,
+}
+
+/// The open connections of one listener.
+#[derive(Debug, Clone)]
+pub struct Connections(pub(super) Gauge);
+
+/// An open connection, counted until it is dropped.
+#[derive(Debug)]
+#[must_use = "the connection counts as open only as long as this lives"]
+pub struct OpenConnection(Gauge);
+
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeResult {
+    /// The connection is encrypted.
+    Completed,
+    /// The client, or what it sent, was not acceptable, or it went away.
+    Failed,
+    /// The client was too slow.
+    TimedOut,
+}
+
+impl RouteMetrics {
+    pub(super) fn new(name: &str, families: RouteFamilies) -> Self {
+        Self {
+            name: name.into(),
+            families,
+            duration: OnceLock::new(),
+            requests: Default::default(),
+            decisions: Default::default(),
+        }
+    }
+
+    /// The route's name: a label of metrics, a field of the log.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn observe(&self, took: Duration) {
+        let histogram = self.duration.get_or_init(|| {
+            let route = Arc::clone(&self.name);
+            self.families
+                .durations
+                .get_or_create_owned(&RouteLabel { route })
+        });
+        histogram.observe(took);
+    }
+
+    pub(super) fn count_request(&self, method: &Method, status: StatusCode) {
+        let slot = request_slot(method, status).and_then(|slot| self.requests.get(slot));
+        count(slot, || {
+            self.families.requests.get_or_create_owned(&RequestLabels {
+                route: Arc::clone(&self.name),
+                method: labels::method(method),
+                status: status.into(),
+            })
+        });
+    }
+
+    pub(super) fn count_decision(&self, code: Option<&'static str>) {
+        let slot = decision_slot(code).and_then(|slot| self.decisions.get(slot));
+        count(slot, || {
+            self.families
+                .decisions
+                .get_or_create_owned(&DecisionLabels {
+                    route: Arc::clone(&self.name),
+                    code: code.unwrap_or(ADMITTED),
+                })
+        });
+    }
+}
+
+fn count(slot: Option<&OnceLock<Counter>>, fetch: impl Fn() -> Counter) {
+    match slot {
+        Some(slot) => slot.get_or_init(fetch).inc(),
+        None => fetch().inc(),
+    };
+}
+
+const fn request_slot(method: &Method, status: StatusCode) -> Option<usize> {
+    let row = match *method {
+        Method::GET => 0,
+        Method::POST => STATUSES,
+        _ => return None,
+    };
+    let column = match status {
+        StatusCode::OK => 0,
+        StatusCode::NO_CONTENT => 1,
+        StatusCode::NOT_MODIFIED => 2,
+        StatusCode::UNAUTHORIZED => 3,
+        StatusCode::FORBIDDEN => 4,
+        StatusCode::NOT_FOUND => 5,
+        StatusCode::TOO_MANY_REQUESTS => 6,
+        _ => return None,
+    };
+    Some(row + column)
+}
+
+fn decision_slot(code: Option<&str>) -> Option<usize> {
+    match code {
+        None => Some(0),
+        Some("token_invalid") => Some(1),
+        Some("rate_limited") => Some(2),
+        Some("credentials_missing") => Some(3),
+        Some("token_expired") => Some(4),
+        Some(_) => None,
+    }
+}
+
+impl UpstreamMetrics {
+    /// The upstream's name: a label of metrics, a field of the log.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.labels.upstream
+    }
+
+    /// Says whether the server takes requests. Until told otherwise it does.
+    pub fn set_healthy(&self, healthy: bool) {
+        self.healthy.set(i64::from(healthy));
+    }
+
+    pub(super) fn observe(&self, took: Duration) {
+        self.duration.observe(took);
+    }
+}
+
+impl Drop for UpstreamMetrics {
+    /// A server that no configuration names any more must not stay in an alert.
+    fn drop(&mut self) {
+        let live = self.table.live.lock();
+        let mut live = live.unwrap_or_else(PoisonError::into_inner);
+        // A later handle for the same server may have taken the place.
+        if live
+            .get(&self.labels)
+            .is_some_and(|weak| weak.strong_count() == 0)
+        {
+            live.remove(&self.labels);
+            self.table.healthy.remove(&self.labels);
+        }
+    }
+}
+
+impl UpstreamTable {
+    /// The handle of a server; the same one while any is in use.
+    pub(super) fn server(self: &Arc<Self>, upstream: &str, server: &str) -> Arc<UpstreamMetrics> {
+        let labels = ServerLabels {
+            upstream: upstream.into(),
+            server: server.into(),
+        };
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = live.get(&labels).and_then(Weak::upgrade) {
+            return handle;
+        }
+        let handle = Arc::new(UpstreamMetrics {
+            labels: labels.clone(),
+            table: Arc::clone(self),
+            duration: self.durations.get_or_create_owned(&UpstreamLabel {
+                upstream: Arc::clone(&labels.upstream),
+            }),
+            healthy: self.healthy.get_or_create_owned(&labels),
+        });
+        handle.set_healthy(true);
+        live.insert(labels, Arc::downgrade(&handle));
+        handle
+    }
+}
+
+impl TokenCacheMetrics {
+    /// A token was found verified.
+    pub fn hit(&self) {
+        self.hits.inc();
+    }
+
+    /// A token had to be verified.
+    pub fn miss(&self) {
+        self.misses.inc();
+    }
+
+    pub(super) fn add(&self, hits: u64, misses: u64) {
+        self.hits.inc_by(hits);
+        self.misses.inc_by(misses);
+    }
+
+    /// Makes the counters members of a family for the registry.
+    pub(super) fn register(&mut self) -> Family<ResultLabel, Counter> {
+        let family = Family::<ResultLabel, Counter>::default();
+        let counter = |result| family.get_or_create_owned(&ResultLabel { result });
+        *self = Self {
+            hits: counter("hit"),
+            misses: counter("miss"),
+        };
+        family
+    }
+}
+
+impl Connections {
+    /// A connection was opened.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+
+    /// A connection was closed.
+    pub fn dec(&self) {
+        self.0.dec();
+    }
+
+    /// Counts a connection as open until the answer is dropped.
+    pub fn open(&self) -> OpenConnection {
+        self.inc();
+        OpenConnection(self.0.clone())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl HandshakeResult {
+    /// The label of metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}

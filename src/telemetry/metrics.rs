@@ -1,0 +1,224 @@
+//! Every metric of the process, under the names that the contract fixes, and the handles by which others count.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::text,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+use super::{
+    handles::{Connections, HandshakeResult, RouteMetrics, TokenCacheMetrics, UpstreamTable},
+    histogram::Histogram,
+    labels::{
+        DecisionLabels, IssuerLabel, LimitLabel, ListenerLabel, RequestLabels, ResultLabel,
+        RouteLabel, VersionLabel,
+    },
+};
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// The registry and what is in it. Names get `_total`, `_seconds`, `_bytes` and `_info` from their kind and unit.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    routes: RouteFamilies,
+    pub(super) upstreams: Arc<UpstreamTable>,
+    pub(super) token_cache: TokenCacheMetrics,
+    token_cache_bytes: Gauge,
+    token_cache_sampled: Mutex<[u64; 2]>,
+    jwks_age: Family<IssuerLabel, Seconds>,
+    connections: Family<ListenerLabel, Gauge>,
+    handshakes: Family<ResultLabel, Counter>,
+    pub(super) rate_limited: Family<LimitLabel, Counter>,
+    pub(super) panics: Counter,
+    pub(super) accept_errors: Counter,
+    pub(super) log_dropped: Counter,
+}
+
+/// The families that a route's handles come from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RouteFamilies {
+    pub(super) requests: Family<RequestLabels, Counter>,
+    pub(super) durations: Family<RouteLabel, Histogram>,
+    pub(super) decisions: Family<DecisionLabels, Counter>,
+}
+
+/// What closures given to [`Telemetry::on_scrape`](super::Telemetry::on_scrape) may set.
+pub struct Scrape<'a>(&'a Metrics);
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("portcullis"),
+            routes: RouteFamilies::default(),
+            upstreams: Arc::default(),
+            token_cache: TokenCacheMetrics::default(),
+            token_cache_bytes: Gauge::default(),
+            token_cache_sampled: Mutex::default(),
+            jwks_age: Family::default(),
+            connections: Family::default(),
+            handshakes: Family::default(),
+            rate_limited: Family::default(),
+            panics: Counter::default(),
+            accept_errors: Counter::default(),
+            log_dropped: Counter::default(),
+        };
+        metrics.register_exchanges();
+        metrics.register_process();
+        metrics
+    }
+
+    fn register_exchanges(&mut self) {
+        let registry = &mut self.registry;
+        let routes = &self.routes;
+        registry.register("requests", "Exchanges ended", routes.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "From a request's head to its answer's end",
+            Unit::Seconds,
+            routes.durations.clone(),
+        );
+        registry.register(
+            "decisions",
+            "Requests by code: admitted, or why not",
+            routes.decisions.clone(),
+        );
+        registry.register_with_unit(
+            "upstream_duration",
+            "From a request's start at the upstream to the first byte of its answer",
+            Unit::Seconds,
+            self.upstreams.durations.clone(),
+        );
+        registry.register(
+            "upstream_healthy",
+            "Whether a server takes requests: 1 or 0",
+            self.upstreams.healthy.clone(),
+        );
+        registry.register(
+            "rate_limited",
+            "Requests refused by a limit",
+            self.rate_limited.clone(),
+        );
+    }
+
+    fn register_process(&mut self) {
+        let registry = &mut self.registry;
+        let build = VersionLabel {
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        registry.register("build", "The running version", Info::new(build));
+        registry.register(
+            "token_cache",
+            "Look-ups of verified tokens",
+            self.token_cache.register(),
+        );
+        registry.register_with_unit(
+            "token_cache",
+            "Memory of verified tokens",
+            Unit::Bytes,
+            self.token_cache_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "jwks_age",
+            "Since an issuer's keys were loaded",
+            Unit::Seconds,
+            self.jwks_age.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open client connections",
+            self.connections.clone(),
+        );
+        registry.register(
+            "tls_handshakes",
+            "TLS handshakes by outcome",
+            self.handshakes.clone(),
+        );
+        registry.register("panics", "Tasks that panicked", self.panics.clone());
+        registry.register(
+            "accept_errors",
+            "Connections that could not be accepted",
+            self.accept_errors.clone(),
+        );
+        registry.register(
+            "log_dropped",
+            "Log lines dropped because their sink was slow or broken",
+            self.log_dropped.clone(),
+        );
+    }
+
+    pub(super) fn route(&self, name: &str) -> RouteMetrics {
+        RouteMetrics::new(name, self.routes.clone())
+    }
+
+    pub(super) fn connections(&self, listener: &'static str) -> Connections {
+        Connections(
+            self.connections
+                .get_or_create_owned(&ListenerLabel { listener }),
+        )
+    }
+
+    pub(super) fn handshake(&self, result: HandshakeResult) -> Counter {
+        let result = result.name();
+        self.handshakes.get_or_create_owned(&ResultLabel { result })
+    }
+
+    /// A scrape begins: issuers that are gone from the configuration must not keep a growing age.
+    pub(super) fn scrape(&self) -> Scrape<'_> {
+        self.jwks_age.clear();
+        Scrape(self)
+    }
+
+    /// OpenMetrics 1.0 text.
+    pub(super) fn encode(&self) -> String {
+        let mut out = String::with_capacity(16 << 10);
+        // Writing to a `String` cannot fail, and no value of ours refuses to be written.
+        let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+}
+
+impl Scrape<'_> {
+    /// The memory that the token cache takes, in bytes.
+    pub fn token_cache_bytes(&mut self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.0.token_cache_bytes.set(bytes);
+    }
+
+    /// How many look-ups of the token cache hit and missed since it was made, for a cache that counts for itself. A cache
+    /// that a reload replaced starts at 0 again; the metric goes on.
+    pub fn token_cache_lookups(&mut self, hits: u64, misses: u64) {
+        let last = self.0.token_cache_sampled.lock();
+        let mut last = last.unwrap_or_else(PoisonError::into_inner);
+        let [last_hits, last_misses] = *last;
+        let grown = |last: u64, now: u64| now.checked_sub(last).unwrap_or(now);
+        self.0
+            .token_cache
+            .add(grown(last_hits, hits), grown(last_misses, misses));
+        *last = [hits, misses];
+    }
+
+    /// How long ago an issuer's keys were loaded. Issuers that are not told in a scrape are not in it.
+    pub fn jwks_age(&mut self, issuer: &str, age: Duration) {
+        let issuer = issuer.into();
+        self.0
+            .jwks_age
+            .get_or_create(&IssuerLabel { issuer })
+            .set(age.as_secs_f64());
+    }
+}
+
+impl fmt::Debug for Scrape<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scrape(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests;

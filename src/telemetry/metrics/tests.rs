@@ -1,0 +1,305 @@
+use http::{Method, StatusCode};
+
+use super::*;
+use crate::telemetry::{
+    Record, Telemetry,
+    tests::{check_series, record, silent},
+};
+
+/// Everything that can be counted, once.
+fn exercised() -> Arc<Telemetry> {
+    let telemetry = silent();
+    let upstream = telemetry.upstream("legacy", "127.0.0.1:9000");
+    telemetry.record(Record {
+        route: Some(telemetry.route("orders")),
+        upstream: Some(Arc::clone(&upstream)),
+        upstream_time: Some(Duration::from_millis(3)),
+        ..record()
+    });
+    telemetry.record(Record {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        code: Some("rate_limited"),
+        reason: Some("per_ip"),
+        ..record()
+    });
+    telemetry.token_cache().hit();
+    telemetry.token_cache().miss();
+    telemetry.on_scrape(
+        "authn",
+        // The closure keeps the upstream in use as well.
+        Box::new(move |scrape| {
+            upstream.set_healthy(true);
+            scrape.token_cache_bytes(4096);
+            scrape.jwks_age("corp", Duration::from_millis(1500));
+        }),
+    );
+    telemetry.connections("tls").inc();
+    telemetry.handshake(HandshakeResult::Completed);
+    telemetry.panicked();
+    telemetry.accept_failed();
+    telemetry
+}
+
+#[test]
+fn names_and_kinds_are_those_of_the_contract() {
+    let text = exercised().encode();
+    let mut kinds: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .collect();
+    kinds.sort_unstable();
+    let want = [
+        "portcullis_accept_errors counter",
+        "portcullis_build info",
+        "portcullis_connections gauge",
+        "portcullis_decisions counter",
+        "portcullis_jwks_age_seconds gauge",
+        "portcullis_log_dropped counter",
+        "portcullis_panics counter",
+        "portcullis_rate_limited counter",
+        "portcullis_request_duration_seconds histogram",
+        "portcullis_requests counter",
+        "portcullis_tls_handshakes counter",
+        "portcullis_token_cache counter",
+        "portcullis_token_cache_bytes gauge",
+        "portcullis_upstream_duration_seconds histogram",
+        "portcullis_upstream_healthy gauge",
+    ];
+    assert_eq!(kinds, want, "{text}");
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn series_and_labels_are_those_of_the_contract() {
+    let telemetry = exercised();
+    let build = format!(
+        "portcullis_build_info{{version=\"{}\"}}",
+        env!("CARGO_PKG_VERSION")
+    );
+    for (series, value) in [
+        (
+            r#"portcullis_requests_total{route="orders",method="GET",status="200"}"#,
+            "1",
+        ),
+        (
+            r#"portcullis_requests_total{route="none",method="GET",status="429"}"#,
+            "1",
+        ),
+        (
+            r#"portcullis_decisions_total{route="orders",code="admitted"}"#,
+            "1",
+        ),
+        (
+            r#"portcullis_decisions_total{route="none",code="rate_limited"}"#,
+            "1",
+        ),
+        (
+            r#"portcullis_request_duration_seconds_count{route="orders"}"#,
+            "1",
+        ),
+        (
+            r#"portcullis_upstream_duration_seconds_count{upstream="legacy"}"#,
+            "1",
+        ),
+        (
+            r#"portcullis_upstream_duration_seconds_sum{upstream="legacy"}"#,
+            "0.003",
+        ),
+        (
+            r#"portcullis_upstream_healthy{upstream="legacy",server="127.0.0.1:9000"}"#,
+            "1",
+        ),
+        (r#"portcullis_token_cache_total{result="hit"}"#, "1"),
+        (r#"portcullis_token_cache_total{result="miss"}"#, "1"),
+        ("portcullis_token_cache_bytes", "4096"),
+        (r#"portcullis_jwks_age_seconds{issuer="corp"}"#, "1.5"),
+        (r#"portcullis_connections{listener="tls"}"#, "1"),
+        (
+            r#"portcullis_tls_handshakes_total{result="completed"}"#,
+            "1",
+        ),
+        (r#"portcullis_tls_handshakes_total{result="failed"}"#, "0"),
+        (
+            r#"portcullis_tls_handshakes_total{result="timed_out"}"#,
+            "0",
+        ),
+        (r#"portcullis_rate_limited_total{limit="per_ip"}"#, "1"),
+        (&build, "1"),
+        ("portcullis_panics_total", "1"),
+        ("portcullis_accept_errors_total", "1"),
+        ("portcullis_log_dropped_total", "0"),
+    ] {
+        check_series(&telemetry, series, Some(value));
+    }
+}
+
+#[test]
+fn buckets_reach_from_half_a_millisecond_to_30_s() {
+    let telemetry = silent();
+    let upstream = telemetry.upstream("legacy", "a");
+    let micros = [0, 500, 501, 2_500, 30_000_000, 30_000_001, 100_000_000];
+    for micros in micros {
+        telemetry.record(Record {
+            upstream: Some(Arc::clone(&upstream)),
+            upstream_time: Some(Duration::from_micros(micros)),
+            ..record()
+        });
+    }
+    for (bound, count) in [
+        ("0.0005", "2"),
+        ("0.001", "3"),
+        ("0.0025", "4"),
+        ("10.0", "4"),
+        ("30.0", "5"),
+        ("+Inf", "7"),
+    ] {
+        let series = format!(
+            "portcullis_upstream_duration_seconds_bucket{{le=\"{bound}\",upstream=\"legacy\"}}"
+        );
+        check_series(&telemetry, &series, Some(count));
+    }
+    let sum = "portcullis_upstream_duration_seconds_sum{upstream=\"legacy\"}";
+    check_series(&telemetry, sum, Some("160.003502"));
+}
+
+#[test]
+fn kept_handles_count_under_their_own_labels() {
+    let telemetry = silent();
+    let methods = [Method::GET, Method::POST, Method::PUT];
+    let statuses = [200, 204, 304, 401, 403, 404, 429, 302, 502];
+    let codes = [
+        None,
+        Some("token_invalid"),
+        Some("rate_limited"),
+        Some("credentials_missing"),
+        Some("token_expired"),
+        Some("role_missing"),
+    ];
+    // Twice, through two handles: the second finds the counters of the first.
+    for _ in 0..2 {
+        let route = telemetry.route("orders");
+        for method in &methods {
+            for status in statuses {
+                route.count_request(method, StatusCode::from_u16(status).unwrap());
+            }
+        }
+        for code in codes {
+            route.count_decision(code);
+        }
+    }
+    for method in &methods {
+        for status in statuses {
+            let series = format!(
+                r#"portcullis_requests_total{{route="orders",method="{method}",status="{status}"}}"#
+            );
+            check_series(&telemetry, &series, Some("2"));
+        }
+    }
+    for code in codes.map(|code| code.unwrap_or("admitted")) {
+        let series = format!(r#"portcullis_decisions_total{{route="orders",code="{code}"}}"#);
+        check_series(&telemetry, &series, Some("2"));
+    }
+}
+
+#[test]
+fn log_5_unknown_methods_and_statuses_share_a_series() {
+    let telemetry = silent();
+    for (method, status) in [("BREW", 499), ("get", 498), ("PROPFIND", 419)] {
+        telemetry.record(Record {
+            method: method.parse().unwrap(),
+            status: StatusCode::from_u16(status).unwrap(),
+            ..record()
+        });
+    }
+    let series = r#"portcullis_requests_total{route="none",method="other",status="4xx"}"#;
+    check_series(&telemetry, series, Some("3"));
+}
+
+#[test]
+fn routes_without_traffic_have_no_series() {
+    let telemetry = silent();
+    let route = telemetry.route("idle");
+    assert_eq!(route.name(), "idle");
+    assert!(!telemetry.encode().contains("idle"));
+}
+
+#[test]
+fn servers_leave_with_their_last_handle() {
+    let telemetry = silent();
+    let series = r#"portcullis_upstream_healthy{upstream="legacy",server="a"}"#;
+    check_series(&telemetry, series, None);
+    let old = telemetry.upstream("legacy", "a");
+    old.set_healthy(false);
+    // A reload: the new configuration has it before the old one goes, and knows how it was.
+    let new = telemetry.upstream("legacy", "a");
+    check_series(&telemetry, series, Some("0"));
+    drop(old);
+    check_series(&telemetry, series, Some("0"));
+    drop(new);
+    check_series(&telemetry, series, None);
+    let again = telemetry.upstream("legacy", "a");
+    check_series(&telemetry, series, Some("1"));
+    assert_eq!(again.name(), "legacy");
+}
+
+#[test]
+fn issuers_that_are_gone_have_no_age() {
+    let telemetry = silent();
+    let sampler = |issuer: &'static str| -> Box<dyn Fn(&mut Scrape<'_>) + Send + Sync> {
+        Box::new(move |scrape| scrape.jwks_age(issuer, Duration::from_secs(2)))
+    };
+    telemetry.on_scrape("authn", sampler("old"));
+    check_series(
+        &telemetry,
+        r#"portcullis_jwks_age_seconds{issuer="old"}"#,
+        Some("2.0"),
+    );
+    telemetry.on_scrape("authn", sampler("new"));
+    check_series(
+        &telemetry,
+        r#"portcullis_jwks_age_seconds{issuer="old"}"#,
+        None,
+    );
+    check_series(
+        &telemetry,
+        r#"portcullis_jwks_age_seconds{issuer="new"}"#,
+        Some("2.0"),
+    );
+}
+
+#[test]
+fn a_new_token_cache_goes_on_where_the_old_one_was() {
+    let telemetry = silent();
+    let sample = |hits, misses| {
+        telemetry.on_scrape(
+            "authn",
+            Box::new(move |scrape| scrape.token_cache_lookups(hits, misses)),
+        );
+    };
+    let check = |hits, misses| {
+        // Each check is a scrape; the first one takes the sample, the second finds nothing new.
+        let hit = r#"portcullis_token_cache_total{result="hit"}"#;
+        let miss = r#"portcullis_token_cache_total{result="miss"}"#;
+        check_series(&telemetry, hit, Some(hits));
+        check_series(&telemetry, miss, Some(misses));
+    };
+    sample(10, 2);
+    check("10", "2");
+    sample(15, 2);
+    check("15", "2");
+    sample(3, 1);
+    check("18", "3");
+}
+
+#[test]
+fn open_connections_are_counted_until_dropped() {
+    let telemetry = silent();
+    let series = "portcullis_connections{listener=\"tls\"}";
+    let connections = telemetry.connections("tls");
+    let first = connections.open();
+    connections.inc();
+    check_series(&telemetry, series, Some("2"));
+    drop(first);
+    connections.dec();
+    check_series(&telemetry, series, Some("0"));
+}

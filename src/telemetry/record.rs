@@ -1,0 +1,87 @@
+//! What is known of one exchange when it has ended.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{Method, StatusCode, Version};
+
+use super::{RequestId, RouteMetrics, UpstreamMetrics};
+use crate::policy::Identity;
+
+/// One exchange, filled as it proceeds and given to [`Telemetry::record`](super::Telemetry::record) once, when the answer's
+/// body has ended. There is no place in it for a header, a cookie, a token or a query (LOG-1).
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// When the head had arrived, for durations.
+    pub started: Instant,
+    /// When the head had arrived, for the log.
+    pub time: SystemTime,
+    /// The request's name.
+    pub request_id: RequestId,
+    /// The other end of the socket.
+    pub peer: IpAddr,
+    /// Whom the request is charged to, once decided.
+    pub client: Option<IpAddr>,
+    /// The method as sent.
+    pub method: Method,
+    /// The protocol towards the client.
+    pub version: Version,
+    /// The host asked for; kept only where [`Telemetry::access_log`](super::Telemetry::access_log) says so.
+    pub host: Option<Box<str>>,
+    /// The path asked for, without query; kept as `host` is. What follows a `?` or `#` is not written even if it is here.
+    pub path: Option<Box<str>>,
+    /// The route taken, once found.
+    pub route: Option<Arc<RouteMetrics>>,
+    /// The server that was asked.
+    pub upstream: Option<Arc<UpstreamMetrics>>,
+    /// The verified caller.
+    pub caller: Option<Arc<Identity>>,
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The code of the refusal; `None` for an admitted request.
+    pub code: Option<&'static str>,
+    /// The finer reason, for the log alone.
+    pub reason: Option<&'static str>,
+    /// From the request's start at the upstream to the first byte of its answer.
+    pub upstream_time: Option<Duration>,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// How the exchange ended.
+    pub ending: Ending,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ending {
+    /// The client went before the answer's end.
+    ClientGone,
+    /// The answer was sent to its end.
+    #[default]
+    Complete,
+    /// The upstream broke off within its answer.
+    UpstreamAborted,
+}
+
+impl Ending {
+    /// The ending's name in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClientGone => "client_gone",
+            Self::Complete => "complete",
+            Self::UpstreamAborted => "upstream_aborted",
+        }
+    }
+}
+
+impl From<&Record> for Record {
+    /// A copy, for callers that keep theirs.
+    fn from(record: &Record) -> Self {
+        record.clone()
+    }
+}

@@ -1,0 +1,332 @@
+//! The two bodies of a forwarded exchange. Both are streams: neither is ever held whole.
+
+use std::{
+    cell::Cell,
+    fmt,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::pool::Lease;
+use crate::policy::Rejection;
+
+/// The body of a request on its way to the upstream.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// No body: nothing to stream, count or wait for.
+    Empty,
+    /// The client's body, counted and timed.
+    Streamed(Box<Upload>),
+}
+
+/// A client's body with its limits. Trailers are dropped (MSG-13).
+#[derive(Debug)]
+pub struct Upload {
+    incoming: Incoming,
+    remaining: u64,
+    idle: IdleTimer,
+    progress: Rc<UploadProgress>,
+}
+
+/// What became of a client's body, seen by whoever waits for the answer.
+#[derive(Debug, Default)]
+pub struct UploadProgress {
+    bytes: Cell<u64>,
+    finished: Cell<Option<Instant>>,
+    fault: Cell<Option<UploadFault>>,
+}
+
+/// Why a client's body could not be sent whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadFault {
+    /// The client went away or sent bad framing.
+    Broken,
+    /// No byte came for the time allowed.
+    Stalled,
+    /// The body is longer than the route takes.
+    TooLarge,
+}
+
+/// The upstream's answer on its way to the client. At its end the connection goes back to the pool; dropped before, the
+/// connection is closed, so no part of this answer can reach anyone else (UP-1).
+#[derive(Debug)]
+pub struct AnswerStream {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    deadline: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why an answer ended early. The client sees its connection or stream end without the proper end (UP-3).
+#[derive(Debug)]
+pub enum AnswerFault {
+    /// The route's time for the whole exchange is over.
+    TimedOut,
+    /// The upstream broke off or sent bad framing.
+    Upstream(hyper::Error),
+}
+
+/// Fires when nothing happened for a while. Costs nothing while things happen: the timer is made only when there is
+/// something to wait for.
+#[derive(Debug)]
+struct IdleTimer {
+    allowed: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl IdleTimer {
+    fn reset(&mut self) {
+        self.timer = None;
+    }
+
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let allowed = self.allowed;
+        self.timer
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + allowed)))
+            .as_mut()
+            .poll(cx)
+    }
+}
+
+impl RequestBody {
+    /// Wraps a client's body. `limit` is in bytes, `idle` the longest wait for the next one.
+    #[must_use]
+    pub fn new(incoming: Incoming, limit: u64, idle: Duration) -> (Self, Rc<UploadProgress>) {
+        if incoming.is_end_stream() {
+            return (Self::Empty, UploadProgress::finished_now());
+        }
+        let progress = Rc::new(UploadProgress::default());
+        let idle = IdleTimer {
+            allowed: idle,
+            timer: None,
+        };
+        let upload = Upload {
+            incoming,
+            remaining: limit,
+            idle,
+            progress: Rc::clone(&progress),
+        };
+        (Self::Streamed(Box::new(upload)), progress)
+    }
+}
+
+impl UploadProgress {
+    /// The progress of a request without a body.
+    #[must_use]
+    pub fn finished_now() -> Rc<Self> {
+        Rc::new(Self {
+            finished: Cell::new(Some(Instant::now())),
+            ..Self::default()
+        })
+    }
+
+    /// Bytes handed to the upstream so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// When the last byte was handed over; `None` while there is more to come.
+    #[must_use]
+    pub fn finished(&self) -> Option<Instant> {
+        self.finished.get()
+    }
+
+    /// What went wrong on the client's side, as a refusal.
+    #[must_use]
+    pub fn rejection(&self) -> Option<Rejection> {
+        self.fault.get().map(|fault| match fault {
+            UploadFault::Broken => Rejection::BadRequest(crate::policy::HeadFault::Body),
+            UploadFault::Stalled => Rejection::RequestTimeout,
+            UploadFault::TooLarge => Rejection::BodyTooLarge,
+        })
+    }
+
+    fn fail(&self, fault: UploadFault) -> UploadFault {
+        self.fault.set(Some(fault));
+        fault
+    }
+}
+
+impl Upload {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
+        loop {
+            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    ready!(self.idle.poll_expired(cx));
+                    return Poll::Ready(Some(Err(self.progress.fail(UploadFault::Stalled))));
+                }
+            };
+            self.idle.reset();
+            let data = match frame {
+                None => {
+                    self.progress.finished.set(Some(Instant::now()));
+                    return Poll::Ready(None);
+                }
+                Some(Err(_)) => {
+                    return Poll::Ready(Some(Err(self.progress.fail(UploadFault::Broken))));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(_trailers) => continue,
+                },
+            };
+            let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            let Some(remaining) = self.remaining.checked_sub(length) else {
+                return Poll::Ready(Some(Err(self.progress.fail(UploadFault::TooLarge))));
+            };
+            self.remaining = remaining;
+            self.progress
+                .bytes
+                .set(self.progress.bytes.get().saturating_add(length));
+            if self.incoming.is_end_stream() {
+                self.progress.finished.set(Some(Instant::now()));
+            }
+            return Poll::Ready(Some(Ok(data)));
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = UploadFault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Streamed(upload) => upload
+                .poll_data(cx)
+                .map(|data| data.map(|data| data.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streamed(upload) => upload.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streamed(upload) => upload.incoming.size_hint(),
+        }
+    }
+}
+
+impl AnswerStream {
+    /// Wraps an upstream's body with the connection that it comes from. `deadline` ends the whole exchange.
+    #[must_use]
+    pub fn new(incoming: Incoming, lease: Lease, deadline: Instant) -> Self {
+        let mut stream = Self {
+            incoming,
+            lease: Some(lease),
+            deadline,
+            timer: None,
+        };
+        stream.release_at_end();
+        stream
+    }
+
+    fn release_at_end(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.release();
+        }
+    }
+}
+
+impl Body for AnswerStream {
+    type Data = Bytes;
+    type Error = AnswerFault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
+        let stream = self.get_mut();
+        loop {
+            let frame = match Pin::new(&mut stream.incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    let deadline = stream.deadline;
+                    let timer = stream
+                        .timer
+                        .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                    ready!(timer.as_mut().poll(cx));
+                    stream.lease = None;
+                    return Poll::Ready(Some(Err(AnswerFault::TimedOut)));
+                }
+            };
+            match frame {
+                Some(Ok(frame)) if frame.is_data() => {
+                    stream.release_at_end();
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                // Trailers of an upstream are dropped like those of a client.
+                Some(Ok(_trailers)) => {}
+                Some(Err(error)) => {
+                    stream.lease = None;
+                    return Poll::Ready(Some(Err(AnswerFault::Upstream(error))));
+                }
+                None => {
+                    if let Some(lease) = stream.lease.take() {
+                        lease.release();
+                    }
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl fmt::Display for UploadFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Broken => "the client's body broke off",
+            Self::Stalled => "the client's body stalled",
+            Self::TooLarge => "the client's body is too large",
+        })
+    }
+}
+
+impl std::error::Error for UploadFault {}
+
+impl fmt::Display for AnswerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TimedOut => "the exchange took too long",
+            Self::Upstream(_) => "the upstream's answer broke off",
+        })
+    }
+}
+
+impl std::error::Error for AnswerFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::TimedOut => None,
+            Self::Upstream(error) => Some(error),
+        }
+    }
+}

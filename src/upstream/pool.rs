@@ -1,0 +1,271 @@
+//! Connections to one upstream, kept by one worker.
+//!
+//! A worker's pool is never touched by another thread: no lock, and a request never changes cores. The caps of the
+//! configuration are shared out among the workers when the pools are made.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, sync::oneshot, task::AbortHandle, time::timeout};
+
+use super::{
+    Upstream,
+    body::{RequestBody, UploadProgress},
+};
+use crate::policy::Rejection;
+
+/// The largest header section of an answer, in bytes (UP-8).
+const ANSWER_HEADER_BYTES_MAX: usize = 64 << 10;
+
+/// One worker's connections to one upstream.
+#[derive(Debug)]
+pub struct Pool {
+    upstream: Arc<Upstream>,
+    idle: RefCell<Vec<Idle>>,
+    open: Cell<usize>,
+    waiting: RefCell<VecDeque<oneshot::Sender<()>>>,
+    caps: Caps,
+}
+
+/// One worker's share of an upstream's caps.
+#[derive(Debug, Clone, Copy)]
+pub struct Caps {
+    /// Open connections, 1 or more.
+    pub connections: usize,
+    /// Requests that wait for one.
+    pub pending: usize,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// An open connection. Dropped, it closes, whatever is still under way on it.
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<RequestBody>,
+    task: AbortHandle,
+    open: OpenCount,
+}
+
+/// Counts a connection, or the attempt at one, from before the dial to the drop.
+#[derive(Debug)]
+struct OpenCount(Rc<Pool>);
+
+/// A connection in use by one exchange. It returns to the pool by [`Lease::release`] alone; dropped, it closes.
+#[derive(Debug)]
+pub struct Lease {
+    connection: Connection,
+    reused: bool,
+    upload: Option<Rc<UploadProgress>>,
+}
+
+impl Pool {
+    /// Makes an empty pool.
+    #[must_use]
+    pub fn new(upstream: Arc<Upstream>, caps: Caps) -> Rc<Self> {
+        Rc::new(Self {
+            upstream,
+            idle: RefCell::default(),
+            open: Cell::new(0),
+            waiting: RefCell::default(),
+            caps: Caps {
+                connections: caps.connections.max(1),
+                pending: caps.pending,
+            },
+        })
+    }
+
+    /// The upstream that the connections lead to.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Takes the connection used last, or opens one, or waits for one while all are in use. `fresh` passes over the kept
+    /// ones. Cancel-safe: a dropped wait leaves its place in the queue.
+    ///
+    /// # Errors
+    /// [`Rejection::Overloaded`] when too many wait already or the wait exceeds the connect timeout,
+    /// [`Rejection::UpstreamUnreachable`] when no connection can be opened in that time.
+    pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, Rejection> {
+        loop {
+            if !fresh && let Some(connection) = self.take_idle() {
+                return Ok(Lease {
+                    connection,
+                    reused: true,
+                    upload: None,
+                });
+            }
+            if self.open.get() >= self.caps.connections {
+                // An idle connection that is not ready, or one that a fresh dial passes over, makes room.
+                if fresh && self.idle.borrow_mut().pop().is_some() {
+                    continue;
+                }
+                self.wait().await?;
+                continue;
+            }
+            let connection = self.dial().await?;
+            return Ok(Lease {
+                connection,
+                reused: false,
+                upload: None,
+            });
+        }
+    }
+
+    /// Whether no connection is open or being opened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.get() == 0
+    }
+
+    /// Closes the connections that were not used for the idle timeout.
+    pub fn sweep(&self, now: Instant) {
+        let keep =
+            |idle: &Idle| !idle.connection.sender.is_closed() && !self.has_expired(idle, now);
+        let expired: Vec<Idle> = {
+            let mut idle = self.idle.borrow_mut();
+            let (kept, expired) = idle.drain(..).partition(keep);
+            *idle = kept;
+            expired
+        };
+        // Dropped outside the borrow: each drop wakes a waiter.
+        drop(expired);
+    }
+
+    fn has_expired(&self, idle: &Idle, now: Instant) -> bool {
+        now.duration_since(idle.since) >= self.upstream.settings().idle_timeout
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        // The one used last is the one most likely still open. One that is not ready has just been given back and its task
+        // has not run yet: it stays for the next request.
+        let usable =
+            |idle: &Idle| idle.connection.sender.is_ready() && !self.has_expired(idle, now);
+        let place = idle.iter().rposition(usable)?;
+        Some(idle.remove(place).connection)
+    }
+
+    async fn wait(&self) -> Result<(), Rejection> {
+        let receiver = {
+            let mut waiting = self.waiting.borrow_mut();
+            waiting.retain(|sender| !sender.is_closed());
+            if waiting.len() >= self.caps.pending {
+                return Err(Rejection::Overloaded);
+            }
+            let (sender, receiver) = oneshot::channel();
+            waiting.push_back(sender);
+            receiver
+        };
+        match timeout(self.upstream.settings().connect_timeout, receiver).await {
+            Ok(_) => Ok(()),
+            Err(_elapsed) => Err(Rejection::Overloaded),
+        }
+    }
+
+    fn wake_one(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        while let Some(sender) = waiting.pop_front() {
+            if sender.send(()).is_ok() {
+                return;
+            }
+        }
+    }
+
+    async fn dial(self: &Rc<Self>) -> Result<Connection, Rejection> {
+        self.open.set(self.open.get() + 1);
+        let open = OpenCount(Rc::clone(self));
+        let settings = self.upstream.settings();
+        let address = (&*settings.server.host, settings.server.port);
+        let stream = match timeout(settings.connect_timeout, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                self.upstream.report(Err(&error));
+                return Err(Rejection::UpstreamUnreachable);
+            }
+            Err(_elapsed) => {
+                self.upstream
+                    .report(Err(&std::io::ErrorKind::TimedOut.into()));
+                return Err(Rejection::UpstreamUnreachable);
+            }
+        };
+        self.upstream.report(Ok(()));
+        // Requests are written whole; waiting for more of them to fill a segment only adds delay.
+        let _ = stream.set_nodelay(true);
+        let handshake = http1::Builder::new()
+            .max_header_size(ANSWER_HEADER_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await;
+        let (sender, driver) = handshake.map_err(|_| Rejection::UpstreamUnreachable)?;
+        let task = tokio::task::spawn_local(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        });
+        Ok(Connection {
+            sender,
+            task: task.abort_handle(),
+            open,
+        })
+    }
+}
+
+impl Lease {
+    /// The sender of the connection.
+    pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
+        &mut self.connection.sender
+    }
+
+    /// Whether the connection served an exchange before: the upstream may have closed it just now.
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Watches the request's body: a connection whose request was not sent whole is not used again (UP-1).
+    pub(super) fn watch(&mut self, upload: Rc<UploadProgress>) {
+        self.upload = Some(upload);
+    }
+
+    /// Gives the connection back after an answer that ended properly.
+    pub fn release(self) {
+        let sent_whole = self
+            .upload
+            .as_ref()
+            .is_none_or(|upload| upload.finished().is_some());
+        if !sent_whole || self.connection.sender.is_closed() {
+            return;
+        }
+        let pool = Rc::clone(&self.connection.open.0);
+        pool.idle.borrow_mut().push(Idle {
+            connection: self.connection,
+            since: Instant::now(),
+        });
+        pool.wake_one();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+        self.0.wake_one();
+    }
+}
