@@ -9,7 +9,7 @@ mod sessions;
 pub mod settings;
 mod signing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod users;
 mod watch;
 

@@ -3,6 +3,9 @@
 //! One hash costs some 20 MiB and 15 ms, and a stranger may ask for it: without a bound a login flood is an attack on memory
 //! and processor. The permit belongs to the job that hashes, so callers who leave do not free it (AUTH-2).
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use argon2::{

@@ -69,7 +69,7 @@ pub struct Grant {
 
 /// A refresh token. It does not print, and is wiped when dropped.
 #[derive(Clone)]
-pub struct RefreshToken(Zeroizing<[u8; TOKEN_BYTES]>);
+pub struct RefreshToken(pub(super) Zeroizing<[u8; TOKEN_BYTES]>);
 
 impl Accounts {
     /// Signs an account in: a new session, whatever was presented before (AUTH-8).
@@ -236,7 +236,7 @@ impl Accounts {
         Ok(grant)
     }
 
-    fn new_session(&self, user: &User, client: Client<'_>) -> Session {
+    pub(super) fn new_session(&self, user: &User, client: Client<'_>) -> Session {
         let now = self.clock.now();
         let device = client.device.unwrap_or("unknown");
         Session {
@@ -255,7 +255,7 @@ impl Accounts {
         }
     }
 
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         user: User,
         session: Session,

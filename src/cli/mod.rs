@@ -1,1 +1,187 @@
 //! The commands, one file each.
+//!
+//! Exit codes: 0, it is done; 1, the configuration is bad or the command failed; 2, the command line is not understood.
+//! Results go to standard output, everything said about them to standard error.
+
+pub mod cert;
+pub mod check;
+pub mod demo;
+pub mod init;
+pub mod node;
+pub mod run;
+pub mod token;
+pub mod user;
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::config::Report;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it is done; for `run`: drained after SIGTERM or SIGINT
+  1  the configuration is bad, or the command failed
+  2  the command line is not understood
+
+First steps:
+  portcullis init --upstream http://127.0.0.1:9000
+  portcullis check
+  portcullis run";
+
+/// A reverse-proxy authentication gateway.
+///
+/// Portcullis stands in front of backends that know nothing of modern sign-in: it terminates TLS, verifies who is calling,
+/// limits how often they may, tells the backend who they are in headers that cannot be forged, and forwards. It can be the
+/// login server too.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Arguments {
+    /// The configuration; relative paths in it start at the folder above this file's.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "config/gateway.toml"
+    )]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a configuration, a development certificate and a data folder.
+    Init(init::InitCommand),
+    /// Serve.
+    ///
+    /// Serves until SIGTERM or SIGINT, then drains: exit 0 when every exchange has ended, or at server.drain_timeout.
+    Run,
+    /// Name every mistake of the configuration, and print who may do what on each route.
+    Check(check::CheckCommand),
+    /// Serve a demonstration: gateway, sample upstream and sample user, without any file.
+    Demo(demo::DemoCommand),
+    /// Manage accounts: add, list, show, roles, passwords, disable, logout.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Issue a token for a test, or show what a token says.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Make certificates.
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
+}
+
+/// Runs the command that the arguments name; the first argument is the program's name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are errors to clap, printed to standard output and of exit code 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    dispatch(arguments).unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.config;
+    match arguments.command {
+        Command::Init(command) => init::run(&command),
+        Command::Run => run::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Check(command) => check::run(&command, &config),
+        Command::Demo(command) => demo::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::User(command) => {
+            let accounts = crate::config::load(&config)?.accounts;
+            let accounts =
+                accounts.context("accounts are off: the configuration has no [accounts]")?;
+            Ok(user::run(command, &accounts))
+        }
+        Command::Token(command) => {
+            let config = crate::config::load(&config)?;
+            Ok(token::run(
+                command,
+                config.accounts.as_ref(),
+                &config.issuers,
+            ))
+        }
+        Command::Cert(command) => cert::run(&command),
+    }
+}
+
+/// Writes a line to standard output. A reader that has gone away (`| head`) is no failure.
+pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error, which nobody may be reading.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Writes a report to standard error, in colour on a terminal unless `NO_COLOR` is set.
+pub(crate) fn tell_report(report: &Report) {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    tell(&report.render(io::stderr().is_terminal() && !plain));
+}
+
+/// Says why a command failed, causes included.
+fn complain(error: &anyhow::Error) {
+    match error.downcast_ref::<Report>() {
+        Some(report) => tell_report(report),
+        None => tell(&format!("error: {error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn refused(args: &[&str]) {
+        let args = ["portcullis"].iter().chain(args);
+        let error = Arguments::try_parse_from(args).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+    }
+
+    #[test]
+    fn bad_usage_is_exit_code_2() {
+        refused(&[]);
+        refused(&["serve"]);
+        refused(&["check", "--format", "xml"]);
+        refused(&["check", "config/gateway.toml"]);
+        refused(&["init", "--upstream"]);
+        refused(&["cert"]);
+        refused(&["--config"]);
+    }
+
+    #[test]
+    fn config_is_taken_before_and_after_the_command() {
+        for args in [
+            ["portcullis", "--config", "x.toml", "check"],
+            ["portcullis", "check", "--config", "x.toml"],
+        ] {
+            let arguments = Arguments::try_parse_from(args).unwrap();
+            assert_eq!(arguments.config, PathBuf::from("x.toml"));
+        }
+    }
+}

@@ -11,16 +11,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, Watch},
     admin::{self, AdminState, Readiness},
     authn::Revocations,
     config::{
         Config,
         assemble::{Lasting, assemble},
+        development::{self, Overwrite},
     },
     gateway::Gateway,
     portal,
-    server::{Server, Sockets, tls},
+    server::{Server, Sockets, settings::CertificateFiles, tls},
     telemetry::Telemetry,
 };
 
@@ -34,6 +35,7 @@ pub struct Node {
     control: Runtime,
     server: Server,
     lasting: Lasting,
+    _watch: Option<Watch>,
     readiness: Arc<Readiness>,
     stop_admin: CancellationToken,
     /// The TLS addresses bound, ports resolved.
@@ -48,11 +50,18 @@ impl Node {
     pub fn start(config: Config) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let tls = tls::server_config(&config.tls)?;
-        let control = Builder::new_multi_thread().worker_threads(CONTROL_THREADS).enable_all().build()?;
+        let control = Builder::new_multi_thread()
+            .worker_threads(CONTROL_THREADS)
+            .enable_all()
+            .build()?;
         // The admin address first: it is not shared, so a second gateway on the same configuration stops here.
         let admin = bind_admin(config.server.admin_listen)?;
         let sockets = Sockets::bind(&config.server)?;
         let lasting = lasting(&config, &control)?;
+        let watch = lasting
+            .accounts
+            .as_ref()
+            .map(|(accounts, _)| accounts.watch(control.handle()));
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(&config, &lasting)?));
         sample(&lasting.telemetry, &gateway);
 
@@ -60,19 +69,38 @@ impl Node {
         let readiness = Arc::new(Readiness::new());
         let stop_admin = CancellationToken::new();
         let admin_address = admin.local_addr()?;
-        let state = AdminState { telemetry: Arc::clone(&lasting.telemetry), readiness: Arc::clone(&readiness) };
+        let state = AdminState {
+            telemetry: Arc::clone(&lasting.telemetry),
+            readiness: Arc::clone(&readiness),
+        };
         let admin = {
             let _inside = control.enter();
             tokio::net::TcpListener::from_std(admin)?
         };
         control.spawn(admin::serve(admin, state, stop_admin.clone()));
         let settings = Arc::new(config.server.clone());
-        let server = Server::start(sockets, settings, tls, gateway, Arc::clone(&lasting.telemetry))?;
+        let server = Server::start(
+            sockets,
+            settings,
+            tls,
+            gateway,
+            Arc::clone(&lasting.telemetry),
+        )?;
         for address in &addresses {
             tracing::info!(listener = "tls", %address, "listening");
         }
+        readiness.set("listeners", Ok(()));
         tracing::info!(listener = "admin", address = %admin_address, "listening");
-        Ok(Self { config, control, server, lasting, readiness, stop_admin, addresses })
+        Ok(Self {
+            config,
+            control,
+            server,
+            lasting,
+            _watch: watch,
+            readiness,
+            stop_admin,
+            addresses,
+        })
     }
 
     /// The accounts, where they are on.
@@ -96,16 +124,26 @@ impl Node {
     pub fn run_until_signal(self) -> anyhow::Result<()> {
         let (mut terminate, mut interrupt) = {
             let _inside = self.control.enter();
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+            (
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            )
         };
-        self.control.block_on(either(&mut terminate, &mut interrupt));
+        self.control
+            .block_on(either(&mut terminate, &mut interrupt));
         tracing::info!(delay = ?self.config.server.drain_delay, timeout = ?self.config.server.drain_timeout, "draining");
         self.readiness.drain();
-        let delay = tokio::time::sleep(self.config.server.drain_delay);
-        let Self { control, server, lasting, stop_admin, .. } = self;
+        let delay = self.config.server.drain_delay;
+        let Self {
+            control,
+            server,
+            lasting,
+            stop_admin,
+            ..
+        } = self;
         control.block_on(async {
             tokio::select! {
-                () = delay => {}
+                () = tokio::time::sleep(delay) => {}
                 () = either(&mut terminate, &mut interrupt) => {}
             }
             let drained = tokio::task::spawn_blocking(move || server.drain());
@@ -129,6 +167,26 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
+/// Makes the development certificate where the configuration asks for one and neither of its files exists.
+///
+/// # Errors
+/// What keeps it from being made or written.
+pub fn ensure_development_pair(config: &Config) -> anyhow::Result<()> {
+    if !config.tls.development {
+        return Ok(());
+    }
+    for CertificateFiles { cert, key } in &config.tls.certificates {
+        if cert.exists() || key.exists() {
+            continue;
+        }
+        let names: Vec<String> = development::NAMES.map(ToOwned::to_owned).into();
+        let (cert_pem, key_pem) = development::development_certificate(&names)?;
+        development::write_pair((cert, &cert_pem), (key, &key_pem), Overwrite::Never)?;
+        tracing::info!(cert = %cert.display(), "made a development certificate");
+    }
+    Ok(())
+}
+
 fn bind_admin(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
     let bind = || -> io::Result<_> {
         let listener = std::net::TcpListener::bind(address)?;
@@ -144,13 +202,17 @@ fn lasting(config: &Config, control: &Runtime) -> anyhow::Result<Lasting> {
     let accounts = match &config.accounts {
         None => None,
         Some(settings) => {
-            let accounts = Accounts::open(settings, Arc::clone(&revocations)).context("cannot open the account store")?;
-            accounts.watch(control.handle());
+            let accounts = Accounts::open(settings, Arc::clone(&revocations))
+                .context("cannot open the account store")?;
             let portal = portal::start(Arc::clone(&accounts), control.handle());
             Some((accounts, portal))
         }
     };
-    Ok(Lasting { telemetry, revocations, accounts })
+    Ok(Lasting {
+        telemetry,
+        revocations,
+        accounts,
+    })
 }
 
 /// Lets a scrape read what changes without an event.

@@ -2,11 +2,8 @@
 
 use std::path::Path;
 
-use super::node::Node;
-use crate::{
-    config::{self, development},
-    telemetry,
-};
+use super::node::{Node, ensure_development_pair};
+use crate::{config, telemetry};
 
 /// Loads the configuration, serves, and returns after the drain.
 ///
@@ -15,8 +12,6 @@ use crate::{
 pub fn run(path: &Path) -> anyhow::Result<()> {
     let config = config::load(path)?;
     telemetry::init_events(&config.log);
-    if config.tls.development {
-        development::ensure(&config.tls, &config.server)?;
-    }
+    ensure_development_pair(&config)?;
     Node::start(config)?.run_until_signal()
 }

@@ -53,8 +53,13 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
     }
     let templates = Arc::clone(&config.identity.templates);
     let revocations = Arc::clone(&lasting.revocations);
-    let authn = Authenticator::new(&issuers, &config.token_cache, revocations, Arc::clone(&templates))
-        .map_err(AssembleError::Issuers)?;
+    let authn = Authenticator::new(
+        &issuers,
+        &config.token_cache,
+        revocations,
+        Arc::clone(&templates),
+    )
+    .map_err(AssembleError::Issuers)?;
     let routes = Routes::new(routes).map_err(AssembleError::Routes)?;
     let pseudonym = pseudonym(config);
     let headers = HeaderPolicy::new(templates, &pseudonym, config.identity.pass_token)
@@ -62,7 +67,11 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
     Ok(Gateway {
         proxies: config.server.trusted_proxies.clone(),
         limit: Arc::new(IpLimiter::new(&config.limit)),
-        route_metrics: routes.all().iter().map(|route: &Route| telemetry.route(&route.name)).collect(),
+        route_metrics: routes
+            .all()
+            .iter()
+            .map(|route: &Route| telemetry.route(&route.name))
+            .collect(),
         routes,
         authn: Arc::new(authn),
         headers,
@@ -86,22 +95,33 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
 /// seen and a chain of two gateways is not taken for one (RFC 9110 §7.6.3 allows a pseudonym).
 fn pseudonym(config: &Config) -> String {
     use aws_lc_rs::digest;
-    let digest = digest::digest(&digest::SHA256, config.server.public_url.as_str().as_bytes());
-    let tail: String = digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest::digest(
+        &digest::SHA256,
+        config.server.public_url.as_str().as_bytes(),
+    );
+    let tail: String = digest
+        .as_ref()
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("portcullis-{tail}")
 }
 
-
 fn issuers(faults: &[IssuerFault]) -> String {
-    let lines: Vec<String> =
-        faults.iter().map(|IssuerFault { issuer, fault }| format!("issuer \"{issuer}\": {fault}")).collect();
+    let lines: Vec<String> = faults
+        .iter()
+        .map(|IssuerFault { issuer, fault }| format!("issuer \"{issuer}\": {fault}"))
+        .collect();
     lines.join("\n")
 }
 
 fn conflicts(conflicts: &[RouteConflict]) -> String {
     let lines: Vec<String> = conflicts
         .iter()
-        .map(|RouteConflict { first, second }| format!("routes \"{first}\" and \"{second}\" match the same requests"))
+        .map(|RouteConflict { first, second }| {
+            format!("routes \"{first}\" and \"{second}\" match the same requests")
+        })
         .collect();
     lines.join("\n")
 }

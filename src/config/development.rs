@@ -7,9 +7,10 @@ use std::{
     path::Path,
 };
 
+use jiff::{ToSpan, civil::Date};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
 };
 
 /// The names of a development certificate where none are given.
@@ -56,6 +57,12 @@ pub fn development_certificate(names: &[String]) -> Result<(String, String), Dev
     params.distinguished_name = subject;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    // Browsers take no certificate that is good for longer than 398 days.
+    let today = jiff::Zoned::now().date();
+    let (year, month, yesterday) = day(today.saturating_sub(1.day()));
+    params.not_before = date_time_ymd(year, month, yesterday);
+    let (year, month, last) = day(today.saturating_add(396.days()));
+    params.not_after = date_time_ymd(year, month, last);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let certificate = params.self_signed(&key)?;
     Ok((certificate.pem(), key.serialize_pem()))
@@ -113,6 +120,12 @@ fn write(path: &Path, content: &str, mode: u32, overwrite: Overwrite) -> io::Res
             std::fs::rename(new, path)
         }
     }
+}
+
+/// Year, month and day.
+fn day(date: Date) -> (i32, u8, u8) {
+    let number = |part: i8| u8::try_from(part).unwrap_or(1);
+    (date.year().into(), number(date.month()), number(date.day()))
 }
 
 fn is_name(name: &str) -> bool {

@@ -209,10 +209,6 @@ impl Problems {
         });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
-    }
-
     /// Sorts what was gathered, and finds lines and columns.
     pub(super) fn report(self, origin: &Path, text: &str) -> Report {
         let mut problems = self.0.into_inner();
@@ -241,7 +237,8 @@ impl Problems {
             line: 0,
             column: 0,
             hint: fault.hint,
-            span: Some(place.span.clone()),
+            // The document as a whole has no one place.
+            span: (place.span != (0..0)).then(|| place.span.clone()),
             related,
         });
     }

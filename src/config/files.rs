@@ -28,10 +28,10 @@ pub(super) enum Reader {
 /// Reads a whole file, never empty.
 pub(super) fn read(path: &Path, reader: Reader) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let cannot = |error: &io::Error| {
-        let what = match error.kind() {
-            io::ErrorKind::NotFound => "does not exist".to_owned(),
-            io::ErrorKind::PermissionDenied => "may not be read by this user".to_owned(),
-            _ => format!("cannot be read: {error}"),
+        let what = if error.kind() == io::ErrorKind::NotFound {
+            "does not exist".to_owned()
+        } else {
+            format!("cannot be read: {error}")
         };
         Fault::from(format!("{} {what}", path.display()))
     };

@@ -5,6 +5,7 @@
 //! [`overlap`]. There is no half-loaded configuration: one error, and all of it is refused (CFG-1, NET-7).
 
 mod accounts;
+pub mod assemble;
 pub mod development;
 mod diagnostic;
 mod files;
@@ -21,6 +22,7 @@ mod reader;
 mod route;
 mod rule;
 mod server;
+mod starter;
 mod tls;
 mod units;
 mod upstream;
@@ -39,6 +41,7 @@ use diagnostic::{Fault, Place, Problems};
 pub use diagnostic::{Problem, Report, Severity};
 use reader::{Bounds, Context, Table};
 use route::{Placed, Surroundings};
+pub use starter::starter;
 pub(crate) use units::{show_duration, show_size};
 
 use crate::{
@@ -111,16 +114,17 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 /// Every problem of the file, and of the files that it names, warnings included.
 pub fn inspect(path: &Path) -> Result<Checked, Report> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        let fault = match error.kind() {
-            io::ErrorKind::NotFound => Fault::new("does not exist", "portcullis init makes one"),
-            io::ErrorKind::InvalidData => "is not UTF-8".into(),
-            _ => format!("cannot be read: {error}").into(),
+        let fault = if error.kind() == io::ErrorKind::NotFound {
+            Fault::new("the file does not exist", "portcullis init makes one")
+        } else {
+            format!("the file cannot be read: {error}").into()
         };
         Report::unreadable(path, fault)
     })?;
-    let root = root_of(path)
-        .map_err(|error| Report::unreadable(path, format!("has no folder: {error}").into()))?;
-    check(&text, path, &root, &|name| std::env::var_os(name))
+    let root = root_of(path).map_err(|error| {
+        Report::unreadable(path, format!("the file has no folder: {error}").into())
+    })?;
+    check(&text, path, &root, &Environment::of_process())
 }
 
 /// Reads a configuration from text. `origin` is what reports call it; relative paths start at `root`.
@@ -128,7 +132,26 @@ pub fn inspect(path: &Path) -> Result<Checked, Report> {
 /// # Errors
 /// Every problem of the text, and of the files that it names.
 pub fn parse(text: &str, origin: &Path, root: &Path) -> Result<Config, Report> {
-    check(text, origin, root, &|name| std::env::var_os(name)).map(|checked| checked.config)
+    check(text, origin, root, &Environment::of_process()).map(|checked| checked.config)
+}
+
+/// What the environment says.
+struct Environment<'e> {
+    lookup: &'e dyn Fn(&str) -> Option<OsString>,
+    /// Variables that would override a key.
+    overrides: Vec<String>,
+}
+
+impl Environment<'_> {
+    fn of_process() -> Self {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        Self {
+            lookup: &|name| std::env::var_os(name),
+            overrides: names
+                .filter(|name| name.starts_with("PORTCULLIS__"))
+                .collect(),
+        }
+    }
 }
 
 fn root_of(path: &Path) -> io::Result<PathBuf> {
@@ -141,7 +164,7 @@ fn check(
     text: &str,
     origin: &Path,
     root: &Path,
-    env: &dyn Fn(&str) -> Option<OsString>,
+    environment: &Environment<'_>,
 ) -> Result<Checked, Report> {
     let (document, faults) = DeTable::parse_recoverable(text);
     let problems = Problems::default();
@@ -156,9 +179,14 @@ fn check(
         }
         return Err(problems.report(origin, text));
     }
+    for name in &environment.overrides {
+        let hint = "set the key in the file: an override is never ignored silently";
+        let message = format!("the environment variable {name} is not yet supported");
+        problems.add_nowhere(Fault::new(message, hint));
+    }
     let context = Context {
         root,
-        env,
+        env: environment.lookup,
         problems,
     };
     let config = read(&context, &document);

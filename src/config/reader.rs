@@ -290,9 +290,10 @@ impl<'d> Table<'d> {
         }
         let mut words = Vec::with_capacity(list.len());
         for element in list {
-            match element.get_ref() {
-                DeValue::String(word) => words.push(&**word),
-                other => drop(self.mistyped::<()>(&place, "a list of strings", other)),
+            if let DeValue::String(word) = element.get_ref() {
+                words.push(&**word);
+            } else {
+                self.mistyped::<()>(&place, "a list of strings", element.get_ref());
             }
         }
         Some(words)
@@ -334,11 +335,10 @@ impl<'d> Table<'d> {
                 key: format!("{}[{index}]", self.path(key)),
                 span: element.span(),
             };
-            match element.get_ref() {
-                DeValue::Table(entries) => {
-                    tables.push(Table::new(self.context, place, Some(entries)));
-                }
-                value => drop(self.mistyped::<()>(&place, "a table", value)),
+            if let DeValue::Table(entries) = element.get_ref() {
+                tables.push(Table::new(self.context, place, Some(entries)));
+            } else {
+                self.mistyped::<()>(&place, "a table", element.get_ref());
             }
         }
         tables

@@ -76,17 +76,16 @@ fn claims(table: &mut Table<'_>) -> Vec<(Box<str>, Vec<Value>)> {
 
 /// One value or a list of them, any of which will do.
 fn values(value: &DeValue<'_>) -> Result<Vec<Value>, Fault> {
-    match value {
-        DeValue::Array(list) if list.is_empty() => Err(Fault::new(
-            "is an empty list",
-            "no value would do; leave the claim out if it is not needed",
-        )),
-        DeValue::Array(list) => list
-            .iter()
-            .map(|element| scalar(element.get_ref()))
-            .collect(),
-        value => Ok(vec![scalar(value)?]),
+    let DeValue::Array(list) = value else {
+        return Ok(vec![scalar(value)?]);
+    };
+    if list.is_empty() {
+        let hint = "no value would do; leave the claim out if it is not needed";
+        return Err(Fault::new("is an empty list", hint));
     }
+    list.iter()
+        .map(|element| scalar(element.get_ref()))
+        .collect()
 }
 
 fn scalar(value: &DeValue<'_>) -> Result<Value, Fault> {

@@ -107,17 +107,22 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The soft limit of open files of this process; `None` where the system does not tell.
+/// Raises the soft limit of open files to the hard one, as far as the system allows, and says what it is then; `None` where
+/// there is no limit. The soft limit is often 1024 for the sake of old programs that keep descriptors in a fixed table.
 #[must_use]
-pub fn descriptor_limit() -> Option<usize> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    limits.lines().find_map(|line| {
-        line.strip_prefix("Max open files")?
-            .split_whitespace()
-            .next()?
-            .parse()
-            .ok()
-    })
+pub fn raise_descriptor_limit() -> Option<usize> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit.maximum
+    } else {
+        limit.current
+    };
+    now.and_then(|limit| usize::try_from(limit).ok())
 }
 
 #[cfg(test)]

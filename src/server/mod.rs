@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, task::LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    caps::{ConnectionCaps, descriptor_limit},
+    caps::{ConnectionCaps, raise_descriptor_limit},
     settings::ServerSettings,
     worker::Shared,
 };
@@ -104,7 +104,7 @@ impl Server {
         let caps = ConnectionCaps::new(
             settings.max_connections,
             settings.max_connections_per_ip,
-            descriptor_limit(),
+            raise_descriptor_limit(),
         );
         let shared = Shared {
             gateway,

@@ -17,16 +17,15 @@ use clap::Args;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
-use super::node::Node;
+use super::node::{Node, ensure_development_pair};
 use crate::{
-    accounts::NewUser,
-    config::{self, development},
-    telemetry,
+    accounts::{AccountError, NewUser, passwords::Password},
+    config, telemetry,
 };
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
+pub struct DemoCommand {
     /// Keep the data (store, keys, certificate) in this folder; by default a temporary one, removed at the end
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -51,7 +50,7 @@ struct DataFolder {
 ///
 /// # Errors
 /// What could not be started: mostly a port that is taken.
-pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
+pub fn run(args: &DemoCommand) -> anyhow::Result<()> {
     let data = DataFolder::make(args.data.clone())?;
     let backend_runtime = Runtime::new()?;
     let backend = backend_runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
@@ -60,20 +59,30 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     fs::write(&origin, &text).with_context(|| format!("cannot write {}", origin.display()))?;
     let config = config::parse(&text, &origin, &data.path)?;
     telemetry::init_events(&config.log);
-    development::ensure(&config.tls, &config.server)?;
+    ensure_development_pair(&config)?;
     backend_runtime.spawn(echo::serve(backend));
     let node = Node::start(config)?;
     let password = make_user(&node)?;
     let mut out = io::stdout().lock();
-    write!(out, "{}", instructions(args, password.as_ref().map(|password| password.as_str()), &data.path))?;
+    write!(
+        out,
+        "{}",
+        instructions(
+            args,
+            password.as_ref().map(|password| password.as_str()),
+            &data.path
+        )
+    )?;
     out.flush()?;
     drop(out);
     node.run_until_signal()
 }
 
 /// The demo's configuration: the same file format and the same checks as anyone's.
-fn configuration(args: &DemoArgs, backend: SocketAddr) -> String {
-    let DemoArgs { port, admin_port, .. } = args;
+fn configuration(args: &DemoCommand, backend: SocketAddr) -> String {
+    let DemoCommand {
+        port, admin_port, ..
+    } = args;
     format!(
         r#"version = 1
 
@@ -81,6 +90,7 @@ fn configuration(args: &DemoArgs, backend: SocketAddr) -> String {
 listen       = ["127.0.0.1:{port}"]
 admin_listen = "127.0.0.1:{admin_port}"
 public_url   = "https://localhost:{port}"
+max_connections = 1000
 
 [tls]
 certificates = [{{ cert = "dev.crt", key = "dev.key" }}]
@@ -129,19 +139,20 @@ fn make_user(node: &Node) -> anyhow::Result<Option<Zeroizing<String>>> {
     rand::fill(&mut *bytes).context("the system gives no random bytes")?;
     let password = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(*bytes));
     let user = NewUser {
-        username: USER.to_owned(),
-        email: "admin@localhost".to_owned(),
-        name: Some("Demo Admin".to_owned()),
-        roles: vec!["admin".to_owned()],
+        username: USER,
+        email: "admin@demo.example",
+        name: Some("Demo Admin"),
+        password: Password::new(password.clone())?,
+        roles: &["admin".to_owned()],
     };
-    match node.control().block_on(accounts.add_user(user, password.clone())) {
+    match node.control().block_on(accounts.add_user(user)) {
         Ok(_) => Ok(Some(password)),
-        Err(error) if error.is_taken() => Ok(None),
+        Err(AccountError::Exists) => Ok(None),
         Err(error) => Err(error).context("cannot make the demo's user"),
     }
 }
 
-fn instructions(args: &DemoArgs, password: Option<&str>, data: &Path) -> String {
+fn instructions(args: &DemoCommand, password: Option<&str>, data: &Path) -> String {
     let url = format!("https://localhost:{}", args.port);
     let ca = data.join("dev.crt");
     let ca = ca.display();
@@ -192,12 +203,17 @@ impl DataFolder {
             None => {
                 let mut bytes = [0; 6];
                 rand::fill(&mut bytes).context("the system gives no random bytes")?;
-                std::env::temp_dir().join(format!("portcullis-demo-{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+                std::env::temp_dir().join(format!(
+                    "portcullis-demo-{}",
+                    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+                ))
             }
         };
         let mut builder = fs::DirBuilder::new();
         builder.mode(0o700).recursive(!temporary);
-        builder.create(&path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+        builder
+            .create(&path)
+            .with_context(|| format!("cannot make the folder {}", path.display()))?;
         let path = path.canonicalize()?;
         Ok(Self { path, temporary })
     }

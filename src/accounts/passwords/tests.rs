@@ -1,0 +1,154 @@
+//! The bound over hashing: AUTH-2.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use super::{Passwords, QUEUE_PER_PERMIT, Verdict};
+use crate::{
+    accounts::{
+        AccountError,
+        tests::{ARGON2, Log},
+    },
+    store::PasswordHash,
+};
+
+/// A job that counts itself and does not end before it is let go.
+struct Gate {
+    running: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    started: mpsc::Sender<()>,
+    release: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let now = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        self.started.send(()).unwrap();
+        self.release.lock().unwrap().recv().unwrap();
+        self.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn gate() -> (Arc<Gate>, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (started, starts) = mpsc::channel();
+    let (let_go, release) = mpsc::channel();
+    let gate = Gate {
+        running: Arc::default(),
+        most: Arc::default(),
+        started,
+        release: Arc::new(Mutex::new(release)),
+    };
+    (Arc::new(gate), starts, let_go)
+}
+
+fn passwords() -> Arc<Passwords> {
+    Arc::new(Passwords::new(&ARGON2, 8).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn auth_2_cancelled_callers_do_not_free_their_permit() {
+    let passwords = passwords();
+    let (gate, starts, let_go) = gate();
+    let call = || {
+        let (passwords, gate) = (Arc::clone(&passwords), Arc::clone(&gate));
+        tokio::spawn(async move { passwords.run(move |_| gate.pass()).await })
+    };
+    let first = [call(), call()];
+    starts.recv().unwrap();
+    starts.recv().unwrap();
+    for caller in &first {
+        caller.abort();
+    }
+    for caller in first {
+        assert!(caller.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!(passwords.permits.available_permits(), 0, "the jobs go on");
+    let second = [call(), call(), call()];
+    let none = starts.recv_timeout(Duration::from_millis(100));
+    none.unwrap_err();
+    for _ in 0..5 {
+        let_go.send(()).unwrap();
+    }
+    for caller in second {
+        caller.await.unwrap().unwrap();
+    }
+    assert_eq!(gate.most.load(Ordering::SeqCst), ARGON2.concurrent);
+    assert_eq!(passwords.permits.available_permits(), ARGON2.concurrent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn auth_2_a_full_queue_refuses_at_once_and_a_long_wait_after_two_seconds() {
+    let passwords = passwords();
+    let (gate, starts, let_go) = gate();
+    let mut callers = Vec::new();
+    for _ in 0..ARGON2.concurrent {
+        let (passwords, gate) = (Arc::clone(&passwords), Arc::clone(&gate));
+        callers.push(tokio::spawn(async move {
+            passwords.run(move |_| gate.pass()).await
+        }));
+        starts.recv().unwrap();
+    }
+    let places = ARGON2.concurrent * QUEUE_PER_PERMIT;
+    let begun = std::time::Instant::now();
+    let waiting: Vec<_> = (0..places)
+        .map(|_| {
+            let passwords = Arc::clone(&passwords);
+            tokio::spawn(async move { passwords.run(|_| ()).await })
+        })
+        .collect();
+    while passwords.queue.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let refused = passwords.run(|_| ()).await.unwrap_err();
+    assert_eq!(refused, AccountError::Overloaded);
+    assert!(begun.elapsed() < Duration::from_secs(2), "at once");
+    for caller in waiting {
+        assert_eq!(caller.await.unwrap().unwrap_err(), AccountError::Overloaded);
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+    for _ in 0..ARGON2.concurrent {
+        let_go.send(()).unwrap();
+    }
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    passwords.run(|_| ()).await.unwrap();
+    assert_eq!(passwords.queue.available_permits(), places);
+}
+
+#[test]
+fn auth_12_no_two_hashes_of_a_password_are_the_same() {
+    let passwords = passwords();
+    let password = crate::accounts::tests::password("correct horse battery staple");
+    let first = passwords.hash_now(&password).unwrap();
+    let second = passwords.hash_now(&password).unwrap();
+    assert_ne!(first, second);
+    assert!(first.0.starts_with("$argon2id$v=19$m=64,t=2,p=1$"));
+    assert_eq!(format!("{first:?} {password:?}"), "[redacted] [redacted]");
+}
+
+#[test]
+fn auth_3_a_stored_hash_that_cannot_be_verified_raises_an_alert_without_telling_it() {
+    let passwords = passwords();
+    let password = crate::accounts::tests::password("correct horse battery staple");
+    let good = passwords.hash_now(&password).unwrap();
+    for stored in ["", "hunter2", &good.0.replace("m=64", "m=4194304")] {
+        let log = Log::default();
+        let guard = log.listen();
+        let verdict = passwords.verify_now(&password, Some(&PasswordHash(stored.into())));
+        drop(guard);
+        assert!(matches!(verdict, Verdict::Wrong), "{stored:?}");
+        assert!(log.text().contains("password_hash_refused"));
+        assert!(stored.is_empty() || !log.text().contains(stored));
+    }
+    let verdict = passwords.verify_now(&password, Some(&good));
+    assert!(matches!(verdict, Verdict::Right { upgrade: None }));
+    assert!(matches!(passwords.verify_now(&password, None), Verdict::Wrong));
+}

@@ -1,0 +1,219 @@
+//! `portcullis check`: what is wrong with a configuration, and what it means.
+
+use std::{path::Path, process::ExitCode};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{say, tell_report};
+use crate::{
+    config::{Checked, Config, Problem, Report, Severity, inspect, show_duration, show_size},
+    policy::{Access, HostPattern, PathPattern, Route, Rule, Target},
+};
+
+/// How to answer.
+#[derive(Debug, Args)]
+pub struct CheckCommand {
+    /// `text` for people; `json` for programs, problems and routes in one object on standard output.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Json,
+    Text,
+}
+
+/// Reads the configuration and prints its problems, or the policy of every route and the warnings. Exit code 1 on any
+/// error.
+///
+/// # Errors
+/// Only where the answer could not be written.
+pub fn run(command: &CheckCommand, path: &Path) -> anyhow::Result<ExitCode> {
+    let checked = inspect(path);
+    let code = if checked.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    };
+    match (command.format, checked) {
+        (Format::Json, checked) => say(&format!("{:#}", as_json(checked.as_ref())))?,
+        (Format::Text, Err(report)) => tell_report(&report),
+        (Format::Text, Ok(Checked { config, warnings })) => {
+            say(&table(&rows(&config)))?;
+            say(&summary(&config))?;
+            if !warnings.problems().is_empty() {
+                tell_report(&warnings);
+            }
+        }
+    }
+    Ok(code)
+}
+
+const COLUMNS: [&str; 9] = [
+    "ROUTE", "HOSTS", "PATH", "METHODS", "ACCESS", "REQUIRES", "UPSTREAM", "MAX BODY", "TIMEOUT",
+];
+
+/// What a route does, in words, in the order of [`COLUMNS`].
+fn rows(config: &Config) -> Vec<[String; 9]> {
+    let row = |route: &Route| {
+        [
+            route.name.to_string(),
+            listed(route.hosts.iter().map(host), "any"),
+            path(&route.path),
+            listed(route.methods.iter().map(ToString::to_string), "any"),
+            access(route.access).to_owned(),
+            listed(requirements(&route.rule).into_iter(), "-"),
+            upstream(route, config).to_owned(),
+            show_size(route.max_body),
+            show_duration(route.timeout),
+        ]
+    };
+    config.routes.iter().map(row).collect()
+}
+
+fn table(rows: &[[String; 9]]) -> String {
+    let header = COLUMNS.map(str::to_owned);
+    let all = || std::iter::once(&header).chain(rows);
+    let mut width = [0; 9];
+    for row in all() {
+        for (width, cell) in width.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; 9]| {
+        let cells = row.iter().zip(width);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    all().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn summary(config: &Config) -> String {
+    let built_in = config.accounts.as_ref().map_or_else(
+        || "no accounts".to_owned(),
+        |accounts| format!("accounts under {}", accounts.path),
+    );
+    let count = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    format!(
+        "\ngood: {}, {}, {}, {built_in}",
+        count(config.routes.len(), "route"),
+        count(config.upstreams.len(), "upstream"),
+        count(config.issuers.len(), "issuer"),
+    )
+}
+
+fn as_json(checked: Result<&Checked, &Report>) -> Value {
+    let (report, config) = match checked {
+        Ok(checked) => (&checked.warnings, Some(&checked.config)),
+        Err(report) => (report, None),
+    };
+    let problems: Vec<Value> = report.problems().iter().map(problem).collect();
+    let routes: Vec<Value> = config
+        .into_iter()
+        .flat_map(|config| config.routes.iter().map(|route| route_json(route, config)))
+        .collect();
+    json!({ "ok": config.is_some(), "problems": problems, "routes": routes })
+}
+
+fn problem(problem: &Problem) -> Value {
+    json!({
+        "severity": match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        },
+        "key": problem.key,
+        "message": problem.message,
+        "line": problem.line,
+        "column": problem.column,
+        "hint": problem.hint,
+    })
+}
+
+fn route_json(route: &Route, config: &Config) -> Value {
+    let methods = route.methods.iter().map(ToString::to_string);
+    let rule = &route.rule;
+    let claims: serde_json::Map<String, Value> = rule
+        .claims
+        .iter()
+        .map(|(name, values)| (name.to_string(), values.clone().into()))
+        .collect();
+    json!({
+        "name": &*route.name,
+        "hosts": route.hosts.iter().map(host).collect::<Vec<_>>(),
+        "path": match &route.path { PathPattern::Exact(path) => Some(path), PathPattern::Prefix(_) => None },
+        "path_prefix": match &route.path { PathPattern::Prefix(path) => Some(path), PathPattern::Exact(_) => None },
+        "methods": methods.collect::<Vec<_>>(),
+        "access": access(route.access),
+        "require": {
+            "roles": rule.roles, "scopes": rule.scopes, "claims": claims, "issuers": rule.issuers, "audiences": rule.audiences,
+        },
+        "upstream": upstream(route, config),
+        "max_body": route.max_body,
+        "timeout_ms": u64::try_from(route.timeout.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+fn host(host: &HostPattern) -> String {
+    match host {
+        HostPattern::Exact(name) => name.to_string(),
+        HostPattern::Wildcard(name) => format!("*.{name}"),
+    }
+}
+
+/// An exact path as it is, a prefix with a star for what lies below it.
+fn path(path: &PathPattern) -> String {
+    match path {
+        PathPattern::Exact(path) => path.to_string(),
+        PathPattern::Prefix(path) => format!("{}/*", path.trim_end_matches('/')),
+    }
+}
+
+fn access(access: Access) -> &'static str {
+    match access {
+        Access::Authenticated => "authenticated",
+        Access::Optional => "optional",
+        Access::Public => "public",
+    }
+}
+
+fn requirements(rule: &Rule) -> Vec<String> {
+    let mut parts = Vec::new();
+    let any = |what: &str, list: &[Box<str>]| {
+        (!list.is_empty()).then(|| format!("{what} {}", list.join("|")))
+    };
+    parts.extend(any("role", &rule.roles));
+    parts.extend(rule.scopes.iter().map(|scope| format!("scope {scope}")));
+    for (name, values) in &rule.claims {
+        let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+        parts.push(format!("{name}={}", values.join("|")));
+    }
+    parts.extend(any("issuer", &rule.issuers));
+    parts.extend(any("audience", &rule.audiences));
+    parts
+}
+
+fn upstream<'c>(route: &Route, config: &'c Config) -> &'c str {
+    match route.target {
+        Target::Accounts => "(accounts)",
+        Target::Upstream(id) => config
+            .upstreams
+            .get(id.0)
+            .map_or("?", |upstream| &upstream.name),
+    }
+}
+
+fn listed(texts: impl Iterator<Item = String>, none: &str) -> String {
+    let texts: Vec<String> = texts.collect();
+    if texts.is_empty() {
+        none.to_owned()
+    } else {
+        texts.join(", ")
+    }
+}
