@@ -18,6 +18,8 @@ mod heads;
 mod lifecycle;
 mod limits;
 mod paths;
+mod secrets;
+mod sessions;
 mod start;
 mod tokens;
 mod upstreams;

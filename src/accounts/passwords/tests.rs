@@ -150,5 +150,8 @@ fn auth_3_a_stored_hash_that_cannot_be_verified_raises_an_alert_without_telling_
     }
     let verdict = passwords.verify_now(&password, Some(&good));
     assert!(matches!(verdict, Verdict::Right { upgrade: None }));
-    assert!(matches!(passwords.verify_now(&password, None), Verdict::Wrong));
+    assert!(matches!(
+        passwords.verify_now(&password, None),
+        Verdict::Wrong
+    ));
 }
