@@ -195,7 +195,6 @@ impl Accounts {
             token_types: vec!["at+jwt".into()],
             claims: ClaimNames {
                 user: "preferred_username".into(),
-                name: "name".into(),
                 ..ClaimNames::default()
             },
         }

@@ -135,6 +135,12 @@ impl TokenCache {
         self.entries.invalidate(key);
     }
 
+    /// Lets moka finish what it does in the background, so that the size is exact.
+    #[cfg(test)]
+    pub(super) fn settle(&self) {
+        self.entries.run_pending_tasks();
+    }
+
     /// Counters and size.
     pub(super) fn stats(&self) -> CacheStats {
         CacheStats {

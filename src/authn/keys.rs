@@ -246,8 +246,7 @@ fn is_symmetric(algorithms: &[Algorithm]) -> Result<bool, KeyFault> {
     }
 }
 
-/// A key as read, not yet checked.
-#[derive(Debug)]
+/// A key as read, not yet checked. It cannot be printed: one of its kinds is a secret.
 enum Material {
     /// An uncompressed point of P-256.
     P256(Vec<u8>),

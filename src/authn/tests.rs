@@ -1,1 +1,8 @@
+//! Tests of the way from a credential to an identity, by requirement.
 
+mod cache;
+mod claims;
+pub(in crate::authn) mod fixtures;
+mod shape;
+mod signature;
+mod time;

@@ -171,3 +171,6 @@ fn holds_one_of(value: &Value, allowed: &[Value]) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -249,3 +249,6 @@ impl Route {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

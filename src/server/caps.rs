@@ -38,7 +38,7 @@ impl ConnectionCaps {
         let affordable =
             descriptors.map_or(max, |limit| limit.saturating_sub(RESERVED_DESCRIPTORS) / 2);
         if affordable < max {
-            tracing::warn!(
+            tracing::info!(
                 max_connections = max,
                 effective = affordable,
                 "the limit of open files allows fewer connections; raise it (ulimit -n) or lower server.max_connections"

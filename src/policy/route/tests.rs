@@ -1,0 +1,441 @@
+//! Tests of the route table: URI-3, URI-4, URI-5, MSG-4, CFG-1.
+
+use std::{sync::Arc, time::Duration};
+
+use http::Method;
+use proptest::prelude::*;
+
+use super::*;
+
+/// A route to every path of every host, for tests to change.
+pub(crate) fn route(name: &str) -> Route {
+    Route {
+        name: name.into(),
+        index: 0,
+        hosts: Vec::new(),
+        path: PathPattern::Prefix("/".into()),
+        methods: Vec::new(),
+        target: Target::Upstream(UpstreamId(0)),
+        access: Access::Authenticated,
+        rule: Rule::default(),
+        max_body: 1 << 20,
+        timeout: Duration::from_secs(30),
+    }
+}
+
+/// A route by host (`*` for any, `*.x` for a wildcard), path (ending in `*` for a prefix) and methods, named by all three.
+fn line(host: &str, path: &str, methods: &str) -> Route {
+    let hosts = match (host, host.strip_prefix("*.")) {
+        ("*", _) => Vec::new(),
+        (_, Some(parent)) => vec![HostPattern::Wildcard(parent.into())],
+        (_, None) => vec![HostPattern::Exact(host.into())],
+    };
+    Route {
+        hosts,
+        path: match path.strip_suffix('*') {
+            Some(prefix) => PathPattern::Prefix(prefix.into()),
+            None => PathPattern::Exact(path.into()),
+        },
+        methods: methods
+            .split_whitespace()
+            .map(|m| m.parse().unwrap())
+            .collect(),
+        ..route(&format!("{host} {path} {methods}"))
+    }
+}
+
+fn table(lines: &[(&str, &str, &str)]) -> Routes {
+    Routes::new(
+        lines
+            .iter()
+            .map(|(host, path, methods)| line(host, path, methods))
+            .collect(),
+    )
+    .unwrap()
+}
+
+#[track_caller]
+fn check(table: &Routes, host: &str, path: &str, method: Method, want: &str) {
+    let found = table.find(host, path, &method);
+    assert_eq!(
+        found.map(|route| &*route.name),
+        Ok(want),
+        "{method} {host} {path}"
+    );
+}
+
+#[track_caller]
+fn not_found(table: &Routes, host: &str, path: &str) {
+    let found = table
+        .find(host, path, &Method::GET)
+        .map(|route| route.name.clone());
+    assert_eq!(found, Err(Rejection::RouteNotFound), "{host} {path}");
+}
+
+#[test]
+fn uri_3_what_no_route_names_is_not_found() {
+    let empty = Routes::default();
+    for path in ["/", "/a", ""] {
+        not_found(&empty, "app.example.com", path);
+    }
+    let table = table(&[
+        ("app.example.com", "/api*", ""),
+        ("*.tenant.example.com", "/x", ""),
+    ]);
+    for (host, path) in [
+        ("app.example.com", "/"),
+        ("app.example.com", "/ap"),
+        ("app.example.com", "/API"),
+        ("other.example.com", "/api"),
+        ("example.com", "/api"),
+        ("xapp.example.com", "/api"),
+        ("app.example.com.evil", "/api"),
+        ("", "/api"),
+        ("a.tenant.example.com", "/"),
+        ("a.tenant.example.com", "/x/"),
+        ("a.tenant.example.com", "/x/y"),
+        ("tenant.example.com", "/x"),
+    ] {
+        not_found(&table, host, path);
+    }
+}
+
+#[test]
+fn uri_3_methods_that_are_not_listed_are_405_with_those_that_are() {
+    let table = table(&[
+        ("*", "/a", "GET HEAD"),
+        ("*", "/a*", "POST"),
+        ("*", "/b", ""),
+    ]);
+    assert_eq!(
+        table
+            .find("h", "/a", &Method::DELETE)
+            .map(|r| r.name.clone()),
+        Err(Rejection::MethodNotAllowed(vec![
+            Method::POST,
+            Method::GET,
+            Method::HEAD
+        ]))
+    );
+    // Below the exact path only the prefix answers.
+    assert_eq!(
+        table
+            .find("h", "/a/x", &Method::GET)
+            .map(|r| r.name.clone()),
+        Err(Rejection::MethodNotAllowed(vec![Method::POST]))
+    );
+    check(&table, "h", "/a", Method::GET, "* /a GET HEAD");
+    check(&table, "h", "/a", Method::POST, "* /a* POST");
+    check(
+        &table,
+        "h",
+        "/b",
+        Method::from_bytes(b"PROPFIND").unwrap(),
+        "* /b ",
+    );
+}
+
+#[test]
+fn msg_4_connect_and_trace_match_no_route_that_takes_any_method() {
+    let table = table(&[("*", "/*", "")]);
+    for method in [Method::CONNECT, Method::TRACE] {
+        assert!(table.find("h", "/", &method).is_err());
+    }
+}
+
+#[test]
+fn uri_3_matrix_of_route_and_method_equals_the_table() {
+    let methods = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::PATCH,
+        Method::OPTIONS,
+        Method::CONNECT,
+        Method::TRACE,
+    ];
+    let lines = [
+        ("a.example.com", "/x", "GET"),
+        ("a.example.com", "/x*", "GET POST"),
+        ("*.example.com", "/x", ""),
+        ("*", "/x*", "DELETE"),
+        ("*", "/y*", ""),
+    ];
+    let table = table(&lines);
+    // By hand, most specific first: for each host and path the lines that could answer, in order.
+    let cells: [(&str, &str, &[usize]); 8] = [
+        ("a.example.com", "/x", &[0, 1, 2, 3]),
+        ("a.example.com", "/x/1", &[1, 3]),
+        ("b.example.com", "/x", &[2, 3]),
+        ("b.example.com", "/x/1", &[3]),
+        ("other", "/x", &[3]),
+        ("other", "/y/z", &[4]),
+        ("a.example.com", "/y", &[4]),
+        ("a.example.com", "/z", &[]),
+    ];
+    for (host, path, candidates) in cells {
+        for method in &methods {
+            let takes = |index: &&usize| {
+                let listed = lines[**index].2;
+                if listed.is_empty() {
+                    !matches!(*method, Method::CONNECT | Method::TRACE)
+                } else {
+                    listed.split(' ').any(|m| m == method.as_str())
+                }
+            };
+            let want = candidates.iter().find(takes);
+            let found = table.find(host, path, method).map(|route| route.index);
+            match (found, want) {
+                (Ok(found), Some(want)) => assert_eq!(found, *want, "{method} {host} {path}"),
+                (Err(Rejection::RouteNotFound), None) => assert!(
+                    candidates.is_empty() || matches!(*method, Method::CONNECT | Method::TRACE)
+                ),
+                (Err(Rejection::MethodNotAllowed(_)), None) => assert!(!candidates.is_empty()),
+                (found, want) => panic!("{method} {host} {path}: {found:?}, not {want:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn uri_5_prefixes_match_on_segment_boundaries() {
+    for prefix in ["/api*", "/api/*"] {
+        let table = table(&[("*", prefix, "")]);
+        for path in ["/api", "/api/", "/api/x", "/api/x/y/"] {
+            check(&table, "h", path, Method::GET, &format!("* {prefix} "));
+        }
+        for path in [
+            "/apix",
+            "/apix/y",
+            "/ap",
+            "/",
+            "/a/api",
+            "/api.html",
+            "/api-v2",
+            "/api%2e",
+            "/Api",
+            "/api~",
+        ] {
+            not_found(&table, "h", path);
+        }
+    }
+    let exact = table(&[("*", "/api", "")]);
+    for path in ["/api/", "/api/x", "/ap", "/apix"] {
+        not_found(&exact, "h", path);
+    }
+}
+
+#[test]
+fn uri_3_longest_prefix_wins_and_exact_wins_over_it() {
+    let table = table(&[
+        ("*", "/*", ""),
+        ("*", "/a*", ""),
+        ("*", "/a/b*", ""),
+        ("*", "/a/b", ""),
+        ("*", "/", ""),
+    ]);
+    for (path, want) in [
+        ("/", "* / "),
+        ("/x", "* /* "),
+        ("/x/a/b", "* /* "),
+        ("/a", "* /a* "),
+        ("/a/", "* /a* "),
+        ("/a/bc", "* /a* "),
+        ("/a/b", "* /a/b "),
+        ("/a/b/", "* /a/b* "),
+        ("/a/b/c", "* /a/b* "),
+        ("/ab", "* /* "),
+    ] {
+        check(&table, "h", path, Method::GET, want);
+    }
+}
+
+#[test]
+fn uri_3_a_more_specific_host_wins_over_a_more_specific_path() {
+    let table = table(&[
+        ("a.example.com", "/*", ""),
+        ("*.example.com", "/x/y*", ""),
+        ("*", "/x/y/z", ""),
+        ("*", "/only*", ""),
+    ]);
+    check(
+        &table,
+        "a.example.com",
+        "/x/y/z",
+        Method::GET,
+        "a.example.com /* ",
+    );
+    check(
+        &table,
+        "b.example.com",
+        "/x/y/z",
+        Method::GET,
+        "*.example.com /x/y* ",
+    );
+    check(&table, "example.com", "/x/y/z", Method::GET, "* /x/y/z ");
+    check(&table, "b.example.com", "/only", Method::GET, "* /only* ");
+}
+
+#[test]
+fn uri_4_a_wildcard_stands_for_exactly_one_label() {
+    let table = table(&[("*.example.com", "/*", "")]);
+    for host in [
+        "a.example.com",
+        "xn--bcher-kva.example.com",
+        "a-b.example.com",
+        "_dmarc.example.com",
+    ] {
+        check(&table, host, "/", Method::GET, "*.example.com /* ");
+    }
+    for host in [
+        "example.com",
+        ".com",
+        "a.b.example.com",
+        "aexample.com",
+        "a.example.com.",
+        "a.example.org",
+        "*",
+        "com",
+    ] {
+        not_found(&table, host, "/");
+    }
+}
+
+#[test]
+fn uri_3_named_methods_win_over_any_at_the_same_path() {
+    for lines in [
+        [("*", "/a", ""), ("*", "/a", "GET")],
+        [("*", "/a", "GET"), ("*", "/a", "")],
+    ] {
+        let table = table(&lines);
+        check(&table, "h", "/a", Method::GET, "* /a GET");
+        check(&table, "h", "/a", Method::POST, "* /a ");
+    }
+}
+
+#[test]
+fn cfg_1_routes_that_tie_are_refused() {
+    let ties = |lines: &[(&str, &str, &str)]| {
+        let routes = lines
+            .iter()
+            .map(|(host, path, methods)| line(host, path, methods))
+            .collect();
+        Routes::new(routes)
+            .map(|_| ())
+            .err()
+            .unwrap_or_default()
+            .len()
+    };
+    for (lines, want) in [
+        ([("*", "/a", ""), ("*", "/a", "")], 1),
+        ([("*", "/a*", ""), ("*", "/a/*", "")], 1),
+        ([("h", "/a", "GET POST"), ("h", "/a", "POST PUT")], 1),
+        ([("*.h", "/*", ""), ("*.h", "/*", "")], 1),
+        ([("h", "/a", "GET"), ("h", "/a", "POST")], 0),
+        ([("h", "/a", ""), ("*", "/a", "")], 0),
+        ([("h", "/a", ""), ("h", "/a*", "")], 0),
+        ([("h", "/a", ""), ("*.h", "/a", "")], 0),
+        ([("h", "/a", ""), ("h", "/A", "")], 0),
+    ] {
+        assert_eq!(ties(&lines), want, "{lines:?}");
+    }
+    // Named, so that the message can say which two; every pair, so that all are repaired at once.
+    assert_eq!(
+        ties(&[("*", "/a", ""), ("*", "/a", ""), ("*", "/a", "")]),
+        3
+    );
+    let two = Route {
+        hosts: vec![
+            HostPattern::Exact("a".into()),
+            HostPattern::Exact("b".into()),
+        ],
+        ..route("two")
+    };
+    let conflicts = Routes::new(vec![
+        two.clone(),
+        Route {
+            name: "again".into(),
+            ..two
+        },
+    ])
+    .unwrap_err();
+    assert_eq!(conflicts.len(), 2);
+    assert_eq!(
+        (&*conflicts[0].first, &*conflicts[0].second),
+        ("two", "again")
+    );
+}
+
+#[test]
+fn uri_4_ten_and_ten_thousand_hosts_decide_alike() {
+    let with = |hosts: usize| {
+        let mut routes: Vec<Route> = (0..hosts)
+            .map(|n| line(&format!("h{n}.example.com"), "/api*", "GET"))
+            .collect();
+        routes.push(line("*.example.com", "/api/v1*", ""));
+        routes.push(line("*", "/public", ""));
+        Routes::new(routes).unwrap()
+    };
+    let [few, many] = [10, 10_000].map(with);
+    for host in [
+        "h0.example.com",
+        "h9.example.com",
+        "example.com",
+        "x.h1.example.com",
+        "h1.example.com.",
+        "H1.example.com",
+        "other",
+    ] {
+        for path in ["/", "/api", "/api/v1", "/apix", "/public", "/public/"] {
+            for method in [Method::GET, Method::POST, Method::TRACE] {
+                let decide = |table: &Routes| {
+                    table
+                        .find(host, path, &method)
+                        .map(|route| Arc::clone(&route.name))
+                };
+                assert_eq!(decide(&few), decide(&many), "{method} {host} {path}");
+            }
+        }
+    }
+    check(
+        &many,
+        "h9999.example.com",
+        "/api/v1",
+        Method::GET,
+        "h9999.example.com /api* GET",
+    );
+    check(
+        &many,
+        "h9999.example.com",
+        "/api/v1",
+        Method::POST,
+        "*.example.com /api/v1* ",
+    );
+}
+
+#[test]
+fn uri_3_index_is_the_place_in_the_table() {
+    let table = table(&[("*", "/a", ""), ("*", "/b", ""), ("*", "/c", "")]);
+    for (place, route) in table.all().iter().enumerate() {
+        assert_eq!(route.index, place);
+    }
+    assert_eq!(table.find("h", "/c", &Method::GET).unwrap().index, 2);
+}
+
+proptest! {
+    /// The table against the rule told in one sentence: of the prefixes that cover the path the longest.
+    #[test]
+    fn uri_5_any_table_agrees_with_the_plain_rule(
+        prefixes in prop::collection::hash_set("(/[ab]{1,2}){0,3}", 1..8),
+        path in "(/[ab]{0,2}){1,4}",
+    ) {
+        let routes = prefixes.iter().map(|prefix| Route { path: PathPattern::Prefix(prefix.as_str().into()), ..route(prefix) }).collect();
+        let table = Routes::new(routes).unwrap();
+        let covers = |prefix: &&String| path == **prefix || path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let want = prefixes.iter().filter(covers).max_by_key(|prefix| prefix.len());
+        let found = table.find("h", &path, &Method::GET).ok().map(|route| route.name.to_string());
+        prop_assert_eq!(found.as_ref(), want);
+    }
+}
