@@ -127,51 +127,102 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-/// The modules and the first item below each that a line imports from `crate` or, in the binary, from `portcullis`.
-fn imports(file: &Source, line: &str) -> Vec<(String, String)> {
-    let outside = ["main.rs"].contains(&file.name.trim_start_matches("src/"));
-    let prefix = if outside { "portcullis::" } else { "crate::" };
-    let word = |text: &str| -> String {
+/// The modules that a file imports from `crate` (in the binary, from `portcullis`), each with its line.
+fn imports(file: &Source) -> Vec<(usize, String, String)> {
+    let prefix = if file.module() == "main" {
+        "portcullis::"
+    } else {
+        "crate::"
+    };
+    // One text, so that a `use` over several lines is read whole.
+    let mut text = String::new();
+    let mut starts = Vec::new();
+    for (number, line) in file.code() {
+        starts.push((text.len(), number));
+        text.push_str(line);
+        text.push('\n');
+    }
+    let line_of = |at: usize| {
+        let index = starts.partition_point(|(start, _)| *start <= at);
+        starts.get(index - 1).unwrap().1
+    };
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices(prefix) {
+        let rest = text.get(at + prefix.len()..).unwrap();
+        for path in group(rest) {
+            let mut parts = path.split("::").map(str::trim);
+            let module = parts.next().unwrap().to_owned();
+            let below = parts.next().unwrap_or_default().to_owned();
+            found.push((line_of(at), module, below));
+        }
+    }
+    found
+}
+
+/// The paths after a prefix: one, or those of a group in braces, each up to its second part.
+fn group(text: &str) -> Vec<String> {
+    let path = |text: &str| -> String {
         text.chars()
-            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':'))
             .collect()
     };
-    line.match_indices(prefix)
-        .map(|(at, _)| {
-            let rest = line.get(at + prefix.len()..).unwrap();
-            let module = word(rest);
-            let below = rest
-                .get(module.len()..)
-                .and_then(|rest| rest.strip_prefix("::"))
-                .map(word)
-                .unwrap_or_default();
-            (module, below)
-        })
-        .collect()
+    let Some(inside) = text.strip_prefix('{') else {
+        return vec![path(text)];
+    };
+    let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+    for (at, character) in inside.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                found.push(path(inside.get(start..at).unwrap().trim()));
+                start = at + 1;
+                if character == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    found.retain(|path| !path.is_empty());
+    found
+}
+
+#[test]
+fn groups_of_imports_are_read() {
+    assert_eq!(group("a::B;"), ["a::B"]);
+    assert_eq!(
+        group("{\n    a::B,\n    c::{D, e::F},\n    g,\n};"),
+        ["a::B", "c::", "g"]
+    );
 }
 
 #[test]
 fn imports_run_downwards() {
-    let mut found = faults(|file, line| {
+    let mut found = Vec::new();
+    for file in rust_files("src") {
         let from = file.module();
         if from == "lib" {
-            return None;
+            continue;
         }
         let Some(own) = layer(from) else {
-            return Some(format!("module `{from}` is in no layer of tests/tidy.rs"));
+            found.push(format!("module `{from}` is in no layer of tests/tidy.rs"));
+            continue;
         };
-        imports(file, line).into_iter().find_map(|(to, item)| {
-            let other = layer(&to)?;
+        for (number, to, item) in imports(&file) {
             let sideways = SIDEWAYS.iter().any(|(a, b, _)| *a == from && *b == to);
-            let allowed = to == from || item == SETTINGS || other < own || sideways;
-            (!allowed).then(|| format!("`{from}` may not import `{to}`"))
-        })
-    });
-    // `use crate::{a, b}` would hide its modules from the line-wise reading.
-    found.extend(faults(|_, line| {
-        line.contains("use crate::{")
-            .then(|| "one `use` line per module: write `use crate::module::..`".into())
-    }));
+            let allowed = to == from
+                || item == SETTINGS
+                || sideways
+                || layer(&to).is_none_or(|other| other < own);
+            if !allowed {
+                found.push(format!(
+                    "{}:{number}: `{from}` may not import `{to}`",
+                    file.name
+                ));
+            }
+        }
+    }
     none(&found);
 }
 

@@ -15,6 +15,13 @@ mod deadlines;
 mod framing;
 mod headers;
 mod heads;
+mod lifecycle;
+mod limits;
 mod paths;
+mod secrets;
+mod sessions;
+mod start;
+mod tokens;
+mod upstreams;
 
 mod harness_works;

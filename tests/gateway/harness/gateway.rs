@@ -191,6 +191,13 @@ impl Gateway {
         }
     }
 
+    /// Starts the gateway of the same site again, after its end.
+    pub(crate) async fn again(mut self) -> Self {
+        assert!(self.child.try_wait().unwrap().is_some(), "it still runs");
+        let site = std::mem::replace(&mut self.site, Site::bare());
+        Self::start(site).await
+    }
+
     /// Resident memory in KiB, where the system tells.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();

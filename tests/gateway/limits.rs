@@ -1,0 +1,209 @@
+//! Who asks too often: charged to the address that was decided, whatever a client says of itself.
+
+use crate::harness::{Gateway, H2, Raw, Site, Token, Upstream, get, keys::bearer, request};
+
+/// Sends this many requests on one connection and counts those that were limited.
+async fn limited(gateway: &Gateway, count: usize, field: impl Fn(usize) -> String) -> usize {
+    let mut raw = Raw::connect(gateway).await;
+    let mut limited = 0;
+    for number in 0..count {
+        let from = field(number);
+        let answer = raw
+            .exchange(request("GET", "/public", &[("X-Forwarded-For", &from)], ""))
+            .await;
+        match answer.status {
+            200 => {}
+            429 => limited += 1,
+            other => panic!("{from}: {other}"),
+        }
+    }
+    limited
+}
+
+/// So slow a rate that nothing is renewed while a test runs.
+fn slow(burst: usize) -> String {
+    format!("{{ rate = \"1/1h\", burst = {burst} }}")
+}
+
+#[tokio::test]
+async fn rate_1_naming_other_addresses_renews_no_budget() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("rate_limit", "per_ip", &slow(5))
+        .start()
+        .await;
+    assert_eq!(
+        limited(&gateway, 50, |n| format!("203.0.113.{n}")).await,
+        45
+    );
+    for name in [
+        "X-Real-IP",
+        "Forwarded",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "X-Client-IP",
+        "X-Cluster-Client-IP",
+    ] {
+        get(&gateway, "/public", &[(name, "203.0.113.200")])
+            .await
+            .refused(429, "rate_limited");
+    }
+    assert_eq!(upstream.count(), 5);
+    let mut h2 = H2::connect(&gateway).await;
+    h2.get("/public", &[("x-forwarded-for", "203.0.113.201")])
+        .await
+        .refused(429, "rate_limited");
+    // Whatever the route says, and whether there is a route or not.
+    for target in ["/private", "/nowhere"] {
+        get(
+            &gateway,
+            target,
+            &[("Authorization", &bearer(&Token::good().sign()))],
+        )
+        .await
+        .refused(429, "rate_limited");
+    }
+}
+
+#[tokio::test]
+async fn rate_1_behind_a_trusted_proxy_each_client_has_a_budget() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("server", "trusted_proxies", r#"["127.0.0.1/32"]"#)
+        .set("rate_limit", "per_ip", &slow(3))
+        .start()
+        .await;
+    assert_eq!(limited(&gateway, 10, |_| "203.0.113.1".into()).await, 7);
+    assert_eq!(limited(&gateway, 3, |_| "203.0.113.2".into()).await, 0);
+    // What stands left of a stranger is the stranger's own word.
+    assert_eq!(
+        limited(&gateway, 10, |n| format!("198.51.100.{n}, 203.0.113.3")).await,
+        7
+    );
+    assert_eq!(
+        limited(&gateway, 10, |n| format!("garbage{n}, 203.0.113.4")).await,
+        7
+    );
+}
+
+#[tokio::test]
+async fn rate_2_one_network_of_ipv6_is_one_client() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("server", "trusted_proxies", r#"["127.0.0.1/32"]"#)
+        .set("rate_limit", "per_ip", &slow(3))
+        .start()
+        .await;
+    assert_eq!(
+        limited(&gateway, 30, |n| format!("2001:db8:0:1::{n:x}")).await,
+        27
+    );
+    assert_eq!(
+        limited(&gateway, 30, |n| format!("2001:db8:0:2:{n:x}:1:2:3")).await,
+        27
+    );
+    assert_eq!(limited(&gateway, 3, |_| "2001:db8:0:3::1".into()).await, 0);
+    // One address, spelt as IPv4 and as IPv4 in IPv6.
+    assert_eq!(
+        limited(&gateway, 10, |n| if n % 2 == 0 {
+            "192.0.2.1".into()
+        } else {
+            "::ffff:192.0.2.1".into()
+        })
+        .await,
+        7
+    );
+}
+
+#[tokio::test]
+async fn rate_3_a_full_table_neither_grows_nor_forgets_the_blocked() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("server", "trusted_proxies", r#"["127.0.0.1/32"]"#)
+        .set("rate_limit", "per_ip", &slow(3))
+        .set("rate_limit", "max_keys", "1000")
+        .start()
+        .await;
+    assert_eq!(limited(&gateway, 4, |_| "203.0.113.1".into()).await, 1);
+    let before = gateway.memory();
+    let strangers = |n: usize| format!("10.{}.{}.{}", n >> 16, (n >> 8) & 255, n & 255);
+    let refused = limited(&gateway, 4000, strangers).await;
+    assert!(
+        refused >= 2000,
+        "only {refused} of those beyond the table were refused"
+    );
+    assert_eq!(
+        limited(&gateway, 5, |_| "203.0.113.1".into()).await,
+        5,
+        "the blocked address is free again"
+    );
+    let grown = gateway.memory().saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB more");
+}
+
+#[tokio::test]
+async fn rate_7_a_refusal_says_when_to_come_again() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("rate_limit", "per_ip", r#"{ rate = "1/1m", burst = 1 }"#)
+        .start()
+        .await;
+    get(&gateway, "/public", &[]).await.is(200);
+    let answer = get(&gateway, "/public", &[]).await;
+    answer.refused(429, "rate_limited");
+    let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert!(
+        answer.header("ratelimit").is_some() && answer.header("ratelimit-policy").is_some(),
+        "{:?}",
+        answer.head.fields
+    );
+    assert_eq!(
+        gateway
+            .metric("portcullis_rate_limited_total{limit=\"per_ip\"}")
+            .await,
+        Some(1.0)
+    );
+}
+
+#[tokio::test]
+async fn exempt_networks_are_not_limited() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("rate_limit", "per_ip", &slow(1))
+        .set("rate_limit", "exempt", r#"["127.0.0.0/8"]"#)
+        .start()
+        .await;
+    assert_eq!(limited(&gateway, 20, |_| "203.0.113.1".into()).await, 0);
+}
+
+#[tokio::test]
+async fn msg_11_a_limited_request_s_body_is_never_read_as_a_request() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("rate_limit", "per_ip", &slow(1))
+        .start()
+        .await;
+    get(&gateway, "/public/first", &[]).await.is(200);
+    let inner = request("GET", "/public/smuggled", &[], "");
+    for body in [inner.clone(), format!("{inner}{}", "x".repeat(300 << 10))] {
+        let mut raw = Raw::connect(&gateway).await;
+        raw.send(request("POST", "/public", &[], &body)).await;
+        raw.answer().await.refused(429, "rate_limited");
+        raw.send(request(
+            "GET",
+            "/public/after",
+            &[("Connection", "close")],
+            "",
+        ))
+        .await;
+        let rest = String::from_utf8_lossy(&raw.rest().await).into_owned();
+        assert!(
+            rest.is_empty()
+                || rest.starts_with("HTTP/1.1 429") && rest.matches("HTTP/1.1 ").count() == 1,
+            "{rest}"
+        );
+    }
+    assert_eq!(upstream.count(), 1);
+    assert!(!gateway.out.text().contains("smuggled"));
+}
