@@ -1,10 +1,11 @@
 //! From the file to checked types: all problems at once, each with its place and a hint.
 //!
 //! Nobody else knows TOML. A section is read by the module of its name, which knows the keys, the defaults and the ranges;
-//! after it, no code asks whether a value is sane. What two sections mean together is checked in [`read`] and
-//! [`overlap`]. There is no half-loaded configuration: one error, and all of it is refused (CFG-1, NET-7).
+//! after it, no code asks whether a value is sane. What two sections mean together is checked in `read` and
+//! `overlap`. There is no half-loaded configuration: one error, and all of it is refused (CFG-1, NET-7).
 
 mod accounts;
+mod bounds;
 pub mod development;
 mod diagnostic;
 mod files;
@@ -25,6 +26,7 @@ mod starter;
 mod tls;
 mod units;
 mod upstream;
+mod words;
 
 use std::{
     collections::BTreeSet,
@@ -36,9 +38,10 @@ use std::{
 
 use toml::{Spanned, de::DeTable};
 
+use bounds::Bounds;
 use diagnostic::{Fault, Place, Problems};
 pub use diagnostic::{Problem, Report, Severity};
-use reader::{Bounds, Context, Table};
+use reader::{Context, Table};
 use route::{Placed, Surroundings};
 pub use starter::starter;
 pub(crate) use units::{show_duration, show_size};
@@ -255,13 +258,13 @@ fn check_issuers(
     issuers: &[IssuerSettings],
     names: &[Arc<str>],
 ) {
-    for Placed { route, place } in routes {
-        if route.access == Access::Public {
-            continue;
-        }
+    let mut mixed: Vec<&Placed> = Vec::new();
+    for placed in routes {
+        let route = &placed.route;
         if names.is_empty() && route.access == Access::Authenticated {
             let hint = "add an [[issuer]], or [accounts] for accounts of the gateway's own";
-            problems.add(place, Fault::new("nobody could be verified for it", hint));
+            let fault = Fault::new("nobody could be verified for it", hint);
+            problems.add(&placed.place, fault);
         }
         let wanted = &route.rule.issuers;
         let accepted: BTreeSet<&str> = names
@@ -273,14 +276,21 @@ fn check_issuers(
                 entry.map_or(&**name, |entry| &*entry.issuer)
             })
             .collect();
-        if accepted.len() > 1 {
-            let hint =
-                "name one in require.issuers, or let the upstream tell them apart by {issuer}";
-            let message = format!(
-                "takes {} issuers, whose users could bear the same name",
-                accepted.len()
-            );
-            problems.warn(place, Fault::new(message, hint));
+        if route.access != Access::Public && accepted.len() > 1 {
+            mixed.push(placed);
         }
     }
+    if let Some(first) = mixed.first() {
+        let others = match mixed.len() {
+            1 => String::new(),
+            count => format!(", as {} more routes do", count - 1),
+        };
+        let hint = "name one in require.issuers, or let the upstream tell them apart by {issuer}";
+        let message =
+            format!("takes several issuers, whose users could bear the same name{others}");
+        problems.warn(&first.place, Fault::new(message, hint));
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,7 @@ use std::sync::Arc;
 
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 
-use super::{
-    diagnostic::Fault,
-    files,
-    reader::{Choice::Is, Table},
-    server::is_loopback,
-};
+use super::{diagnostic::Fault, files, reader::Table, server::is_loopback, words::Choice::Is};
 use crate::server::settings::{CertificateFiles, ServerSettings, TlsSettings, TlsVersion};
 
 const DEVELOPMENT_PAIR: (&str, &str) = ("certs/dev.crt", "certs/dev.key");
@@ -56,9 +51,7 @@ fn development(table: &mut Table<'_>, server: Option<&ServerSettings>) -> bool {
 
 fn certificates(table: &mut Table<'_>, development: bool) -> Vec<CertificateFiles> {
     let tables = table.sections("certificates");
-    if tables.is_empty() && table.has("certificates") {
-        table.fault("certificates", "is an empty list: TLS needs a certificate");
-    } else if !table.has("certificates") {
+    if !table.has("certificates") {
         if !development {
             let hint = "certificates = [{ cert = \"certs/site.crt\", key = \"certs/site.key\" }]";
             table.need("certificates", hint);
