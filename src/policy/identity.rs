@@ -45,7 +45,7 @@ pub struct Claims {
 }
 
 /// A caller whom a verifier vouches for. Holding one is the proof: only `authn::verifier` calls
-/// [`Identity::assert_verified`] (`tests/tidy.rs` checks that), and the claims cannot be changed afterwards (JWT-12).
+/// `Identity::assert_verified` (`tests/tidy.rs` checks that), and the claims cannot be changed afterwards (JWT-12).
 ///
 /// ```compile_fail
 /// // The fields are private: an identity cannot be written down.
