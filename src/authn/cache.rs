@@ -21,8 +21,9 @@ use moka::{Expiry, sync::Cache};
 use super::{claims::Validity, clock::UnixMillis, settings::CacheSettings, verifier::Verified};
 use crate::policy::Identity;
 
-/// What an entry takes beyond its identity: the key twice, the entry, and moka's bookkeeping. Measured, and rounded up.
-const OVERHEAD_BYTES: usize = 512;
+/// What an entry takes beyond its identity: key, entry, and moka's bookkeeping. 50 000 tokens of twelve claims took 4 980
+/// bytes of resident memory each and weigh 5 142 with this.
+const OVERHEAD_BYTES: usize = 640;
 
 /// The digest of a token under the secret of one cache.
 type Key = [u8; SHA256_OUTPUT_LEN];

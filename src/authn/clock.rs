@@ -123,3 +123,116 @@ impl HighWater {
         self.is_doubting.store(false, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 1_800_000_000_000;
+    const HOUR: u64 = 3_600_000;
+
+    fn wall(millis: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    fn started() -> (HighWater, Instant) {
+        let (clock, at) = (HighWater::default(), Instant::now());
+        assert_eq!(clock.observe_jump(START, at), UnixMillis(START));
+        (clock, at)
+    }
+
+    #[test]
+    fn jwt_10_time_never_falls_behind_what_was_seen() {
+        let clock = HighWater::default();
+        for (reading, want) in [
+            (START, START),
+            (START + 10, START + 10),
+            (START + 9, START + 10),
+            (0, START + 10),
+        ] {
+            assert_eq!(clock.observe(wall(reading)), UnixMillis(want));
+        }
+        assert_eq!(
+            clock.observe(UNIX_EPOCH - Duration::from_secs(1)),
+            UnixMillis(START + 10)
+        );
+        assert_eq!(clock.observe(wall(START + 11)), UnixMillis(START + 11));
+    }
+
+    #[test]
+    fn fault_4_a_jump_counts_for_the_moment_only() {
+        let (clock, at) = started();
+        assert_eq!(
+            clock.observe_jump(START + HOUR, at),
+            UnixMillis(START + HOUR)
+        );
+        assert_eq!(clock.observe(wall(START + 5)), UnixMillis(START + 5));
+    }
+
+    #[test]
+    fn fault_4_a_jump_that_lasts_a_minute_is_the_time() {
+        let (clock, at) = started();
+        for second in [0, 30, 59] {
+            let reading = START + HOUR + second * 1000;
+            assert_eq!(
+                clock.observe_jump(reading, at + Duration::from_secs(second)),
+                UnixMillis(reading)
+            );
+        }
+        assert_eq!(clock.latest.load(Ordering::Relaxed), START);
+        clock.observe_jump(START + HOUR + 60_000, at + DOUBT);
+        assert_eq!(
+            clock.observe(wall(START)),
+            UnixMillis(START + HOUR + 60_000)
+        );
+    }
+
+    #[test]
+    fn fault_4_doubts_do_not_add_up_over_corrections() {
+        let (clock, at) = started();
+        for hour in 0..5 {
+            let later = at + Duration::from_secs(hour);
+            assert_eq!(
+                clock.observe_jump(START + HOUR, later),
+                UnixMillis(START + HOUR)
+            );
+            assert_eq!(clock.observe(wall(START + hour)), UnixMillis(START + hour));
+        }
+        assert_eq!(
+            clock.observe_jump(START + HOUR, at + DOUBT * 3),
+            UnixMillis(START + HOUR)
+        );
+        assert_eq!(clock.observe(wall(START + 10)), UnixMillis(START + 10));
+    }
+
+    #[test]
+    fn jwt_10_a_quiet_day_is_no_jump() {
+        let (clock, at) = started();
+        let day = 24 * HOUR;
+        clock.observe_jump(START + day, at + Duration::from_millis(day));
+        assert_eq!(clock.observe(wall(START)), UnixMillis(START + day));
+        // Nor is a wall clock that runs a few minutes fast.
+        clock.observe_jump(START + day + JUMP_MAX, at + Duration::from_millis(day));
+        assert_eq!(
+            clock.observe(wall(START)),
+            UnixMillis(START + day + JUMP_MAX)
+        );
+    }
+
+    #[test]
+    fn jwt_10_times_at_the_ends_of_the_range_do_not_wrap() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(
+            UnixMillis::from_secs(u64::MAX).plus(minute),
+            UnixMillis(u64::MAX)
+        );
+        assert_eq!(UnixMillis(0).minus(minute), UnixMillis(0));
+        assert_eq!(UnixMillis(5).since(UnixMillis(10)), Duration::ZERO);
+        let clock = HighWater::default();
+        clock.observe_jump(u64::MAX, Instant::now());
+        assert_eq!(
+            clock.observe_jump(u64::MAX, Instant::now()),
+            UnixMillis(u64::MAX)
+        );
+    }
+}

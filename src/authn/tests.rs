@@ -3,6 +3,8 @@
 mod cache;
 mod claims;
 pub(in crate::authn) mod fixtures;
+mod key_choice;
+mod revocation;
 mod shape;
 mod signature;
 mod time;

@@ -19,7 +19,7 @@ use super::{
     settings::IssuerSettings,
     strict_json::{Member, members},
 };
-use crate::policy::{Identity, IdentityHeaders, Rejection, TokenFault};
+use crate::policy::{Claims, Identity, IdentityHeaders, Rejection, TokenFault};
 
 /// The longest tolerance for times, whatever the settings say (JWT-10).
 const LEEWAY_MAX: Duration = Duration::from_secs(60);
@@ -111,7 +111,7 @@ impl Verifier {
     }
 
     /// Everything but time and revocation.
-    fn read_signed(&self, token: &str) -> Result<(&Issuer, crate::policy::Claims), TokenFault> {
+    fn read_signed(&self, token: &str) -> Result<(&Issuer, Claims), TokenFault> {
         let compact = Compact::split(token)?;
         let header = decode(compact.header)?;
         let header = JoseHeader::read(&header)?;

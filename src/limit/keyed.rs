@@ -38,7 +38,7 @@ pub struct KeyedLimiter<K, C: Clock = DefaultClock> {
 
 impl<K: Hash + Eq> KeyedLimiter<K> {
     /// Makes a limiter in which every key has its whole burst. `name` is the limit's name in metrics; `max_keys` bounds the
-    /// memory, at about 60 bytes a key. Beyond it, keys not seen before share one budget.
+    /// memory, at 60 to 75 bytes a key. Beyond it, keys not seen before share one budget.
     #[must_use]
     pub fn new(name: &'static str, quota: Quota, max_keys: usize) -> Self {
         Self::with_clock(name, quota, max_keys, DefaultClock::default())

@@ -45,7 +45,7 @@ pub struct Claims {
 }
 
 /// A caller whom a verifier vouches for. Holding one is the proof: only `authn::verifier` calls
-/// [`Identity::assert_verified`] (`tests/tidy.rs` checks that), and the claims cannot be changed afterwards (JWT-12).
+/// `Identity::assert_verified` (`tests/tidy.rs` checks that), and the claims cannot be changed afterwards (JWT-12).
 ///
 /// ```compile_fail
 /// // The fields are private: an identity cannot be written down.
@@ -84,7 +84,7 @@ impl Identity {
     }
 
     /// About how many bytes of memory this identity holds, for a cache that is bounded in bytes (CACHE-6). An estimate from
-    /// above for JSON: each value counts its own size and 64 bytes of bookkeeping.
+    /// above: strings with what an allocator adds, and JSON objects by the nodes of their trees.
     #[must_use]
     pub fn weight(&self) -> usize {
         let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len() + 16);
@@ -101,11 +101,7 @@ impl Identity {
             + texts(&claims.roles)
             + texts(&claims.scopes)
             + texts(&claims.audience)
-            + claims
-                .all
-                .iter()
-                .map(|(name, value)| 64 + name.len() + json_weight(value))
-                .sum::<usize>()
+            + map_weight(&claims.all)
             + self
                 .headers
                 .iter()
@@ -114,14 +110,27 @@ impl Identity {
     }
 }
 
-fn json_weight(value: &Value) -> usize {
-    64 + match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::String(text) => text.len(),
-        Value::Array(list) => list.iter().map(json_weight).sum(),
-        Value::Object(map) => map
+/// The nodes of the map's tree, each of 11 places for a name and a value and at least 5 of them taken, and what names and
+/// values hold besides.
+fn map_weight(map: &Map<String, Value>) -> usize {
+    const NODE: usize = 12 * (size_of::<String>() + size_of::<Value>()) + 64;
+    map.len().div_ceil(5) * NODE
+        + map
             .iter()
-            .map(|(name, value)| 64 + name.len() + json_weight(value))
+            .map(|(name, value)| 24 + name.len() + value_weight(value))
+            .sum::<usize>()
+}
+
+/// What a value holds beyond its own place.
+fn value_weight(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => 24 + text.len(),
+        // A list may have grown to twice what it needs.
+        Value::Array(list) => list
+            .iter()
+            .map(|value| 2 * size_of::<Value>() + value_weight(value))
             .sum(),
+        Value::Object(map) => map_weight(map),
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, jwk::Jwk};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -73,18 +73,20 @@ impl Pair {
             .self_signed(&key)
             .unwrap();
         let private_pem = key.serialize_pem();
-        let signing = match algorithm {
-            Algorithm::ES256 | Algorithm::ES384 => EncodingKey::from_ec_pem(private_pem.as_bytes()),
-            Algorithm::EdDSA => EncodingKey::from_ed_pem(private_pem.as_bytes()),
-            _ => EncodingKey::from_rsa_pem(private_pem.as_bytes()),
+        let signing = match algorithm.family() {
+            AlgorithmFamily::Ec => EncodingKey::from_ec_pem(private_pem.as_bytes()),
+            AlgorithmFamily::Ed => EncodingKey::from_ed_pem(private_pem.as_bytes()),
+            AlgorithmFamily::Rsa | AlgorithmFamily::Hmac => {
+                EncodingKey::from_rsa_pem(private_pem.as_bytes())
+            }
         };
         let signing = signing.unwrap();
         let raw = key.public_key_raw();
-        let jwk = match algorithm {
-            Algorithm::ES256 => ec_jwk("P-256", raw),
-            Algorithm::ES384 => ec_jwk("P-384", raw),
-            Algorithm::EdDSA => json!({"kty": "OKP", "crv": "Ed25519", "x": base64(raw)}),
-            _ => {
+        let jwk = match algorithm.family() {
+            AlgorithmFamily::Ec if algorithm == Algorithm::ES256 => ec_jwk("P-256", raw),
+            AlgorithmFamily::Ec => ec_jwk("P-384", raw),
+            AlgorithmFamily::Ed => json!({"kty": "OKP", "crv": "Ed25519", "x": base64(raw)}),
+            AlgorithmFamily::Rsa | AlgorithmFamily::Hmac => {
                 let jwk = Jwk::from_encoding_key(&signing, algorithm).unwrap();
                 let jwk = serde_json::to_value(jwk).unwrap();
                 json!({"kty": "RSA", "n": jwk["n"], "e": jwk["e"]})
@@ -116,11 +118,11 @@ fn ec_jwk(curve: &str, point: &[u8]) -> Value {
 
 /// The pair that signs with an algorithm.
 pub(in crate::authn) fn pair(algorithm: Algorithm) -> &'static Pair {
-    match algorithm {
-        Algorithm::ES256 => &P256,
-        Algorithm::ES384 => &P384,
-        Algorithm::EdDSA => &ED25519,
-        _ => &RSA,
+    match algorithm.family() {
+        AlgorithmFamily::Ec if algorithm == Algorithm::ES256 => &P256,
+        AlgorithmFamily::Ec => &P384,
+        AlgorithmFamily::Ed => &ED25519,
+        AlgorithmFamily::Rsa | AlgorithmFamily::Hmac => &RSA,
     }
 }
 

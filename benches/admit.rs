@@ -1,0 +1,384 @@
+//! What one decision costs, in nanoseconds on one core: `cargo bench --bench admit`.
+//!
+//! Shapes: one issuer with one key; tokens of ten claims, 450 to 800 bytes; the cache at its default size and, for hits,
+//! one token or 10 000 in turn; limiter tables with 1 and 100 000 keys; a request of eight header fields. Nothing here
+//! waits or allocates sockets; figures are of the calls alone.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a bench that cannot be set up must stop"
+)]
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use divan::{Bencher, black_box};
+use http::{HeaderMap, Method, Version};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header};
+use portcullis::{
+    authn::{
+        Authenticator, Revocations,
+        settings::{CacheSettings, ClaimNames, IssuerSettings, KeySource},
+    },
+    limit::{
+        IpLimiter, KeyedLimiter,
+        settings::{IpLimitSettings, Quota},
+    },
+    policy::{
+        Access, Caller, Forwarding, HeaderPolicy, IdentityHeaders, PathPattern, PeerIp, Route,
+        Rule, Target, UpstreamId, authorize,
+        headers::{MultiValue, Preset},
+    },
+};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+const NOW: u64 = 1_800_000_000;
+const ISSUER: &str = "https://idp.example.com/realms/corp";
+const ALGORITHMS: [Algorithm; 5] = [
+    Algorithm::HS256,
+    Algorithm::RS256,
+    Algorithm::PS256,
+    Algorithm::ES256,
+    Algorithm::EdDSA,
+];
+
+fn main() {
+    divan::main();
+}
+
+struct Pair {
+    signing: EncodingKey,
+    source: KeySource,
+}
+
+fn pair(algorithm: Algorithm) -> &'static Pair {
+    static SECRET: LazyLock<Pair> = LazyLock::new(|| {
+        let mut secret = [0; 32];
+        aws_lc_rs::rand::fill(&mut secret).unwrap();
+        Pair {
+            signing: EncodingKey::from_secret(&secret),
+            source: KeySource::Secret(Zeroizing::new(secret.to_vec())),
+        }
+    });
+    static RSA: LazyLock<Pair> = LazyLock::new(|| {
+        make(&rcgen::PKCS_RSA_SHA256, |pem| {
+            EncodingKey::from_rsa_pem(pem).unwrap()
+        })
+    });
+    static EC: LazyLock<Pair> = LazyLock::new(|| {
+        make(&rcgen::PKCS_ECDSA_P256_SHA256, |pem| {
+            EncodingKey::from_ec_pem(pem).unwrap()
+        })
+    });
+    static ED: LazyLock<Pair> = LazyLock::new(|| {
+        make(&rcgen::PKCS_ED25519, |pem| {
+            EncodingKey::from_ed_pem(pem).unwrap()
+        })
+    });
+    match algorithm.family() {
+        AlgorithmFamily::Hmac => &SECRET,
+        AlgorithmFamily::Rsa => &RSA,
+        AlgorithmFamily::Ec => &EC,
+        AlgorithmFamily::Ed => &ED,
+    }
+}
+
+fn make(kind: &'static rcgen::SignatureAlgorithm, read: fn(&[u8]) -> EncodingKey) -> Pair {
+    let key = rcgen::KeyPair::generate_for(kind).unwrap();
+    Pair {
+        signing: read(key.serialize_pem().as_bytes()),
+        source: KeySource::PublicKey(key.public_key_pem().into_bytes()),
+    }
+}
+
+fn templates() -> Arc<IdentityHeaders> {
+    Arc::new(IdentityHeaders::new(
+        Preset::Portcullis,
+        Vec::new(),
+        MultiValue::Comma,
+    ))
+}
+
+/// `max_ttl` zero keeps nothing: every call verifies.
+fn authenticator(algorithm: Algorithm, max_ttl: Duration) -> Authenticator {
+    let issuer = IssuerSettings {
+        name: "corp".into(),
+        issuer: ISSUER.into(),
+        audience: vec!["orders".into()],
+        algorithms: vec![algorithm],
+        keys: pair(algorithm).source.clone(),
+        leeway: Duration::from_secs(30),
+        token_types: vec!["at+jwt".into()],
+        claims: ClaimNames::default(),
+    };
+    let cache = CacheSettings {
+        max_ttl,
+        ..CacheSettings::default()
+    };
+    Authenticator::new(&[issuer], &cache, Arc::new(Revocations::new()), templates()).unwrap()
+}
+
+fn claims(user: usize, expires: u64) -> Value {
+    json!({
+        "iss": ISSUER, "aud": ["orders", "billing"], "sub": format!("0b7e8f5c-{user:08}"), "iat": NOW - 10,
+        "exp": expires, "jti": "9d1f6a34-6f0e-4f8e-9c0e-2f1f5b1d7a11", "sid": "7c2a4be1-53c1-4a3b-8a43-5a9e2d8f5b10",
+        "scope": "orders:read orders:write", "email": "ada@example.com", "preferred_username": "ada",
+        "roles": ["clerk", "admin"],
+    })
+}
+
+fn token(algorithm: Algorithm, user: usize, expires: u64) -> String {
+    let mut header = Header::new(algorithm);
+    header.typ = Some("at+jwt".into());
+    jsonwebtoken::encode(&header, &claims(user, expires), &pair(algorithm).signing).unwrap()
+}
+
+fn good(algorithm: Algorithm) -> String {
+    token(algorithm, 0, NOW + 300)
+}
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(NOW)
+}
+
+fn bearer(token: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+    headers
+}
+
+#[divan::bench]
+fn cached_one_token(bencher: Bencher<'_, '_>) {
+    let authenticator = authenticator(Algorithm::ES256, Duration::from_secs(60));
+    let headers = bearer(&good(Algorithm::ES256));
+    bencher.bench_local(|| {
+        authenticator
+            .authenticate(black_box(&headers), Access::Authenticated, now())
+            .unwrap()
+    });
+}
+
+#[divan::bench]
+fn cached_10_000_tokens_in_turn(bencher: Bencher<'_, '_>) {
+    let authenticator = authenticator(Algorithm::HS256, Duration::from_secs(60));
+    let all: Vec<HeaderMap> = (0..10_000)
+        .map(|user| bearer(&token(Algorithm::HS256, user, NOW + 300)))
+        .collect();
+    for headers in &all {
+        authenticator
+            .authenticate(headers, Access::Authenticated, now())
+            .unwrap();
+    }
+    let next = AtomicUsize::new(0);
+    bencher.bench_local(|| {
+        let headers = all
+            .get(next.fetch_add(1, Ordering::Relaxed) % all.len())
+            .unwrap();
+        authenticator
+            .authenticate(black_box(headers), Access::Authenticated, now())
+            .unwrap()
+    });
+}
+
+#[divan::bench(args = ALGORITHMS)]
+fn uncached(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+    let authenticator = authenticator(algorithm, Duration::ZERO);
+    let token = good(algorithm);
+    bencher.bench_local(|| authenticator.verify(black_box(&token), now()).unwrap());
+}
+
+/// What jsonwebtoken's own `decode` costs for the same token, with its own checks: for comparison.
+#[divan::bench(args = ALGORITHMS)]
+fn uncached_by_jsonwebtoken_decode(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+    let key = match &pair(algorithm).source {
+        KeySource::Secret(secret) => DecodingKey::from_secret(secret),
+        KeySource::PublicKey(pem) if algorithm == Algorithm::ES256 => {
+            DecodingKey::from_ec_pem(pem).unwrap()
+        }
+        KeySource::PublicKey(pem) if algorithm == Algorithm::EdDSA => {
+            DecodingKey::from_ed_pem(pem).unwrap()
+        }
+        KeySource::PublicKey(pem) | KeySource::Jwks(pem) => DecodingKey::from_rsa_pem(pem).unwrap(),
+    };
+    let mut validation = jsonwebtoken::Validation::new(algorithm);
+    validation.set_audience(&["orders"]);
+    validation.set_issuer(&[ISSUER]);
+    validation.validate_exp = false;
+    let token = good(algorithm);
+    bencher.bench_local(|| {
+        jsonwebtoken::decode::<Value>(black_box(&token), &key, &validation).unwrap()
+    });
+}
+
+/// The signature alone, with a key that the back-end has parsed beforehand: what is left to gain.
+#[divan::bench(args = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA])]
+fn signature_by_parsed_key(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+    use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
+    let kind: &'static dyn VerificationAlgorithm = match algorithm.family() {
+        AlgorithmFamily::Ec => &signature::ECDSA_P256_SHA256_FIXED,
+        AlgorithmFamily::Ed => &signature::ED25519,
+        AlgorithmFamily::Rsa | AlgorithmFamily::Hmac => &signature::RSA_PKCS1_2048_8192_SHA256,
+    };
+    let KeySource::PublicKey(pem) = &pair(algorithm).source else {
+        return;
+    };
+    let body: String = str::from_utf8(pem)
+        .unwrap()
+        .lines()
+        .filter(|line| !line.starts_with('-'))
+        .collect();
+    let der = base64::engine::general_purpose::STANDARD
+        .decode(body)
+        .unwrap();
+    let key = ParsedPublicKey::new(kind, der).unwrap();
+    let token = good(algorithm);
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    bencher.bench_local(|| {
+        let signature = URL_SAFE_NO_PAD.decode(black_box(signature)).unwrap();
+        key.verify_sig(signed.as_bytes(), &signature).unwrap();
+    });
+}
+
+/// Refusals, each of another token kind than the cache could hold.
+#[divan::bench(args = ALGORITHMS)]
+fn refused_bad_signature(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+    let authenticator = authenticator(algorithm, Duration::from_secs(60));
+    let good = good(algorithm);
+    let other = token(algorithm, 1, NOW + 300);
+    let (signed, _) = good.rsplit_once('.').unwrap();
+    let (_, signature) = other.rsplit_once('.').unwrap();
+    let forged = format!("{signed}.{signature}");
+    bencher.bench_local(|| authenticator.verify(black_box(&forged), now()).unwrap_err());
+}
+
+#[divan::bench(args = [Algorithm::HS256, Algorithm::RS256])]
+fn refused_expired(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+    let authenticator = authenticator(algorithm, Duration::from_secs(60));
+    let expired = token(algorithm, 0, NOW - 3600);
+    bencher.bench_local(|| {
+        authenticator
+            .verify(black_box(&expired), now())
+            .unwrap_err()
+    });
+}
+
+#[divan::bench(args = ["no dots", "unknown alg", "crit", "unknown issuer", "1 MiB of dots"])]
+fn refused_malformed(bencher: Bencher<'_, '_>, kind: &str) {
+    let authenticator = authenticator(Algorithm::ES256, Duration::from_secs(60));
+    let segment = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let with =
+        |header: Value, claims: Value| format!("{}.{}.AAAA", segment(header), segment(claims));
+    let good = claims(0, NOW + 300);
+    let token = match kind {
+        "no dots" => "a".repeat(600),
+        "unknown alg" => with(json!({"alg": "none"}), good),
+        "crit" => with(json!({"alg": "ES256", "crit": ["x"]}), good),
+        "unknown issuer" => with(
+            json!({"alg": "ES256", "typ": "at+jwt"}),
+            json!({"iss": "x", "pad": "p".repeat(400)}),
+        ),
+        _ => ".".repeat(1 << 20),
+    };
+    bencher.bench_local(|| authenticator.verify(black_box(&token), now()).unwrap_err());
+}
+
+#[divan::bench(args = [1, 100_000])]
+fn limiter_check(bencher: Bencher<'_, '_>, keys: u32) {
+    let settings = IpLimitSettings {
+        per_ip: Quota {
+            count: 1_000_000,
+            window: Duration::from_secs(1),
+            burst: 1_000_000,
+        },
+        exempt: Vec::new(),
+        ipv6_prefix: 64,
+        max_keys: 1_000_000,
+    };
+    let limiter = IpLimiter::new(&settings);
+    let address = |n: u32| PeerIp::new(IpAddr::from(n.to_be_bytes())).into();
+    for n in 0..keys {
+        limiter.check(address(n)).unwrap();
+    }
+    let mut n = 0_u32;
+    bencher.bench_local(move || {
+        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        limiter.check(address(n % keys))
+    });
+}
+
+/// A flood of keys never seen before, on a table that is full.
+#[divan::bench]
+fn limiter_new_keys_on_a_full_table(bencher: Bencher<'_, '_>) {
+    let quota = Quota {
+        count: 1,
+        window: Duration::from_secs(3600),
+        burst: 1,
+    };
+    let limiter: KeyedLimiter<u64> = KeyedLimiter::new("bench", quota, 100_000);
+    let mut n = 0_u64;
+    while n < 200_000 {
+        let _ = limiter.check(n);
+        n += 1;
+    }
+    bencher.bench_local(move || {
+        n += 1;
+        limiter.check(n)
+    });
+}
+
+/// Eight fields of a browser rewritten for the upstream: identity, forwarding, hop-by-hop. The copy of the map is counted.
+#[divan::bench]
+fn prepare_headers(bencher: Bencher<'_, '_>) {
+    let authenticator = authenticator(Algorithm::ES256, Duration::from_secs(60));
+    let templates = templates();
+    let token = good(Algorithm::ES256);
+    // One template value for both: what the verifier rendered is what the policy injects.
+    let policy = HeaderPolicy::new(templates, "gate-1", false).unwrap();
+    let identity = authenticator.verify(&token, now()).unwrap();
+    let route = Route {
+        name: "orders".into(),
+        index: 0,
+        hosts: Vec::new(),
+        path: PathPattern::Prefix("/".into()),
+        methods: vec![Method::GET],
+        target: Target::Upstream(UpstreamId(0)),
+        access: Access::Authenticated,
+        rule: Rule::default(),
+        max_body: 0,
+        timeout: Duration::from_secs(30),
+    };
+    let client = PeerIp::new(IpAddr::from([192, 0, 2, 1])).into();
+    let permit = authorize(&route, client, Caller::Verified(identity)).unwrap();
+    let mut headers = bearer(&token);
+    for (name, value) in [
+        ("host", "app.example.com"),
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)"),
+        ("accept", "*/*"),
+        ("accept-encoding", "gzip, br"),
+        ("accept-language", "en"),
+        ("cookie", "theme=dark"),
+        ("connection", "keep-alive"),
+    ] {
+        headers.insert(name, value.parse().unwrap());
+    }
+    let from = Forwarding {
+        peer: IpAddr::from([192, 0, 2, 1]),
+        peer_is_trusted: false,
+        authority: "app.example.com",
+        version: Version::HTTP_11,
+        request_id: "0123456789abcdef0123456789abcdef",
+    };
+    bencher.bench_local(|| {
+        let mut headers = headers.clone();
+        policy.prepare(&mut headers, &permit, &from).unwrap();
+        headers
+    });
+}
