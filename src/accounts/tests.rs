@@ -11,13 +11,14 @@ use std::{
     io::Write,
     net::IpAddr,
     sync::{
-        Arc, Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tempfile::TempDir;
+use tracing::Dispatch;
 use zeroize::Zeroizing;
 
 use super::{
@@ -186,12 +187,25 @@ pub(crate) const ARGON2: Argon2Settings = Argon2Settings {
     concurrent: 2,
 };
 
+/// Two subscribers that live for ever and hear nothing. With a single one alive, `tracing` asks only the thread that comes
+/// first to an event whether anybody listens; if that thread does not, the event is lost to the one that does.
+static LISTENERS: LazyLock<[Dispatch; 2]> = LazyLock::new(|| {
+    [(); 2].map(|()| {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(std::io::sink)
+            .finish()
+            .into()
+    })
+});
+
 /// Collects what is logged on this thread while the guard lives.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     pub(crate) fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        LazyLock::force(&LISTENERS);
         let log = self.clone();
         let subscriber = tracing_subscriber::fmt()
             .json()

@@ -259,6 +259,22 @@ async fn sess_4_access_tokens_live_fifteen_minutes_at_most() {
 }
 
 #[tokio::test]
+async fn sess_4_refresh_reads_the_account_as_it_is_now() {
+    let site = Site::new();
+    site.add("ann", &["admin"]).await;
+    let first = site.login("ann").await;
+    // Written behind the back of everything that would end the session.
+    let connection = rusqlite::Connection::open(&site.settings.database).unwrap();
+    let set = |sql: &str| connection.execute(sql, []).unwrap();
+    set(r#"UPDATE users SET roles = '["clerk"]'"#);
+    let second = site.refresh(first.token()).await.unwrap();
+    let claims = site.claims(&second.access_token).unwrap();
+    assert_eq!(claims.roles, ["clerk".into()]);
+    set("UPDATE users SET disabled = 1");
+    refused(site.refresh(second.token()).await);
+}
+
+#[tokio::test]
 async fn auth_12_truncated_padded_and_extended_tokens_fail() {
     let site = Site::new();
     site.add("ann", &[]).await;
