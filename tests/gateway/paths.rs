@@ -169,7 +169,7 @@ fn forgiving(target: &str) -> String {
         .replace(['\0', '\t', '\n', '\r'], "");
     let mut segments: Vec<&str> = Vec::new();
     for segment in text.split('/') {
-        let segment = segment.split(';').next().unwrap_or_default().trim();
+        let segment = segment.split(';').next().unwrap_or_default();
         match segment {
             "" | "." => {}
             ".." => {

@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Gateway, H2, Kind, Raw, Site, Token, Upstream, get,
+    Broken, Gateway, H2, Kind, Raw, Site, Token, Upstream, get,
     keys::{AUDIENCE, base64, bearer, ec_key, keys, now, rsa_key, unbase64},
     request,
 };
@@ -716,7 +716,14 @@ async fn jwt_7_long_and_deep_tokens_are_refused() {
             "",
         ))
         .await;
-        raw.answer().await.is(431);
+        match raw.try_answer().await {
+            Ok(answer) => assert_eq!(answer.status, 431),
+            // Still writing when the gateway closed, a client may lose the answer.
+            Err(broken) => assert!(
+                matches!(broken, Broken::Closed | Broken::Cut(_)),
+                "{broken:?}"
+            ),
+        }
     }
     let grown = gateway.memory().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB more");
