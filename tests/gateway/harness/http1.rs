@@ -365,6 +365,7 @@ pub(crate) async fn read_answer(
         let status: u16 = head
             .start
             .strip_prefix("HTTP/1.1 ")
+            .or_else(|| head.start.strip_prefix("HTTP/1.0 "))
             .and_then(|rest| rest.get(..3)?.parse().ok())
             .ok_or_else(|| Broken::Malformed(head.start.clone()))?;
         if (100..200).contains(&status) && status != 101 {
