@@ -1,9 +1,278 @@
-//! The configuration, as a user of the library reads it.
+//! The sample configuration under mutation: no key that is dropped, misspelt or emptied leads to a weaker policy (CFG-1).
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may stop a test")]
+
+use std::{fs, path::Path};
+
+use portcullis::config::{Config, Report, parse};
+use tempfile::TempDir;
+use toml::{Table, Value};
+
+#[path = "config/weaker.rs"]
+mod weaker;
+use weaker::weaker;
+
+const SAMPLE: &str = include_str!("../config/gateway.toml");
+
+/// A folder with the one file that the sample names and a development certificate does not replace.
+fn project() -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("config")).unwrap();
+    let keys = r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#;
+    fs::write(root.path().join("config/corp-keys.json"), keys).unwrap();
+    root
+}
+
+fn read(text: &str, root: &TempDir) -> Result<Config, Report> {
+    parse(text, Path::new("config/gateway.toml"), root.path())
+}
+
+/// The sample with its examples: lines that begin with `#` and no space.
+fn whole_sample() -> String {
+    let uncomment = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    SAMPLE.lines().map(uncomment).collect::<Vec<_>>().join("\n")
+}
 
 #[test]
-fn the_sample_loads() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/gateway.toml");
-    if let Err(report) = portcullis::config::load(&path) {
-        panic!("{report}");
+fn the_sample_loads_with_and_without_its_examples() {
+    let root = project();
+    let sample = read(SAMPLE, &root).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!((sample.issuers.len(), sample.routes.len()), (0, 1));
+    let whole = read(&whole_sample(), &root).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!((whole.issuers.len(), whole.routes.len()), (1, 2));
+    assert_eq!(whole.routes[0].rule.roles.len(), 2);
+}
+
+#[test]
+fn the_sample_says_what_the_defaults_are() {
+    let root = project();
+    let sample = read(SAMPLE, &root).unwrap();
+    let short = r#"
+        [tls]
+        development = true
+        [[upstream]]
+        name = "legacy"
+        servers = ["http://127.0.0.1:9000"]
+        [[route]]
+        name = "app"
+        path_prefix = "/"
+        upstream = "legacy"
+        access = "authenticated"
+        [accounts]
+    "#;
+    let short = read(short, &root).unwrap();
+    assert_eq!(format!("{sample:#?}"), format!("{short:#?}"));
+}
+
+/// Where a value stands: keys, and places in lists of tables.
+type Place = Vec<Step>;
+
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+fn places(value: &Value, at: &Place, found: &mut Vec<Place>) {
+    let mut visit = |step: Step, value: &Value| {
+        let mut place = at.clone();
+        place.push(step);
+        if matches!(place.last(), Some(Step::Key(_))) {
+            found.push(place.clone());
+        }
+        places(value, &place, found);
+    };
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                visit(Step::Key(key.clone()), value);
+            }
+        }
+        Value::Array(list) => {
+            for (index, value) in list.iter().enumerate() {
+                visit(Step::Index(index), value);
+            }
+        }
+        Value::String(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Boolean(_)
+        | Value::Datetime(_) => {}
+    }
+}
+
+/// Changes the table that holds the key at a place, and writes the document again.
+fn mutated(document: &Value, place: &Place, change: impl FnOnce(&mut Table, &str)) -> String {
+    let mut document = document.clone();
+    let (last, path) = place.split_last().unwrap();
+    let mut value = &mut document;
+    for step in path {
+        value = match step {
+            Step::Key(key) => value.get_mut(key).unwrap(),
+            Step::Index(index) => value.get_mut(*index).unwrap(),
+        };
+    }
+    let Step::Key(key) = last else { unreachable!() };
+    change(value.as_table_mut().unwrap(), key);
+    toml::to_string(&document).unwrap()
+}
+
+fn document(text: &str) -> (Value, Vec<Place>) {
+    let document = Value::Table(text.parse().unwrap());
+    let mut found = Vec::new();
+    places(&document, &Vec::new(), &mut found);
+    (document, found)
+}
+
+fn keys(place: &Place) -> Vec<&str> {
+    let key = |step: &'_ Step| matches!(step, Step::Key(_));
+    place
+        .iter()
+        .filter(|step| key(step))
+        .map(|step| match step {
+            Step::Key(key) => key.as_str(),
+            Step::Index(_) => "",
+        })
+        .collect()
+}
+
+/// Asserts that a mutation is refused, or weakens nothing; says whether it was refused.
+#[track_caller]
+fn not_weaker(before: &Config, text: &str, root: &TempDir, what: &str) -> bool {
+    match read(text, root) {
+        Err(_) => true,
+        Ok(after) => {
+            let weaker = weaker(before, &after);
+            assert!(weaker.is_empty(), "{what}: {weaker:?}\n{text}");
+            false
+        }
+    }
+}
+
+#[test]
+fn cfg_1_a_dropped_key_never_weakens_the_policy() {
+    let root = project();
+    let before = read(SAMPLE, &root).unwrap();
+    let (document, places) = document(SAMPLE);
+    assert!(places.len() > 70, "{}", places.len());
+    for place in places {
+        let text = mutated(&document, &place, |table, key| drop(table.remove(key)));
+        not_weaker(&before, &text, &root, &format!("without {place:?}"));
+    }
+}
+
+/// What an operator adds to restrict a route cannot be told from what was never there once it is gone. The sample has
+/// these as examples alone; everything else in it may be lost without loss of safety.
+fn is_added_restriction(place: &Place) -> bool {
+    matches!(
+        keys(place)[..],
+        ["route", "hosts" | "methods" | "require", ..]
+    )
+}
+
+#[test]
+fn cfg_1_a_dropped_key_of_the_examples_never_weakens_the_policy() {
+    let root = project();
+    let text = whole_sample();
+    let before = read(&text, &root).unwrap();
+    let (document, places) = document(&text);
+    for place in places.iter().filter(|place| !is_added_restriction(place)) {
+        let text = mutated(&document, place, |table, key| drop(table.remove(key)));
+        not_weaker(&before, &text, &root, &format!("without {place:?}"));
+    }
+    let (_, active) = self::document(SAMPLE);
+    assert!(!active.iter().any(is_added_restriction));
+}
+
+#[test]
+fn cfg_1_a_misspelt_key_is_always_refused() {
+    let root = project();
+    let text = whole_sample();
+    let before = read(&text, &root).unwrap();
+    let (document, places) = document(&text);
+    for place in places {
+        for misspell in [
+            |key: &str| format!("{key}s"),
+            |key: &str| key.to_uppercase(),
+            |key: &str| format!("x{key}"),
+            |key: &str| key.replace('_', "-") + "-",
+        ] {
+            let text = mutated(&document, &place, |table, key| {
+                let value = table.remove(key).unwrap();
+                table.insert(misspell(key), value);
+            });
+            let refused = not_weaker(&before, &text, &root, &format!("misspelt {place:?}"));
+            // The names of claims are the operator's own.
+            let own = matches!(keys(&place)[..], ["route", "require", "claims", _]);
+            assert!(refused || own, "{place:?}\n{text}");
+        }
+    }
+}
+
+#[test]
+fn cfg_1_an_emptied_value_never_weakens_the_policy() {
+    let root = project();
+    let text = whole_sample();
+    let before = read(&text, &root).unwrap();
+    let (document, places) = document(&text);
+    let mut refused = 0;
+    let mut taken = Vec::new();
+    for place in places {
+        let text = mutated(&document, &place, |table, key| {
+            let value = table.get_mut(key).unwrap();
+            *value = match value {
+                Value::String(_) => Value::String(String::new()),
+                Value::Integer(_) => Value::Integer(0),
+                Value::Array(_) => Value::Array(Vec::new()),
+                Value::Table(_) => Value::Table(Table::new()),
+                Value::Boolean(flag) => Value::Boolean(*flag),
+                Value::Float(_) | Value::Datetime(_) => panic!("{place:?}"),
+            };
+        });
+        if not_weaker(&before, &text, &root, &format!("emptied {place:?}")) {
+            refused += 1;
+        } else {
+            taken.push(keys(&place).join("."));
+        }
+    }
+    assert!(refused > 60, "{refused} refused; taken: {taken:?}");
+}
+
+#[test]
+fn the_comparison_sees_what_is_weaker() {
+    let root = project();
+    let text = whole_sample();
+    let before = read(&text, &root).unwrap();
+    assert_eq!(weaker(&before, &before), Vec::<String>::new());
+    for (old, new) in [
+        ("access = \"authenticated\"", "access = \"optional\""),
+        ("roles = [\"clerk\", \"admin\"], ", ""),
+        (
+            "roles = [\"clerk\", \"admin\"]",
+            "roles = [\"clerk\", \"admin\", \"guest\"]",
+        ),
+        ("scopes = [\"orders:read\"], ", ""),
+        ("claims = { tenant = [\"a\", \"b\"] }, ", ""),
+        ("issuers = [\"corp\"], ", ""),
+        ("methods = [\"GET\", \"HEAD\"]\n", ""),
+        ("trusted_proxies = []", "trusted_proxies = [\"10.0.0.0/8\"]"),
+        ("exempt = []", "exempt = [\"10.0.0.0/8\"]"),
+        ("burst = 200", "burst = 201"),
+        ("rate = \"100/s\"", "rate = \"101/s\""),
+        ("\nbody = \"10MiB\"", "\nbody = \"11MiB\""),
+        ("leeway = \"30s\"", "leeway = \"31s\""),
+        ("audience = [\"orders\"]", "audience = [\"orders\", \"x\"]"),
+        ("pass_token = false", "pass_token = true"),
+        ("password_min = 15", "password_min = 14"),
+        ("per_account = \"5/15m\"", "per_account = \"6/15m\""),
+        ("refresh_grace = \"10s\"", "refresh_grace = \"11s\""),
+        ("access = true", "access = false"),
+    ] {
+        assert!(text.contains(old), "{old}");
+        let after = read(&text.replacen(old, new, 1), &root).unwrap();
+        assert!(!weaker(&before, &after).is_empty(), "{old}");
     }
 }

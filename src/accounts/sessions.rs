@@ -80,7 +80,7 @@ impl Accounts {
     pub async fn login(&self, login: Login<'_>) -> Result<Grant, Rejection> {
         let ip = login.client.ip;
         self.logins_per_ip
-            .check(ip)
+            .check(network(ip))
             .map_err(Rejection::RateLimited)?;
         let user = match user_key(login.name) {
             Some(key) => self.store.find_user(key).await.map_err(unavailable)?,
@@ -329,6 +329,17 @@ impl Accounts {
 /// transaction.
 fn may_enter(user: &User) -> bool {
     !user.disabled
+}
+
+/// Whom a client address stands for: an IPv6 client has a network of 64 bits to choose addresses from (RFC 6177).
+fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+    }
 }
 
 fn unavailable(_: crate::store::StoreError) -> Rejection {

@@ -62,6 +62,12 @@ pub enum KeyError {
         /// The file that names it.
         path: PathBuf,
     },
+    /// Others may reach the folder: a key of theirs in it would be published as ours.
+    #[error("{}: others may use this folder; run: chmod 700 {}", path.display(), path.display())]
+    FolderOpen {
+        /// Which.
+        path: PathBuf,
+    },
     /// Others may read what signs every token.
     #[error("{}: others may read this key; run: chmod 600 {}", path.display(), path.display())]
     ReadableByOthers {
@@ -94,6 +100,11 @@ impl SigningKeys {
             .mode(0o700)
             .create(folder)
             .map_err(|source| file_error(folder, source))?;
+        if is_open(folder)? {
+            return Err(KeyError::FolderOpen {
+                path: folder.into(),
+            });
+        }
         let pointer = folder.join(ACTIVE);
         if !pointer.exists() {
             choose(folder, &pointer)?;
@@ -134,11 +145,7 @@ impl SigningKeys {
 impl SigningKey {
     fn read(path: &Path) -> Result<Self, KeyError> {
         let malformed = || KeyError::Malformed { path: path.into() };
-        let mode = fs::metadata(path)
-            .map_err(|source| file_error(path, source))?
-            .permissions()
-            .mode();
-        if mode & 0o077 != 0 {
+        if is_open(path)? {
             return Err(KeyError::ReadableByOthers { path: path.into() });
         }
         let pair = KeyPair::from_pem(&read_text(path)?).map_err(|_| malformed())?;
@@ -215,6 +222,12 @@ fn generate(folder: &Path) -> Result<(Box<str>, PathBuf), KeyError> {
     write_once(&path, pem.as_bytes())?;
     tracing::info!(target: "audit", event = "key_made", kid = %key.kid);
     Ok((key.kid, path))
+}
+
+/// Whether anybody but the owner has any right.
+fn is_open(path: &Path) -> Result<bool, KeyError> {
+    let metadata = fs::metadata(path).map_err(|source| file_error(path, source))?;
+    Ok(metadata.permissions().mode() & 0o077 != 0)
 }
 
 fn read_all(folder: &Path) -> Result<Vec<SigningKey>, KeyError> {

@@ -1,5 +1,6 @@
 //! A site of accounts in a folder of its own, with a clock that stands still, and what must hold of it.
 
+mod crash;
 mod keys;
 mod login;
 mod names;
@@ -66,7 +67,11 @@ impl Site {
         )
     }
 
-    fn open(folder: Arc<TempDir>, settings: AccountSettings, now: Arc<AtomicU64>) -> Self {
+    pub(crate) fn open(
+        folder: Arc<TempDir>,
+        settings: AccountSettings,
+        now: Arc<AtomicU64>,
+    ) -> Self {
         let time = Arc::clone(&now);
         let clock =
             Clock::new(move || UNIX_EPOCH + Duration::from_secs(time.load(Ordering::SeqCst)));

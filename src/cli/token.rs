@@ -180,3 +180,59 @@ pub(super) fn fail(error: &anyhow::Error) -> ExitCode {
     let _ = writeln!(io::stderr(), "{line}");
     ExitCode::FAILURE
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::tests::Site;
+
+    fn check(site: &Site, token: &str, code: &str, reason: Option<&str>) {
+        let (report, verified) = report(token, &site.authn, site.time());
+        assert!(!verified);
+        assert_eq!(report["verified"], false);
+        assert_eq!(report["code"], code);
+        assert_eq!(report["reason"].as_str(), reason);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_verify_is_told_with_its_reason() {
+        let site = Site::new();
+        site.add("ann", &[]).await;
+        let token = site.login("ann").await.access_token;
+        check(&site, "", "token_invalid", Some("segments"));
+        check(&site, "a.b", "token_invalid", Some("segments"));
+        let (body, signature) = token.rsplit_once('.').unwrap();
+        let forged = format!("{body}.{}", signature.chars().rev().collect::<String>());
+        let (report, verified) = report(&forged, &site.authn, site.time());
+        assert!(!verified);
+        assert_eq!(report["claims"]["preferred_username"], "ann");
+        site.accounts.end_sessions_of("ann").await.unwrap();
+        check(&site, &token, "token_invalid", Some("revoked"));
+        let token = site.login("ann").await.access_token;
+        site.advance(3600);
+        check(&site, &token, "token_expired", None);
+    }
+
+    #[tokio::test]
+    async fn what_verifies_is_told_with_its_issuer() {
+        let site = Site::new();
+        site.add("ann", &[]).await;
+        let ttl = Duration::from_secs(60);
+        let grant = site.accounts.issue("ann", ttl).await.unwrap();
+        let (report, verified) = report(&grant.access_token, &site.authn, site.time());
+        assert!(verified);
+        assert_eq!(report["issuer"], "portcullis");
+        assert_eq!(report["header"]["typ"], "at+jwt");
+        assert_eq!(report["header"]["alg"], "ES256");
+        assert_eq!(report["claims"]["sid"], *grant.session);
+    }
+
+    #[test]
+    fn a_life_is_from_a_second_to_fifteen_minutes() {
+        for text in ["", "x", "0s", "-5m", "16m", "1h", "500ms"] {
+            duration(text).unwrap_err();
+        }
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("15m"), Ok(Duration::from_secs(900)));
+    }
+}

@@ -256,13 +256,13 @@ fn check_issuers(
     issuers: &[IssuerSettings],
     names: &[Arc<str>],
 ) {
-    for Placed { route, place } in routes {
-        if route.access == Access::Public {
-            continue;
-        }
+    let mut mixed: Vec<&Placed> = Vec::new();
+    for placed in routes {
+        let route = &placed.route;
         if names.is_empty() && route.access == Access::Authenticated {
             let hint = "add an [[issuer]], or [accounts] for accounts of the gateway's own";
-            problems.add(place, Fault::new("nobody could be verified for it", hint));
+            let fault = Fault::new("nobody could be verified for it", hint);
+            problems.add(&placed.place, fault);
         }
         let wanted = &route.rule.issuers;
         let accepted: BTreeSet<&str> = names
@@ -274,14 +274,21 @@ fn check_issuers(
                 entry.map_or(&**name, |entry| &*entry.issuer)
             })
             .collect();
-        if accepted.len() > 1 {
-            let hint =
-                "name one in require.issuers, or let the upstream tell them apart by {issuer}";
-            let message = format!(
-                "takes {} issuers, whose users could bear the same name",
-                accepted.len()
-            );
-            problems.warn(place, Fault::new(message, hint));
+        if route.access != Access::Public && accepted.len() > 1 {
+            mixed.push(placed);
         }
     }
+    if let Some(first) = mixed.first() {
+        let others = match mixed.len() {
+            1 => String::new(),
+            count => format!(", as {} more routes do", count - 1),
+        };
+        let hint = "name one in require.issuers, or let the upstream tell them apart by {issuer}";
+        let message =
+            format!("takes several issuers, whose users could bear the same name{others}");
+        problems.warn(&first.place, Fault::new(message, hint));
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,7 +117,7 @@ fn refuse_host_shadows(problems: &Problems, placed: &Placed, routes: &[Placed], 
                 let Ok(found) = table.find(&host, path, method) else {
                     continue;
                 };
-                let closer = text(&found.path).trim_end_matches('/').len() < path.len();
+                let closer = bare(&found.path).len() < bare(&protected.path).len();
                 if is_open(found) && closer && !reported.contains(&found.index) {
                     reported.push(found.index);
                     report_shadow(problems, placed, routes.get(found.index), &host);
@@ -207,6 +207,11 @@ fn share_a_host(one: &Route, other: &Route) -> bool {
 
 fn is_open(route: &Route) -> bool {
     route.access != Access::Authenticated
+}
+
+/// The path without the slash that means nothing at the end of a prefix.
+fn bare(path: &PathPattern) -> &str {
+    text(path).trim_end_matches('/')
 }
 
 fn text(path: &PathPattern) -> &str {

@@ -320,7 +320,7 @@ impl<'d> Table<'d> {
         Table::new(self.context, place, entries)
     }
 
-    /// Reads a list of tables, as `[[route]]` makes it; absent is empty.
+    /// Reads a list of tables, as `[[route]]` makes it; absent is empty, and an empty list is reported.
     pub(super) fn sections(&mut self, key: &'static str) -> Vec<Table<'d>> {
         let Some((value, place)) = self.value(key) else {
             return Vec::new();
@@ -329,6 +329,9 @@ impl<'d> Table<'d> {
             self.mistyped::<()>(&place, &format!("a list: write [[{key}]]"), value);
             return Vec::new();
         };
+        if list.is_empty() {
+            self.context.problems.add(&place, "is an empty list");
+        }
         let mut tables = Vec::with_capacity(list.len());
         for (index, element) in list.iter().enumerate() {
             let place = Place {

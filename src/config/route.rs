@@ -97,7 +97,9 @@ fn hosts(table: &mut Table<'_>) -> Option<Vec<HostPattern>> {
     for Text { text, place } in texts {
         match host(text) {
             Ok(pattern) => {
-                hosts.push(pattern);
+                if !hosts.contains(&pattern) {
+                    hosts.push(pattern);
+                }
                 written.push((text.to_ascii_lowercase(), place));
             }
             Err(fault) => problems.add(&place, fault),

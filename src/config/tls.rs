@@ -56,9 +56,7 @@ fn development(table: &mut Table<'_>, server: Option<&ServerSettings>) -> bool {
 
 fn certificates(table: &mut Table<'_>, development: bool) -> Vec<CertificateFiles> {
     let tables = table.sections("certificates");
-    if tables.is_empty() && table.has("certificates") {
-        table.fault("certificates", "is an empty list: TLS needs a certificate");
-    } else if !table.has("certificates") {
+    if !table.has("certificates") {
         if !development {
             let hint = "certificates = [{ cert = \"certs/site.crt\", key = \"certs/site.key\" }]";
             table.need("certificates", hint);

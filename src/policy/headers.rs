@@ -328,22 +328,29 @@ impl IdentityHeaders {
                 } else {
                     &claims.scopes
                 };
-                for value in list {
+                for value in list.iter().filter(|value| !value.is_empty()) {
                     headers.push((name.clone(), header_value(&escape(value, |_| false)?)?));
                 }
             } else if let Some(text) = template.write(self.multi_value, claims, None)? {
                 headers.push((name.clone(), header_value(&text)?));
             }
         }
-        let bytes: usize = headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum();
-        if bytes > INJECTED_BYTES_MAX {
-            return Err(Rejection::ClaimMismatch(ClaimFault::Unprintable));
-        }
+        check_size(headers.iter().map(|(name, value)| (name, value)))?;
         Ok(headers)
     }
+}
+
+/// Refuses more than 8 KiB of injected headers (HDR-5): a server behind us may cut or refuse a longer section.
+fn check_size<'h>(
+    headers: impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)>,
+) -> Result<(), Rejection> {
+    let bytes: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if bytes > INJECTED_BYTES_MAX {
+        return Err(Rejection::ClaimMismatch(ClaimFault::Unprintable));
+    }
+    Ok(())
 }
 
 /// What a template over the request may name.
@@ -431,7 +438,8 @@ fn write_list<'a>(
     multi: MultiValue,
     values: impl Iterator<Item = &'a str>,
 ) -> Result<Option<String>, Rejection> {
-    let values: Vec<&str> = values.collect();
+    // An empty value says nothing, and a list of words cannot show it.
+    let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
     if values.is_empty() {
         return Ok(None);
     }
@@ -472,10 +480,15 @@ fn escape_json(values: &[&str]) -> Result<String, Rejection> {
     Ok(text)
 }
 
-/// Percent-encodes `%`, everything beyond ASCII, and what is special to the list's style; refuses control characters.
+/// Percent-encodes `%`, everything beyond ASCII, spaces at either end, and what is special to the list's style; refuses
+/// control characters. Servers trim values and the elements of lists, so that ` admin` would otherwise become `admin`.
 fn escape(value: &str, special: impl Fn(char) -> bool) -> Result<String, Rejection> {
+    let inner = value.trim_matches(' ');
+    let before = value.len() - value.trim_start_matches(' ').len();
+    let after = value.len() - before - inner.len();
     let mut text = String::with_capacity(value.len());
-    for character in value.chars() {
+    text.push_str(&"%20".repeat(before));
+    for character in inner.chars() {
         if character.is_control() {
             return Err(Rejection::ClaimMismatch(ClaimFault::Unprintable));
         }
@@ -488,6 +501,7 @@ fn escape(value: &str, special: impl Fn(char) -> bool) -> Result<String, Rejecti
             }
         }
     }
+    text.push_str(&"%20".repeat(after));
     Ok(text)
 }
 
@@ -559,12 +573,17 @@ impl HeaderPolicy {
     }
 
     fn has_passed(&self, headers: &HeaderMap) -> bool {
+        // By bytes: a neighbour's hop that is not ASCII must not hide ours on the same line.
         let mut hops = headers
             .get_all(header::VIA)
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|line| line.split(','));
-        hops.any(|hop| hop.split_ascii_whitespace().nth(1) == Some(&*self.pseudonym))
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        hops.any(|hop| {
+            let mut words = hop
+                .split(u8::is_ascii_whitespace)
+                .filter(|word| !word.is_empty());
+            words.nth(1) == Some(self.pseudonym.as_bytes())
+        })
     }
 
     /// Removes every reserved name, in all its spellings, and every name with an underscore.
@@ -628,7 +647,11 @@ impl HeaderPolicy {
                 headers.insert(name, header_value(&text)?);
             }
         }
-        Ok(())
+        check_size(
+            self.templates
+                .names()
+                .filter_map(|name| Some((name, headers.get(name)?))),
+        )
     }
 
     fn inject_forwarding(
@@ -717,9 +740,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         let options: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
             .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','))
-            .filter_map(|option| option.trim().parse().ok())
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
             .filter(|name| !NOT_CONNECTION_OPTIONS.contains(name))
             .collect();
         for name in options {
@@ -731,30 +753,33 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the gateway's own cookies and keeps the others as they were.
+/// Removes the gateway's own cookies and keeps the others as they were. By bytes: one cookie that is not ASCII must not
+/// carry ours past.
 fn strip_cookies(headers: &mut HeaderMap) {
-    let is_ours = |pair: &str| {
-        let name = pair.split('=').next().unwrap_or_default().trim();
-        name == SESSION_COOKIE || name == REFRESH_COOKIE
+    let is_ours = |pair: &[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let name = name.trim_ascii();
+        name == SESSION_COOKIE.as_bytes() || name == REFRESH_COOKIE.as_bytes()
     };
-    let has_ours = |value: &HeaderValue| {
-        value
-            .to_str()
-            .is_ok_and(|line| line.split(';').any(is_ours))
+    let pairs = |line: &HeaderValue| -> Vec<Vec<u8>> {
+        line.as_bytes()
+            .split(|byte| *byte == b';')
+            .map(|pair| pair.trim_ascii().to_vec())
+            .collect()
     };
+    let has_ours = |line: &HeaderValue| line.as_bytes().split(|byte| *byte == b';').any(is_ours);
     if !headers.get_all(header::COOKIE).iter().any(has_ours) {
         return;
     }
     let lines: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();
     headers.remove(header::COOKIE);
     for line in lines {
-        let Ok(text) = line.to_str() else { continue };
-        let kept: Vec<&str> = text
-            .split(';')
-            .map(str::trim)
-            .filter(|pair| !pair.is_empty() && !is_ours(pair))
-            .collect();
-        if let (false, Ok(value)) = (kept.is_empty(), HeaderValue::from_str(&kept.join("; "))) {
+        let mut kept = pairs(&line);
+        kept.retain(|pair| !pair.is_empty() && !is_ours(pair));
+        if let (false, Ok(value)) = (
+            kept.is_empty(),
+            HeaderValue::from_bytes(&kept.join(&b"; "[..])),
+        ) {
             headers.append(header::COOKIE, value);
         }
     }

@@ -245,6 +245,7 @@ struct TokenBody {
 async fn login(accounts: &Accounts, call: Call) -> Answered {
     // A page elsewhere must not sign its visitor in to an account of its own choice (AUTH-8).
     requests::refuse_foreign_origin(&call.parts.headers, accounts.settings())?;
+    let before = requests::refresh_cookie(&call.parts.headers)?;
     let body: LoginBody = requests::json(&call.parts.headers, &call.body)?;
     if body.username.len() > NAME_BYTES_MAX {
         return Err(Rejection::BadRequest(HeadFault::Body));
@@ -258,6 +259,10 @@ async fn login(accounts: &Accounts, call: Call) -> Answered {
         },
     };
     let grant = accounts.login(login).await?;
+    // Whoever put that cookie there, its session is not this login's, and nobody goes on with it.
+    if let Some(token) = before.as_deref().and_then(|text| RefreshToken::parse(text)) {
+        accounts.logout(&token).await?;
+    }
     deliver(accounts, &grant, body.delivery)
 }
 

@@ -98,6 +98,7 @@ def measure(bench, case, peer, seconds):
     foreign = max(0.0, accounting.machine_busy_seconds() - machine - known)
     if seen["requests"] == 0:
         raise BadRun(f"{peer.name} answered nothing")
+    peer.after_run(seen)
     wrong = seen["requests"] - seen["not_2xx"] if case.refusal else seen["not_2xx"]
     return {**seen, "wrong_status": wrong, "cpu_seconds": spent - mine, "seconds": elapsed,
             "cpu_us": (spent - mine) * 1e6 / seen["requests"], "foreign": foreign / elapsed}

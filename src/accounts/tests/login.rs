@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{Log, PASSWORD, Site, password};
 use crate::{
-    accounts::{AccountError, NewUser, Password},
+    accounts::{AccountError, Client, Login, NewUser, Password},
     limit::settings::Quota,
     policy::Rejection,
 };
@@ -281,4 +281,31 @@ async fn log_1_a_login_leaves_no_secret_in_the_log() {
     }
     let signature = grant.access_token.rsplit('.').next().unwrap();
     assert!(!text.contains(signature), "{text}");
+}
+
+#[tokio::test]
+async fn auth_1_login_limit_counts_an_ipv6_network_as_one_client() {
+    let few = Quota {
+        count: 3,
+        window: Duration::from_secs(60),
+        burst: 3,
+    };
+    let site = Site::with(|settings| settings.login_per_ip = few);
+    let attempt = async |ip: &str| {
+        let login = Login {
+            name: "ann",
+            password: password("wrong"),
+            client: Client {
+                ip: ip.parse().unwrap(),
+                device: None,
+            },
+        };
+        site.accounts.login(login).await.unwrap_err().code()
+    };
+    for last in 1..=3 {
+        let code = attempt(&format!("2001:db8:0:1:{last}::{last}")).await;
+        assert_eq!(code, "invalid_credentials");
+    }
+    assert_eq!(attempt("2001:db8:0:1:ffff::9").await, "rate_limited");
+    assert_eq!(attempt("2001:db8:0:2::9").await, "invalid_credentials");
 }

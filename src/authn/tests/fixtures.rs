@@ -51,8 +51,6 @@ pub(in crate::authn) struct Pair {
 
 pub(in crate::authn) static RSA: LazyLock<Pair> =
     LazyLock::new(|| Pair::new(&rcgen::PKCS_RSA_SHA256, Algorithm::RS256));
-pub(in crate::authn) static RSA_OTHER: LazyLock<Pair> =
-    LazyLock::new(|| Pair::new(&rcgen::PKCS_RSA_SHA256, Algorithm::RS256));
 pub(in crate::authn) static P256: LazyLock<Pair> =
     LazyLock::new(|| Pair::new(&rcgen::PKCS_ECDSA_P256_SHA256, Algorithm::ES256));
 pub(in crate::authn) static P256_OTHER: LazyLock<Pair> =

@@ -1,0 +1,158 @@
+//! `[[issuer]]`, `[identity]` and `[accounts]`: who is believed, and what is told of them.
+
+use super::*;
+
+#[test]
+fn issuers() {
+    refused_each(
+        "[[issuer]]",
+        r#"
+        name                             | issuer[0].name          | missing
+        name = "portcullis"              | issuer[0].name          | reserved
+        name = "a b"                     | issuer[0].name          | not a name
+        issuer                           | issuer[0].issuer        | missing
+        issuer = ""                      | issuer[0].issuer        | is empty
+        issuer = "https://gate.example.com/" | issuer[0].issuer    | public_url
+        audience                         | issuer[0].audience      | missing
+        audience = []                    | issuer[0].audience      | empty list
+        audience = [""]                  | issuer[0].audience[0]   | is empty
+        audience = "orders"              | issuer[0].audience      | expected a list
+        algorithms                       | issuer[0].algorithms    | missing
+        algorithms = []                  | issuer[0].algorithms    | empty list
+        algorithms = ["none"]            | issuer[0].algorithms[0] | without a signature
+        algorithms = ["RS265"]           | issuer[0].algorithms[0] | none of the values
+        algorithms = ["rs256"]           | issuer[0].algorithms[0] | none of the values
+        algorithms = ["RS256", "HS256"]  | issuer[0].algorithms    | mixes
+        leeway = "61s"                   | issuer[0].leeway        | above the most
+        leeway = "-1s"                   | issuer[0].leeway        | not a duration
+        token_types = []                 | issuer[0].token_types   | empty list
+        token_types = [1]                | issuer[0].token_types   | expected a list of strings
+        claims = {}                      | issuer[0].claims        | empty table
+        claims = { user = "" }           | issuer[0].claims.user   | is empty
+        claims = { users = "sub" }       | issuer[0].claims.users  | unknown key
+        "#,
+    );
+    let config = accepted("[[issuer]]", "token_types = [\"\"]");
+    assert_eq!(config.issuers[0].token_types, [Box::from("")]);
+    let later = with("[[issuer]]", "jwks_url = \"https://idp.example.com/certs\"");
+    let later = with_in(&later, "[[issuer]]", "jwks_file");
+    Project::new().refuses(&later, "issuer[0].jwks_url", "not yet supported");
+}
+
+#[test]
+fn jwt_2_two_issuers_never_share_an_algorithm() {
+    let project = Project::new();
+    let second = |name: &str, issuer: &str, algorithm: &str| {
+        let issuer = format!("[[issuer]]\nname = {name:?}\nissuer = {issuer:?}\n");
+        let rest = "audience = [\"a\"]\njwks_file = \"corp.json\"\n";
+        format!("{BASE}{issuer}algorithms = [{algorithm:?}]\n{rest}")
+    };
+    let idp = "https://idp.example.com";
+    project.refuses(&second("two", idp, "RS256"), "issuer[1].issuer", "RS256");
+    let twice = second("corp", "https://other", "RS256");
+    project.refuses(&twice, "issuer[1].name", "twice");
+    project.accepts(&second("two", idp, "ES256"));
+    let other = second("two", "https://other", "RS256");
+    project.warns(&other, "route[0]", "bear the same name");
+}
+
+#[test]
+fn nobody_to_verify_is_refused() {
+    let text = with("[accounts]", "enabled = false");
+    let (before, rest) = text.split_once("[[issuer]]").unwrap();
+    let (_, after) = rest.split_once("[token_cache]").unwrap();
+    let text = format!("{before}{after}");
+    Project::new().refuses(&text, "route[0]", "nobody could be verified");
+}
+
+#[test]
+fn hdr_1_identity_is_not_written_into_fields_of_other_meaning() {
+    refused_each(
+        "[identity]",
+        r#"
+        headers = { Host = "{user}" }                | identity.headers.Host                | reserved
+        headers = { content_length = "{user}" }      | identity.headers.content_length      | reserved
+        headers = { Authorization = "{user}" }       | identity.headers.Authorization       | reserved
+        headers = { Connection = "{user}" }          | identity.headers.Connection          | reserved
+        headers = { Transfer-Encoding = "{user}" }   | identity.headers.Transfer-Encoding   | reserved
+        headers = { X-Forwarded-For = "{user}" }     | identity.headers.X-Forwarded-For     | reserved
+        headers = { "x.forwarded.proto" = "{user}" } | identity.headers.x.forwarded.proto   | reserved
+        headers = { X-Real-IP = "{user}" }           | identity.headers.X-Real-IP           | reserved
+        headers = { Via = "{user}" }                 | identity.headers.Via                 | reserved
+        headers = { X_Forwarded_User = "{user}" }    | identity.headers.X_Forwarded_User    | also set as
+        headers = { "a b" = "{user}" }               | identity.headers.a b                 | not a header name
+        headers = { "" = "{user}" }                  | identity.headers.                    | not a header name
+        headers = { X-User = "{user}", x_user = "a" }| identity.headers.x_user              | twice
+        "#,
+    );
+    let more = "headers = { \"X-Forwarded-User\" = \"{subject}\", X-Tenant = \"{claims.tenant}\" }";
+    accepted("[identity]", more);
+}
+
+#[test]
+fn templates() {
+    refused_each(
+        "[identity]",
+        r#"
+        headers = { X-User = "" }          | identity.headers.X-User | is empty
+        headers = { X-User = 1 }           | identity.headers.X-User | expected a string
+        headers = { X-User = "{nobody}" }  | identity.headers.X-User | unknown place
+        headers = { X-User = "{claims.}" } | identity.headers.X-User | unknown place
+        headers = { X-User = "{user" }     | identity.headers.X-User | not closed
+        headers = { X-User = "user}" }     | identity.headers.X-User | closes nothing
+        headers = { X-User = "a\nb" }      | identity.headers.X-User | may not be
+        headers = { X-User = "é" }         | identity.headers.X-User | may not be
+        headers = []                       | identity.headers        | expected a table
+        preset = ""                        | identity.preset         | is empty
+        preset = "oauth2_proxy"            | identity.preset         | none of the values
+        multi_value = "tab"                | identity.multi_value    | none of the values
+        pass_token = "no"                  | identity.pass_token     | expected true or false
+        "#,
+    );
+}
+
+#[test]
+fn accounts() {
+    refused_each(
+        "[accounts]",
+        r#"
+        enabled = 1                            | accounts.enabled            | expected true or false
+        path = ""                              | accounts.path               | is empty
+        path = "/"                             | accounts.path               | cannot hold
+        path = "/auth/"                        | accounts.path               | cannot hold
+        path = "auth"                          | accounts.path               | cannot hold
+        path = "/a/../b"                       | accounts.path               | cannot hold
+        store = ""                             | accounts.store              | is empty
+        store = "sqlite:"                      | accounts.store              | names no file
+        store = "sqlite::memory:"              | accounts.store              | not the path of a file
+        store = "sqlite:x.db?mode=memory"      | accounts.store              | not the path of a file
+        store = "data/x.db"                    | accounts.store              | not a store
+        store = "postgres://u@h/db"            | accounts.store              | not yet supported
+        audience = []                          | accounts.audience           | empty list
+        access_ttl = "16m"                     | accounts.access_ttl         | above the most
+        access_ttl = "0s"                      | accounts.access_ttl         | below the least
+        refresh_idle = "31d"                   | accounts.refresh_idle       | longer than refresh_max
+        refresh_max = "1d"                     | accounts.refresh_max        | longer than refresh_max
+        refresh_grace = "61s"                  | accounts.refresh_grace      | above the most
+        registration = "open"                  | accounts.registration       | not yet supported
+        registration = "opne"                  | accounts.registration       | none of the values
+        signing = "HS256"                      | accounts.signing            | not yet supported
+        password_min = 7                       | accounts.password_min       | below the least
+        argon2 = { memory = "18MiB" }          | accounts.argon2.memory      | below the least
+        argon2 = { iterations = 1 }            | accounts.argon2.iterations  | below the least
+        argon2 = { parallelism = 0 }           | accounts.argon2.parallelism | below the least
+        login_limit = { per_ip = "0/1m" }      | accounts.login_limit.per_ip | not a rate
+        login_limit = { per_account = "" }     | accounts.login_limit.per_account | is empty
+        login_limit = "5/1m"                   | accounts.login_limit        | expected a table
+        "#,
+    );
+    assert!(accepted("[accounts]", "enabled = false").accounts.is_none());
+    let none = Project::new().accepts(&BASE.replace("[accounts]", ""));
+    assert!(none.accounts.is_none(), "no section, no accounts");
+    let argon2 = accepted("[accounts]", "argon2 = {}")
+        .accounts
+        .unwrap()
+        .argon2;
+    assert_eq!((argon2.memory_kib, argon2.iterations), (19 << 10, 2));
+    assert!(argon2.concurrent >= 1);
+}

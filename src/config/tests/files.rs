@@ -1,0 +1,282 @@
+//! Files that the configuration names (NET-7, KEY-5).
+
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+
+use super::*;
+
+const GOOD: &str = "8PTmCwWq1XyJ4nqGk7Zr0Vd2sHc9uLbA3eFiToKxMhY";
+
+/// [`BASE`] with an issuer whose keys come from elsewhere.
+fn issuer(algorithm: &str, source: &str) -> String {
+    let text = with("[[issuer]]", &format!("algorithms = [{algorithm:?}]"));
+    with_in(
+        &with_in(&text, "[[issuer]]", "jwks_file"),
+        "[[issuer]]",
+        source,
+    )
+}
+
+#[test]
+fn exactly_one_source_of_keys() {
+    let project = Project::new();
+    project.refuses(
+        &with("[[issuer]]", "jwks_file"),
+        "issuer[0]",
+        "no source of keys",
+    );
+    project.write("secret", GOOD, 0o600);
+    let two = with("[[issuer]]", "secret_file = \"secret\"");
+    let report = project.read(&two).unwrap_err();
+    assert!(
+        report
+            .problems()
+            .iter()
+            .any(|problem| problem.message.contains("too many")),
+        "{report}"
+    );
+}
+
+#[test]
+fn key_5_weak_and_known_secrets_are_refused() {
+    let text = issuer("HS256", "secret_file = \"secret\"");
+    for (secret, words) in [
+        ("", "is empty"),
+        ("\n", "is empty"),
+        ("short", "32 are needed"),
+        ("8PTmCwWq1XyJ4nqGk7Zr0Vd2sHc9uLb", "32 are needed"),
+        ("8PTmCwWq1XyJ4nqGk7Zr0Vd2sHc9uLb\n", "32 are needed"),
+        ("your-256-bit-secret-your-256-bit-secret", "known example"),
+        ("a-string-secret-at-least-256-bits-long", "known example"),
+        ("ChangeMe-ChangeMe-ChangeMe-ChangeMe!", "known example"),
+        (
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "over and over",
+        ),
+        ("0123456789abcdef0123456789abcdef", "over and over"),
+    ] {
+        let project = Project::new();
+        project.write("secret", secret, 0o600);
+        project.refuses(&text, "issuer[0].secret_file", words);
+    }
+    let project = Project::new();
+    project.write("secret", GOOD, 0o600);
+    project.refuses(
+        &issuer("HS512", "secret_file = \"secret\""),
+        "issuer[0].secret_file",
+        "64 are needed",
+    );
+    project.refuses(
+        &issuer("RS256", "secret_file = \"secret\""),
+        "issuer[0].secret_file",
+        "not HS*",
+    );
+    project.refuses(
+        &issuer("HS256", "secret_file = \"nothing\""),
+        "issuer[0].secret_file",
+        "does not exist",
+    );
+    project.refuses(
+        &issuer("HS256", "secret_file = \"certs\""),
+        "issuer[0].secret_file",
+        "not a file",
+    );
+}
+
+#[test]
+fn key_5_secrets_that_others_can_read_are_refused() {
+    let text = issuer("HS256", "secret_file = \"secret\"");
+    for mode in [0o644, 0o640, 0o604, 0o620, 0o602, 0o610, 0o666] {
+        let project = Project::new();
+        project.write("secret", GOOD, mode);
+        project.refuses(&text, "issuer[0].secret_file", "by others");
+    }
+    let project = Project::new();
+    project.write("secret", format!("{GOOD}\r\n"), 0o400);
+    let config = project.accepts(&text);
+    let crate::authn::settings::KeySource::Secret(secret) = &config.issuers[0].keys else {
+        panic!("{:?}", config.issuers[0].keys)
+    };
+    assert_eq!(&***secret, GOOD.as_bytes(), "the newline is no part of it");
+    assert!(
+        !format!("{config:?}").contains(GOOD),
+        "secrets do not print"
+    );
+}
+
+#[test]
+fn key_5_secrets_of_the_environment() {
+    let text = issuer("HS256", "secret_env = \"GATE_SECRET\"");
+    let mut project = Project::new();
+    project.refuses(&text, "issuer[0].secret_env", "not set");
+    for (value, words) in [("", "is empty"), ("short", "32 are needed")] {
+        project.variables = vec![("GATE_SECRET", value.to_owned())];
+        project.refuses(&text, "issuer[0].secret_env", words);
+    }
+    project.variables = vec![("GATE_SECRET", GOOD.to_owned())];
+    project.accepts(&text);
+}
+
+#[test]
+fn net_7_bad_key_sets_are_refused() {
+    let key = "issuer[0].jwks_file";
+    for (content, words) in [
+        ("", "is empty"),
+        ("nonsense", "not JSON"),
+        ("[]", "no list `keys`"),
+        ("{\"keys\": {}}", "no list `keys`"),
+        ("{\"keys\": []}", "holds no key"),
+        ("{\"keys\": [{}]}", "without `kty`"),
+        (
+            "{\"keys\": [{\"kty\": \"RSA\", \"d\": \"x\"}]}",
+            "private key",
+        ),
+        (
+            "{\"keys\": [{\"kty\": \"oct\", \"k\": \"x\"}]}",
+            "by others",
+        ),
+    ] {
+        let project = Project::new();
+        project.write("corp.json", content, 0o644);
+        project.refuses(BASE, key, words);
+    }
+    let project = Project::new();
+    fs::remove_file(project.folder.path().join("corp.json")).unwrap();
+    project.refuses(BASE, key, "does not exist");
+    project.write("corp.json", vec![b' '; (1 << 20) + 1], 0o644);
+    project.refuses(BASE, key, "is empty");
+    project.write("corp.json", vec![b'x'; (1 << 20) + 1], 0o644);
+    project.refuses(BASE, key, "larger than 1MiB");
+}
+
+#[test]
+fn jwt_1_public_keys_go_with_their_algorithms() {
+    let pair = |algorithm| KeyPair::generate_for(algorithm).unwrap();
+    let p256 = pair(&PKCS_ECDSA_P256_SHA256);
+    let kinds = [
+        (p256.public_key_pem(), "ES256", "ES384"),
+        (
+            pair(&PKCS_ECDSA_P384_SHA384).public_key_pem(),
+            "ES384",
+            "ES256",
+        ),
+        (pair(&PKCS_ED25519).public_key_pem(), "EdDSA", "RS256"),
+    ];
+    let key = "issuer[0].public_key_file";
+    for (pem, good, bad) in kinds {
+        let project = Project::new();
+        project.write("key.pem", pem, 0o644);
+        let text = |algorithm| issuer(algorithm, "public_key_file = \"key.pem\"");
+        project.accepts(&text(good));
+        project.refuses(&text(bad), key, "cannot use");
+        project.refuses(&text("RS256"), key, "cannot use");
+        project.refuses(&text("HS256"), key, "HS*");
+    }
+    let project = Project::new();
+    let text = |algorithm| issuer(algorithm, "public_key_file = \"key.pem\"");
+    for (content, words) in [
+        (p256.serialize_pem(), "private key"),
+        ("nonsense".to_owned(), "no public key"),
+        (
+            "-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n".to_owned(),
+            "no public key",
+        ),
+        (String::new(), "is empty"),
+    ] {
+        project.write("key.pem", content, 0o600);
+        project.refuses(&text("ES256"), key, words);
+    }
+    let certificate = fs::read(project.folder.path().join("certs/site.crt")).unwrap();
+    project.write("key.pem", certificate, 0o644);
+    project.accepts(&text("ES256"));
+    project.refuses(&text("EdDSA"), key, "P-256");
+}
+
+#[test]
+fn net_7_bad_certificates_are_refused() {
+    let (cert, key) = ("tls.certificates[0].cert", "tls.certificates[0].key");
+    let tls = "[tls]";
+    refused(tls, "certificates", "tls.certificates", "missing");
+    refused(tls, "certificates = []", "tls.certificates", "empty list");
+    refused(
+        tls,
+        "certificates = [{ cert = \"certs/site.crt\" }]",
+        key,
+        "missing",
+    );
+    refused(
+        tls,
+        "certificates = [{ cert = \"certs/site.crt\", key = \"\" }]",
+        key,
+        "is empty",
+    );
+    refused(
+        tls,
+        "certificates = [\"certs/site.crt\"]",
+        "tls.certificates[0]",
+        "expected a table",
+    );
+    refused(
+        tls,
+        "min_version = \"1.1\"",
+        "tls.min_version",
+        "none of the values",
+    );
+    refused(
+        tls,
+        "min_version = 1.3",
+        "tls.min_version",
+        "expected a string",
+    );
+    let names = ["x.example.com".to_owned()];
+    let (_, other_key) = development::development_certificate(&names).unwrap();
+    for (file, content, mode, at, words) in [
+        ("certs/site.crt", "", 0o644, cert, "is empty"),
+        (
+            "certs/site.crt",
+            "nonsense",
+            0o644,
+            cert,
+            "holds no certificate",
+        ),
+        ("certs/site.key", "nonsense", 0o600, key, "no private key"),
+        ("certs/site.key", &other_key, 0o644, key, "by others"),
+        ("certs/site.key", &other_key, 0o600, key, "does not go with"),
+    ] {
+        let project = Project::new();
+        project.write(file, content, mode);
+        project.refuses(BASE, at, words);
+    }
+    let project = Project::new();
+    fs::remove_file(project.folder.path().join("certs/site.key")).unwrap();
+    project.refuses(BASE, key, "does not exist");
+}
+
+#[test]
+fn development_certificates_are_for_loopback_names() {
+    let dev = with("[tls]", "development = true");
+    let project = Project::new();
+    project.refuses(&dev, "tls.development", "not a loopback name");
+    for url in [
+        "https://localhost",
+        "https://a.localhost:8443",
+        "https://127.0.0.1",
+        "https://[::1]:1",
+    ] {
+        let text = with_in(&dev, "[server]", &format!("public_url = {url:?}"));
+        project.warns(&text, "tls.development", "self-signed");
+    }
+    for url in [
+        "https://localhost.example.com",
+        "https://notlocalhost",
+        "https://10.0.0.1",
+    ] {
+        let text = with_in(&dev, "[server]", &format!("public_url = {url:?}"));
+        project.refuses(&text, "tls.development", "not a loopback name");
+    }
+    // A pair that will be made may be missing; half a pair may not.
+    let local = with_in(&dev, "[server]", "public_url = \"https://localhost\"");
+    let missing = local.replace("certs/site", "certs/dev");
+    project.accepts(&missing);
+    project.write("certs/dev.key", "x", 0o600);
+    project.refuses(&missing, "tls.certificates[0].cert", "does not exist");
+}

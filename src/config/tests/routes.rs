@@ -1,0 +1,179 @@
+//! `[[upstream]]` and `[[route]]`.
+
+use super::*;
+use crate::policy::HostPattern;
+
+#[test]
+fn upstreams() {
+    refused_each(
+        "[[upstream]]",
+        r#"
+        servers                          | upstream[0].servers    | missing
+        servers = []                     | upstream[0].servers    | empty list
+        servers = [""]                   | upstream[0].servers[0] | is empty
+        servers = ["https://x"]          | upstream[0].servers[0] | not yet supported
+        servers = ["unix:/run/x"]        | upstream[0].servers[0] | not yet supported
+        servers = ["http://x", "http://y"] | upstream[0].servers[1] | not yet supported
+        servers = ["ftp://x"]            | upstream[0].servers[0] | not an http URL
+        servers = ["127.0.0.1:9000"]     | upstream[0].servers[0] | not a URL
+        servers = ["http://u:p@x"]       | upstream[0].servers[0] | user name
+        servers = ["http://x/?a"]        | upstream[0].servers[0] | query
+        servers = ["http://x:0"]         | upstream[0].servers[0] | port 0
+        servers = ["http://x/a/../b"]    | upstream[0].servers[0] | two ways
+        servers = ["http://x/a//b"]      | upstream[0].servers[0] | two ways
+        host = ""                        | upstream[0].host       | is empty
+        host = "a b"                     | upstream[0].host       | not a host
+        connect_timeout = "0s"           | upstream[0].connect_timeout  | below the least
+        response_timeout = "2d"          | upstream[0].response_timeout | above the most
+        max_connections = 0              | upstream[0].max_connections  | below the least
+        "#,
+    );
+    let twice = format!("{BASE}[[upstream]]\nname = \"app\"\nservers = [\"http://y\"]\n");
+    Project::new().refuses(&twice, "upstream[1].name", "twice");
+    let nameless = Project::new().read(&with("[[upstream]]", "name"));
+    let report = nameless.unwrap_err();
+    assert_eq!(report.problems()[0].key, "upstream[0].name", "{report}");
+}
+
+#[test]
+fn addresses_of_upstreams() {
+    let address = |url: &str| {
+        let config = accepted("[[upstream]]", &format!("servers = [{url:?}]"));
+        let server = config.upstreams[0].server.clone();
+        format!("{} {} {}", server.host, server.port, server.base_path)
+    };
+    assert_eq!(address("http://app"), "app 80 ");
+    assert_eq!(address("http://[::1]:81/"), "::1 81 ");
+    assert_eq!(address("http://10.0.0.1:9000/app/"), "10.0.0.1 9000 /app");
+}
+
+#[test]
+fn uri_3_routes_state_their_policy() {
+    refused_each(
+        "[[route]]",
+        r#"
+        name                    | route[0].name        | missing
+        access                  | route[0].access      | missing
+        access = ""             | route[0].access      | is empty
+        access = "Public"       | route[0].access      | none of the values
+        access = true           | route[0].access      | expected a string
+        upstream                | route[0].upstream    | missing
+        upstream = "ap"         | route[0].upstream    | no upstream is named
+        methods = []            | route[0].methods     | empty list
+        methods = ["get"]       | route[0].methods[0]  | not in capitals
+        methods = ["TRACE"]     | route[0].methods[0]  | never forwarded
+        methods = ["CONNECT"]   | route[0].methods[0]  | never forwarded
+        methods = ["GE T"]      | route[0].methods[0]  | not a method
+        methods = ["GET", "GET"]| route[0].methods[1]  | twice
+        max_body = "0B"         | route[0].max_body    | below the least
+        timeout = "0s"          | route[0].timeout     | below the least
+        "#,
+    );
+    let project = Project::new();
+    let none = with_in(
+        &BASE.replace("[[route]]", "[ignored]"),
+        "[log]",
+        "level = \"info\"",
+    );
+    let report = project.read(&none).unwrap_err().to_string();
+    assert!(report.contains("route: is missing"), "{report}");
+    let (before, _) = BASE.split_once("[[route]]").unwrap();
+    let empty = before.replace("version = 1", "route = []");
+    project.refuses(&empty, "route", "empty list");
+}
+
+#[test]
+fn uri_1_paths_are_written_as_they_are_matched() {
+    refused_each(
+        "[[route]]",
+        r#"
+        path_prefix              | route[0].path_prefix | missing
+        path = "/x"              | route[0].path        | beside path_prefix
+        path_prefix = ""         | route[0].path_prefix | is empty
+        path_prefix = "app"      | route[0].path_prefix | begin with
+        path_prefix = "//app"    | route[0].path_prefix | not normalised
+        path_prefix = "/%61pp"   | route[0].path_prefix | not normalised
+        path_prefix = "/a/../b"  | route[0].path_prefix | two ways
+        path_prefix = "/a%2Fb"   | route[0].path_prefix | two ways
+        path_prefix = "/a;b"     | route[0].path_prefix | two ways
+        path_prefix = "/a\\b"    | route[0].path_prefix | two ways
+        path_prefix = "/a?b"     | route[0].path_prefix | a query
+        path_prefix = "/a#b"     | route[0].path_prefix | two ways
+        "#,
+    );
+}
+
+#[test]
+fn uri_4_hosts_are_names() {
+    refused_each(
+        "[[route]]",
+        r#"
+        hosts = []                 | route[0].hosts    | empty list
+        hosts = [""]               | route[0].hosts[0] | is empty
+        hosts = ["https://a.com"]  | route[0].hosts[0] | port or a scheme
+        hosts = ["a.com:8443"]     | route[0].hosts[0] | port or a scheme
+        hosts = ["[::1]:8443"]     | route[0].hosts[0] | port or a scheme
+        hosts = ["*"]              | route[0].hosts[0] | not the first label
+        hosts = ["a.*.com"]        | route[0].hosts[0] | not the first label
+        hosts = ["*.*.com"]        | route[0].hosts[0] | not the first label
+        hosts = ["*.10.0.0.1"]     | route[0].hosts[0] | over an address
+        hosts = ["*."]             | route[0].hosts[0] | not a host
+        hosts = ["a..com"]         | route[0].hosts[0] | not a host
+        hosts = ["bücher.example"] | route[0].hosts[0] | not a host
+        hosts = ["a.com", "A.com"] | route[0].hosts[1] | twice
+        "#,
+    );
+    let line = "hosts = [\"APP.Example.com\", \"*.example.org\", \"[::1]\"]";
+    let hosts = accepted("[[route]]", line).routes[0].hosts.clone();
+    let want = [
+        HostPattern::Exact("app.example.com".into()),
+        HostPattern::Wildcard("example.org".into()),
+        HostPattern::Exact("[::1]".into()),
+    ];
+    assert_eq!(hosts, want);
+}
+
+#[test]
+fn cfg_1_a_requirement_that_requires_nothing_is_refused() {
+    refused_each(
+        "[[route]]",
+        r#"
+        require = {}                                | route[0].require               | empty table
+        require = []                                | route[0].require               | expected a table
+        require = { role = ["admin"] }              | route[0].require.role          | unknown key
+        require = { roles = [] }                    | route[0].require.roles         | empty list
+        require = { roles = [""] }                  | route[0].require.roles[0]      | is empty
+        require = { roles = "admin" }               | route[0].require.roles         | expected a list
+        require = { scopes = [] }                   | route[0].require.scopes        | empty list
+        require = { scopes = ["a b"] }              | route[0].require.scopes[0]     | not a scope
+        require = { audiences = [] }                | route[0].require.audiences     | empty list
+        require = { issuers = [] }                  | route[0].require.issuers       | empty list
+        require = { issuers = ["crop"] }            | route[0].require.issuers[0]    | no issuer is named
+        require = { claims = {} }                   | route[0].require.claims        | empty table
+        require = { claims = { "" = "a" } }         | route[0].require.claims.       | names no claim
+        require = { claims = { tenant = [] } }      | route[0].require.claims.tenant | empty list
+        require = { claims = { tenant = "" } }      | route[0].require.claims.tenant | is empty
+        require = { claims = { tenant = [1.5] } }   | route[0].require.claims.tenant | compared exactly
+        require = { claims = { tenant = [["a"]] } } | route[0].require.claims.tenant | compared exactly
+        "#,
+    );
+}
+
+#[test]
+fn requirements_go_with_the_access() {
+    let project = Project::new();
+    let role = with("[[route]]", "require = { roles = [\"a\"] }");
+    let public = with_in(&role, "[[route]]", "access = \"public\"");
+    project.refuses(&public, "route[0].require", "can require nothing");
+    let optional = with_in(&role, "[[route]]", "access = \"optional\"");
+    project.warns(&optional, "route[0].require", "need not meet it");
+    let own = with("[[route]]", "require = { issuers = [\"portcullis\"] }");
+    project.accepts(&own);
+    let off = with_in(&own, "[accounts]", "enabled = false");
+    project.refuses(&off, "route[0].require.issuers[0]", "no issuer is named");
+    let line =
+        "require = { scopes = [\"a\", \"b\"], claims = { t = [\"x\", 1, true], \"a.b\" = \"y\" } }";
+    let rule = accepted("[[route]]", line).routes[0].rule.clone();
+    assert_eq!(&*rule.scopes_line, "a b");
+    assert_eq!(rule.claims.len(), 2);
+}
