@@ -15,6 +15,7 @@ mod deadlines;
 mod framing;
 mod headers;
 mod heads;
+mod http2;
 mod lifecycle;
 mod limits;
 mod paths;
