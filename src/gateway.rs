@@ -6,6 +6,7 @@
 mod answer;
 
 use std::{
+    net::IpAddr,
     panic::AssertUnwindSafe,
     rc::Rc,
     sync::Arc,
@@ -77,11 +78,20 @@ pub struct Lane {
     pub request_ids: RequestIds,
 }
 
+/// The other end of a connection, with its address as a header value: written once, shared by every request.
+#[derive(Debug)]
+pub struct Peer {
+    ip: PeerIp,
+    field: HeaderValue,
+}
+
 /// A request as it came.
 #[derive(Debug)]
 pub struct Inbound<'l> {
     lane: &'l Lane,
-    peer: PeerIp,
+    peer: &'l Peer,
+    /// The id that the exchange was given when its record began.
+    request_id: HeaderValue,
     parts: Parts,
     body: Incoming,
     has_fragment: bool,
@@ -108,20 +118,34 @@ impl Lane {
     }
 }
 
+impl Peer {
+    /// Names the peer of a socket.
+    #[must_use]
+    pub fn new(address: IpAddr) -> Self {
+        let ip = PeerIp::new(address);
+        // An address is made of characters that any header takes.
+        let field = HeaderValue::from_str(&ip.ip().to_string())
+            .unwrap_or(HeaderValue::from_static("unknown"));
+        Self { ip, field }
+    }
+}
+
 impl<'l> Inbound<'l> {
     /// Takes a request from a worker's connection. `has_fragment` says that its target had a `#` on the wire, which the
     /// URI type does not keep.
     #[must_use]
     pub fn new(
         lane: &'l Lane,
-        peer: PeerIp,
+        peer: &'l Peer,
         request: Request<Incoming>,
         has_fragment: bool,
     ) -> Self {
         let (parts, body) = request.into_parts();
+        let request_id = HeaderValue::from_static("");
         Self {
             lane,
             peer,
+            request_id,
             parts,
             body,
             has_fragment,
@@ -157,18 +181,18 @@ impl Gateway {
             record.caller = Some(Arc::clone(identity));
         }
         let permit = authorize(route, client, caller)?;
-        Admitted::new(permit, head)
+        Admitted::new(permit, head, request.headers.get(header::HOST))
     }
 
     /// Serves one request: the answer of its target, or the refusal.
-    pub async fn handle(&self, inbound: Inbound<'_>) -> Response<Answer> {
+    pub async fn handle(&self, mut inbound: Inbound<'_>) -> Response<Answer> {
         let is_head = inbound.parts.method == Method::HEAD;
         let mut record = self.begin_record(&inbound);
+        let request_id = record.request_id.to_header_value();
+        inbound.request_id = request_id.clone();
         let served = self.serve(inbound, &mut record).await;
         let mut response = served.unwrap_or_else(|rejection| self.refuse(&rejection, &mut record));
-        if let Ok(id) = HeaderValue::from_str(record.request_id.as_str()) {
-            response.headers_mut().insert(X_REQUEST_ID, id);
-        }
+        response.headers_mut().insert(X_REQUEST_ID, request_id);
         record.status = response.status();
         response.map(|answer| answer.recorded(record, Arc::clone(&self.telemetry), is_head))
     }
@@ -181,7 +205,7 @@ impl Gateway {
         if inbound.has_fragment {
             return Err(Rejection::AmbiguousPath(PathFault::Fragment));
         }
-        let admitted = self.admit(inbound.peer, &inbound.parts, record)?;
+        let admitted = self.admit(inbound.peer.ip, &inbound.parts, record)?;
         match admitted.permit.route().target {
             Target::Accounts => self.call_portal(admitted, inbound, record).await,
             Target::Upstream(id) => self.forward(id, admitted, inbound, record).await,
@@ -199,6 +223,7 @@ impl Gateway {
         let Inbound {
             lane,
             peer,
+            request_id,
             parts,
             body,
             ..
@@ -212,13 +237,15 @@ impl Gateway {
         }
         let target = admitted.target(&parts)?;
         let mut headers = parts.headers;
-        headers.insert(header::HOST, admitted.host.clone());
+        if headers.get(header::HOST) != Some(&admitted.host) {
+            headers.insert(header::HOST, admitted.host.clone());
+        }
         let from = Forwarding {
-            peer: peer.ip(),
-            peer_is_trusted: self.proxies.trusts(peer),
-            authority: admitted.host.to_str().map_err(|_| Rejection::Internal)?,
+            peer: &peer.field,
+            peer_is_trusted: self.proxies.trusts(peer.ip),
+            host: &admitted.host,
             version: parts.version,
-            request_id: record.request_id.as_str(),
+            request_id: &request_id,
         };
         self.headers
             .prepare(&mut headers, &admitted.permit, &from)?;
@@ -284,7 +311,7 @@ impl Gateway {
             lane, peer, parts, ..
         } = inbound;
         // Only a trusted proxy may name a request (LOG-5).
-        let named = if self.proxies.trusts(*peer) {
+        let named = if self.proxies.trusts(peer.ip) {
             parts.headers.get(X_REQUEST_ID)
         } else {
             None
@@ -296,7 +323,7 @@ impl Gateway {
             started: Instant::now(),
             time: SystemTime::now(),
             request_id: named.unwrap_or_else(|| lane.request_ids.next()),
-            peer: peer.ip(),
+            peer: peer.ip.ip(),
             client: None,
             method: parts.method.clone(),
             version: parts.version,
@@ -336,8 +363,16 @@ fn note(rejection: &Rejection, record: &mut Record) {
 }
 
 impl<'g> Admitted<'g> {
-    fn new(permit: Permit<'g>, head: Head<'_>) -> Result<Self, Rejection> {
-        let host = HeaderValue::from_str(head.authority).map_err(|_| Rejection::Internal)?;
+    /// `field` is the request's own `Host`, shared where it says the same.
+    fn new(
+        permit: Permit<'g>,
+        head: Head<'_>,
+        field: Option<&HeaderValue>,
+    ) -> Result<Self, Rejection> {
+        let host = match field.filter(|field| field.as_bytes() == head.authority.as_bytes()) {
+            Some(field) => field.clone(),
+            None => HeaderValue::from_str(head.authority).map_err(|_| Rejection::Internal)?,
+        };
         let path = if head.path.is_borrowed() {
             None
         } else {

@@ -217,3 +217,69 @@ fn listed(texts: impl Iterator<Item = String>, none: &str) -> String {
         texts.join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{parse, starter};
+
+    fn config(text: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        parse(text, Path::new("gateway.toml"), folder.path()).unwrap()
+    }
+
+    #[test]
+    fn every_part_of_a_policy_is_in_the_table() {
+        let require = "require = { roles = [\"clerk\", \"admin\"], scopes = [\"r\", \"w\"], claims = { tenant = [\"a\", 1] }, \
+                       issuers = [\"portcullis\"], audiences = [\"x\"] }";
+        let text = starter("http://127.0.0.1:9000")
+            .replace("#require = { roles = [\"staff\"] }", require)
+            .replace(
+                "path_prefix = \"/\"",
+                "path_prefix = \"/app/\"\nhosts = [\"a.com\", \"*.b.com\"]\nmethods = [\"GET\"]",
+            );
+        let rows = rows(&config(&text));
+        let want = [
+            "app",
+            "a.com, *.b.com",
+            "/app/*",
+            "GET",
+            "authenticated",
+            "role clerk|admin, scope r, scope w, tenant=\"a\"|1, issuer portcullis, audience x",
+            "app",
+            "10MiB",
+            "5m",
+        ];
+        assert_eq!(rows, [want.map(str::to_owned)]);
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let text = table(&rows(&config(&starter("http://127.0.0.1:9000"))));
+        let want = "\
+ROUTE  HOSTS  PATH  METHODS  ACCESS         REQUIRES  UPSTREAM  MAX BODY  TIMEOUT
+app    any    /*    any      authenticated  -         app       10MiB     5m";
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn json_has_problems_and_routes() {
+        let folder = tempfile::tempdir().unwrap();
+        let bad = folder.path().join("gateway.toml");
+        std::fs::write(&bad, "upsteam = 1").unwrap();
+        let json = as_json(inspect(&bad).as_ref());
+        assert_eq!(json["ok"], false);
+        let unknown = &json["problems"].as_array().unwrap().last().unwrap();
+        assert_eq!(unknown["key"], "upsteam");
+        assert_eq!(
+            (&unknown["line"], &unknown["column"]),
+            (&json!(1), &json!(1))
+        );
+        std::fs::write(&bad, starter("http://127.0.0.1:9000")).unwrap();
+        let json = as_json(inspect(&bad).as_ref());
+        assert_eq!(json["ok"], true);
+        assert_eq!(json["routes"][0]["access"], "authenticated");
+        assert_eq!(json["routes"][0]["path_prefix"], "/");
+        assert_eq!(json["problems"][0]["severity"], "warning");
+    }
+}

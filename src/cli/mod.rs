@@ -184,4 +184,56 @@ mod tests {
             assert_eq!(arguments.config, PathBuf::from("x.toml"));
         }
     }
+
+    /// Runs a command as the program would.
+    fn exit(args: &[&str]) -> String {
+        let args = ["portcullis"].iter().chain(args).map(OsString::from);
+        format!("{:?}", main(args))
+    }
+
+    #[test]
+    fn exit_codes_are_0_1_and_2() {
+        let code = |code: u8| format!("{:?}", ExitCode::from(code));
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().to_str().unwrap();
+        let config = folder.path().join("config/gateway.toml");
+        let config = config.to_str().unwrap();
+        assert_eq!(exit(&["check", "--config", config]), code(1), "no file");
+        assert_eq!(exit(&["init", "--dir", dir, "--upstream", "x"]), code(1));
+        assert_eq!(exit(&["init", "--dir", dir]), code(0));
+        assert_eq!(exit(&["init", "--dir", dir]), code(1), "never overwrites");
+        assert_eq!(exit(&["check", "--config", config]), code(0));
+        assert_eq!(
+            exit(&["check", "--format", "json", "--config", config]),
+            code(0)
+        );
+        std::fs::write(config, "upsteam = 1").unwrap();
+        assert_eq!(exit(&["check", "--config", config]), code(1));
+        assert_eq!(
+            exit(&["check", "--format", "json", "--config", config]),
+            code(1)
+        );
+        let certs = folder.path().join("certs");
+        let certs = certs.to_str().unwrap();
+        let key = || std::fs::read(folder.path().join("certs/dev.key")).unwrap();
+        let before = key();
+        assert_eq!(
+            exit(&["cert", "dev", "--dir", certs]),
+            code(1),
+            "files are there"
+        );
+        assert_eq!(
+            exit(&["cert", "dev", "a b", "--dir", certs, "--force"]),
+            code(1)
+        );
+        assert_eq!(key(), before);
+        assert_eq!(
+            exit(&["cert", "dev", "x.test", "--dir", certs, "--force"]),
+            code(0)
+        );
+        assert_ne!(key(), before);
+        assert_eq!(exit(&["check", "--no-such-option"]), code(2));
+        assert_eq!(exit(&["--help"]), code(0));
+        assert_eq!(exit(&["--version"]), code(0));
+    }
 }

@@ -3,10 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
+    bounds::Bounds,
     diagnostic::Fault,
     files,
-    reader::{Bounds, Choice, Choice::Is, Table},
+    reader::Table,
     server::{cores, secs},
+    words::{Choice, Choice::Is},
 };
 use crate::{
     accounts::settings::{AccountSettings, Argon2Settings},

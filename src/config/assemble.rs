@@ -8,7 +8,7 @@ use crate::{
     authn::{Authenticator, IssuerFault, Revocations},
     gateway::Gateway,
     limit::IpLimiter,
-    policy::{HeaderPolicy, Route, RouteConflict, Routes},
+    policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
     portal::{self, PortalHandle},
     telemetry::Telemetry,
     upstream::Upstream,
@@ -49,7 +49,7 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
     let mut routes = config.routes.clone();
     if let (Some(settings), Some((accounts, _))) = (&config.accounts, &lasting.accounts) {
         issuers.push(accounts.issuer());
-        routes.extend(portal::routes(settings));
+        routes.extend(on_every_host(portal::routes(settings), &config.routes));
     }
     let templates = Arc::clone(&config.identity.templates);
     let revocations = Arc::clone(&lasting.revocations);
@@ -89,6 +89,26 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         body_idle: config.server.timeouts.body_idle,
         hsts: !config.tls.development,
     })
+}
+
+/// Puts the built-in routes on every host that a route names too. A route of a named host and the prefix `/` is more specific
+/// than a built-in route of any host: a login on that host would otherwise go to its upstream, password and all.
+fn on_every_host(built_in: Vec<Route>, configured: &[Route]) -> Vec<Route> {
+    let mut hosts: Vec<HostPattern> = Vec::new();
+    for host in configured.iter().flat_map(|route| &route.hosts) {
+        if !hosts.contains(host) {
+            hosts.push(host.clone());
+        }
+    }
+    if hosts.is_empty() {
+        return built_in;
+    }
+    let named = built_in.clone().into_iter();
+    let named = named.map(|route| Route {
+        hosts: hosts.clone(),
+        ..route
+    });
+    named.chain(built_in).collect()
 }
 
 /// The gateway's name in `Via`: the same on every node of one gateway, another for another gateway, so that a loop is

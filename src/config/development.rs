@@ -133,3 +133,61 @@ fn is_name(name: &str) -> bool {
     name.parse::<std::net::IpAddr>().is_ok()
         || (!host.contains(['[', ':']) && crate::policy::head::host(host).is_some())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn names_that_are_none_are_refused() {
+        for name in [
+            "",
+            "a b",
+            "https://a",
+            "a:443",
+            "[::1]",
+            "*",
+            "a/b",
+            "bücher",
+        ] {
+            let made = development_certificate(&names(&["localhost", name]));
+            assert!(matches!(made, Err(DevelopmentError::Name(_))), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_where_one_of_the_two_exists() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
+        std::fs::write(&cert, "mine").unwrap();
+        let error = write_pair((&cert, "c"), (&key, "k"), Overwrite::Never).unwrap_err();
+        assert!(matches!(error, DevelopmentError::Write(path, _) if path.ends_with("a.crt")));
+        assert!(!key.exists());
+        assert_eq!(std::fs::read_to_string(&cert).unwrap(), "mine");
+    }
+
+    #[test]
+    fn key_5_a_replaced_key_loses_its_open_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
+        std::fs::write(&key, "old").unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o666)).unwrap();
+        write_pair((&cert, "c"), (&key, "k"), Overwrite::Yes).unwrap();
+        assert_eq!(std::fs::read_to_string(&key).unwrap(), "k");
+        assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(folder.path().read_dir().unwrap().count(), 2);
+    }
+
+    #[test]
+    fn any_kind_of_name_gives_a_pair_that_goes_together() {
+        let made = development_certificate(&names(&["localhost", "127.0.0.1", "::1", "*.test"]));
+        let (cert, key) = made.unwrap();
+        assert!(cert.starts_with("-----BEGIN CERTIFICATE-----"));
+        assert!(key.starts_with("-----BEGIN PRIVATE KEY-----"));
+    }
+}

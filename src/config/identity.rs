@@ -7,7 +7,8 @@ use http::HeaderName;
 use super::{
     IdentitySettings,
     diagnostic::{Fault, Place},
-    reader::{Choice::Is, Entry, Table, refuse_repeats},
+    reader::{Entry, Table},
+    words::{Choice::Is, refuse_repeats},
 };
 use crate::policy::{
     IdentityHeaders,
@@ -43,7 +44,7 @@ const RESERVED: [&str; 25] = [
     "x-portcullis-assertion",
 ];
 
-/// Of the names that begin so, only those of the presets may be written.
+/// Fields that say where a request came from, which the gateway writes itself.
 const FORWARDING: [&str; 5] = [
     "x-forwarded-for",
     "x-forwarded-host",

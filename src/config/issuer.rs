@@ -5,11 +5,13 @@ use std::{sync::Arc, time::Duration};
 use jsonwebtoken::Algorithm;
 
 use super::{
+    bounds::Bounds,
     diagnostic::{Fault, Place, Related},
     keys,
     name::read_name,
-    reader::{Bounds, Choice, Choice::Is, Table, Text, choose, refuse_repeats},
+    reader::{Table, Text},
     server::secs,
+    words::{Choice, Choice::Is, choose, refuse_repeats},
 };
 use crate::{
     authn::settings::{ClaimNames, IssuerSettings},

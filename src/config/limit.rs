@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    network,
-    reader::{Bounds, Table},
-    server::secs,
-};
+use super::{bounds::Bounds, network, reader::Table, server::secs};
 use crate::{
     authn::settings::CacheSettings,
     limit::settings::{IpLimitSettings, Quota},
@@ -52,9 +48,8 @@ fn per_ip(table: &mut Table<'_>) -> Quota {
         window: Duration::from_secs(1),
         burst: 200,
     };
-    let present = table.has("per_ip");
     let mut limit = table.section("per_ip");
-    if present {
+    if limit.is_there() {
         limit.need("rate", "how many requests in which time: rate = \"100/s\"");
     }
     let rate = limit.rate("rate");

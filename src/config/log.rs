@@ -1,9 +1,6 @@
 //! The section `[log]`.
 
-use super::{
-    diagnostic::Fault,
-    reader::{Choice::Is, Table},
-};
+use super::{diagnostic::Fault, reader::Table, words::Choice::Is};
 use crate::telemetry::settings::{LogFormat, LogLevel, LogSettings};
 
 pub(super) fn read(mut table: Table<'_>) -> LogSettings {

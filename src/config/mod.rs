@@ -1,11 +1,12 @@
 //! From the file to checked types: all problems at once, each with its place and a hint.
 //!
 //! Nobody else knows TOML. A section is read by the module of its name, which knows the keys, the defaults and the ranges;
-//! after it, no code asks whether a value is sane. What two sections mean together is checked in [`read`] and
-//! [`overlap`]. There is no half-loaded configuration: one error, and all of it is refused (CFG-1, NET-7).
+//! after it, no code asks whether a value is sane. What two sections mean together is checked in `read` and
+//! `overlap`. There is no half-loaded configuration: one error, and all of it is refused (CFG-1, NET-7).
 
 mod accounts;
 pub mod assemble;
+mod bounds;
 pub mod development;
 mod diagnostic;
 mod files;
@@ -26,6 +27,7 @@ mod starter;
 mod tls;
 mod units;
 mod upstream;
+mod words;
 
 use std::{
     collections::BTreeSet,
@@ -37,9 +39,10 @@ use std::{
 
 use toml::{Spanned, de::DeTable};
 
+use bounds::Bounds;
 use diagnostic::{Fault, Place, Problems};
 pub use diagnostic::{Problem, Report, Severity};
-use reader::{Bounds, Context, Table};
+use reader::{Context, Table};
 use route::{Placed, Surroundings};
 pub use starter::starter;
 pub(crate) use units::{show_duration, show_size};

@@ -43,9 +43,10 @@ pub(super) fn check(problems: &Problems, routes: &[Placed], accounts: Option<&Ac
     });
     match Routes::new(numbered.collect()) {
         Ok(table) => {
+            let closed = closed_by_path(routes);
             for placed in routes {
-                refuse_host_shadows(problems, placed, routes, &table);
-                warn_of_open_doors(problems, placed, routes);
+                refuse_host_shadows(problems, placed, &closed, &table);
+                warn_of_open_doors(problems, placed, &closed);
             }
         }
         Err(conflicts) => {
@@ -94,41 +95,63 @@ fn refuse_under_accounts(problems: &Problems, placed: &Placed, prefix: &str) {
 
 /// Refuses an open route that takes, on a host of its own, a path which a protected route names more closely: the host
 /// is the more specific part and wins, which nobody sees who reads the protected route.
-fn refuse_host_shadows(problems: &Problems, placed: &Placed, routes: &[Placed], table: &Routes) {
-    let protected = &placed.route;
-    if protected.access != Access::Authenticated {
+fn refuse_host_shadows(problems: &Problems, placed: &Placed, closed: &[&Placed], table: &Routes) {
+    let open = &placed.route;
+    if !is_open(open) || !matches!(open.path, PathPattern::Prefix(_)) {
         return;
     }
-    let path = text(&protected.path);
-    let methods = if protected.methods.is_empty() {
-        &METHODS[..]
-    } else {
-        &protected.methods
-    };
-    let mut reported: Vec<usize> = Vec::new();
-    for open in routes.iter().filter(|other| is_open(&other.route)) {
-        for host in open
-            .route
-            .hosts
-            .iter()
-            .filter_map(|host| probe(protected, host))
-        {
-            for method in methods {
-                let Ok(found) = table.find(&host, path, method) else {
-                    continue;
-                };
-                let closer = bare(&found.path).len() < bare(&protected.path).len();
-                if is_open(found) && closer && !reported.contains(&found.index) {
-                    reported.push(found.index);
-                    report_shadow(problems, placed, routes.get(found.index), &host);
-                }
-            }
+    for protected in below(closed, bare(&open.path)) {
+        let is_protected = protected.route.access == Access::Authenticated;
+        let mut hosts = open.hosts.iter();
+        let taken = hosts.find_map(|host| {
+            let host = probe(&protected.route, host)?;
+            takes(table, &host, &protected.route, open.index).then_some(host)
+        });
+        if let Some(host) = taken.filter(|_| is_protected) {
+            report_shadow(problems, protected, placed, &host);
         }
     }
 }
 
-fn report_shadow(problems: &Problems, protected: &Placed, open: Option<&Placed>, host: &str) {
-    let Some(open) = open else { return };
+/// Whether a request for the path of one route would, on this host, be taken by another.
+fn takes(table: &Routes, host: &str, route: &Route, other: usize) -> bool {
+    let methods = if route.methods.is_empty() {
+        &METHODS[..]
+    } else {
+        &route.methods
+    };
+    methods.iter().any(|method| {
+        let found = table.find(host, text(&route.path), method);
+        found.is_ok_and(|found| found.index == other)
+    })
+}
+
+/// The routes that are not public, sorted by path, so that those below a prefix are neighbours: ten thousand routes are
+/// checked without comparing each with each.
+fn closed_by_path(routes: &[Placed]) -> Vec<&Placed> {
+    let mut closed: Vec<&Placed> = routes
+        .iter()
+        .filter(|placed| placed.route.access != Access::Public)
+        .collect();
+    closed.sort_by_key(|placed| text(&placed.route.path));
+    closed
+}
+
+/// Those of the sorted routes whose path lies below a prefix, the prefix itself left out.
+fn below<'p>(closed: &[&'p Placed], prefix: &str) -> impl Iterator<Item = &'p Placed> {
+    starting(closed, prefix).filter(move |placed| {
+        let path = bare(&placed.route.path);
+        path != prefix && covers(prefix, path)
+    })
+}
+
+fn starting<'p>(closed: &[&'p Placed], start: &str) -> impl Iterator<Item = &'p Placed> {
+    let first = closed.partition_point(|placed| text(&placed.route.path) < start);
+    let near = closed.iter().skip(first).copied();
+    near.take_while(move |placed| text(&placed.route.path).starts_with(start))
+}
+
+fn report_shadow(problems: &Problems, protected: &Placed, open: &Placed, host: &str) {
     let related = Related {
         span: protected.place.span.clone(),
         label: "this one does not apply there",
@@ -146,41 +169,37 @@ fn report_shadow(problems: &Problems, protected: &Placed, open: Option<&Placed>,
 }
 
 /// Points at public routes that lie around or beside a protected one; both are legal and easily overlooked.
-fn warn_of_open_doors(problems: &Problems, placed: &Placed, routes: &[Placed]) {
+fn warn_of_open_doors(problems: &Problems, placed: &Placed, closed: &[&Placed]) {
     let public = &placed.route;
     if public.access != Access::Public {
         return;
     }
-    let path = text(&public.path);
-    let is_prefix = matches!(public.path, PathPattern::Prefix(_));
-    for other in routes {
-        let protected = &other.route;
-        if protected.access == Access::Public || !share_a_host(public, protected) {
-            continue;
-        }
-        let below = text(&protected.path);
-        let fault = if path == below && !public.methods.is_empty() {
-            Fault::new(
-                format!(
-                    "some methods of `{path}` are public beside `{}`",
-                    protected.name
-                ),
-                "see that none of them changes anything",
-            )
-        } else if is_prefix && path != below && covers(path, below) {
-            Fault::new(
-                format!(
-                    "all of `{path}` is public except what other routes name, as `{}` does",
-                    protected.name
-                ),
-                "safer the other way round: protect the whole and open parts of it",
-            )
-        } else {
-            continue;
-        };
-        problems.warn(&placed.place, fault);
+    let path = bare(&public.path);
+    let shown = text(&public.path);
+    let on_a_host = |other: &&Placed| share_a_host(public, &other.route);
+    let around = match public.path {
+        PathPattern::Exact(_) => None,
+        PathPattern::Prefix(_) => below(closed, path).find(on_a_host),
+    };
+    let beside = starting(closed, path)
+        .filter(|other| !public.methods.is_empty() && bare(&other.route.path) == path)
+        .find(on_a_host);
+    let fault = if let Some(other) = beside {
+        let name = &other.route.name;
+        Fault::new(
+            format!("some methods of `{shown}` are public beside `{name}`"),
+            "see that none of them changes anything",
+        )
+    } else if let Some(other) = around {
+        let name = &other.route.name;
+        Fault::new(
+            format!("all of `{shown}` is public except what other routes name, as `{name}` does"),
+            "safer the other way round: protect the whole and open parts of it",
+        )
+    } else {
         return;
-    }
+    };
+    problems.warn(&placed.place, fault);
 }
 
 /// A host of an open route that a protected route takes too, less specifically; one to try.

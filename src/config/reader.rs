@@ -4,7 +4,7 @@
 //! nearest one that somebody does. A value that is wrong is reported and reads as absent: its reader goes on with the
 //! default, so that the next problem is found too, and the configuration is refused in the end.
 
-use std::{ffi::OsString, fmt::Display, ops::Range, path::Path, time::Duration};
+use std::{ffi::OsString, path::Path, time::Duration};
 
 use toml::{
     Spanned,
@@ -12,9 +12,11 @@ use toml::{
 };
 
 use super::{
-    diagnostic::{Fault, Place, Problems, Related},
+    bounds::Bounds,
+    diagnostic::{Fault, Place, Problems},
     later::NOT_YET,
     units,
+    words::{Choice, choose, suggest},
 };
 use crate::limit::settings::Quota;
 
@@ -50,57 +52,6 @@ pub(super) struct Entry<'d> {
     pub(super) value: &'d DeValue<'d>,
 }
 
-/// The least and the most that a number may be, and why.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds<T> {
-    least: T,
-    most: T,
-    why: Option<&'static str>,
-}
-
-/// What a word of the configuration means.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Choice<T> {
-    /// This.
-    Is(T),
-    /// Something that the contract names and this version does not do.
-    NotYet,
-}
-
-impl<T> Bounds<T> {
-    pub(super) const fn new(least: T, most: T) -> Self {
-        Self {
-            least,
-            most,
-            why: None,
-        }
-    }
-
-    pub(super) const fn because(mut self, why: &'static str) -> Self {
-        self.why = Some(why);
-        self
-    }
-}
-
-impl<T: PartialOrd> Bounds<T> {
-    fn check(&self, value: T, show: impl Fn(&T) -> String) -> Result<T, Fault> {
-        let (least, most) = (show(&self.least), show(&self.most));
-        let hint = self.why.map_or_else(
-            || format!("from {least} to {most}"),
-            |why| format!("from {least} to {most}: {why}"),
-        );
-        if value < self.least {
-            let message = format!("{} is below the least allowed, {least}", show(&value));
-            Err(Fault::new(message, hint))
-        } else if value > self.most {
-            let message = format!("{} is above the most allowed, {most}", show(&value));
-            Err(Fault::new(message, hint))
-        } else {
-            Ok(value)
-        }
-    }
-}
-
 impl<'d> Table<'d> {
     /// The whole document.
     pub(super) fn top(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Self {
@@ -124,6 +75,11 @@ impl<'d> Table<'d> {
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries
             .is_some_and(|entries| entries.contains_key(key))
+    }
+
+    /// Whether the table itself is there.
+    pub(super) fn is_there(&self) -> bool {
+        self.entries.is_some()
     }
 
     /// Where the key's value stands, or the table where it is absent.
@@ -455,97 +411,6 @@ impl<'d> Table<'d> {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Finds the meaning of a word.
-pub(super) fn choose<T: Copy>(text: &str, words: &[(&str, Choice<T>)]) -> Result<T, Fault> {
-    match words.iter().find(|(word, _)| *word == text) {
-        Some((_, Choice::Is(meaning))) => Ok(*meaning),
-        Some((_, Choice::NotYet)) => Err(Fault::new(
-            format!("`{text}` is not yet supported"),
-            one_of(words.iter().filter_map(|(word, choice)| match choice {
-                Choice::Is(_) => Some(*word),
-                Choice::NotYet => None,
-            })),
-        )),
-        None => {
-            let words = words.iter().map(|(word, _)| *word);
-            Err(Fault::new(
-                format!("`{text}` is none of the values"),
-                suggest(text, words),
-            ))
-        }
-    }
-}
-
-/// Reports each value whose key was seen before, pointing at the first.
-pub(super) fn refuse_repeats<K: PartialEq + Display>(
-    problems: &Problems,
-    what: &str,
-    named: impl IntoIterator<Item = (K, Place)>,
-) {
-    let mut seen: Vec<(K, Range<usize>)> = Vec::new();
-    for (name, place) in named {
-        match seen.iter().find(|(other, _)| *other == name) {
-            Some((_, span)) => problems.add_related(
-                &place,
-                Related {
-                    span: span.clone(),
-                    label: "the first is here",
-                },
-                format!("{what} `{name}` is there twice"),
-            ),
-            None => seen.push((name, place.span)),
-        }
-    }
-}
-
-/// The hint for a word that nobody knows: the nearest known one, or all of them.
-pub(super) fn suggest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> String {
-    let known: Vec<&str> = known.into_iter().collect();
-    let near = known
-        .iter()
-        .map(|other| (edits(word, other), *other))
-        .filter(|(edits, other)| *edits <= 1.max(word.len().max(other.len()) / 3))
-        .min();
-    match near {
-        Some((_, other)) => format!("did you mean `{other}`?"),
-        None => one_of(known),
-    }
-}
-
-fn one_of<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
-    let mut words: Vec<&str> = words.into_iter().collect();
-    words.sort_unstable();
-    words.dedup();
-    format!("known here: {}", words.join(", "))
-}
-
-/// How many characters to insert, remove, replace or swap with their neighbour (optimal string alignment).
-fn edits(one: &str, other: &str) -> usize {
-    let one: Vec<char> = one.to_lowercase().replace('-', "_").chars().collect();
-    let other: Vec<char> = other.to_lowercase().replace('-', "_").chars().collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.iter().enumerate() {
-        let mut row = vec![i + 1];
-        let mut left = i + 1;
-        for (j, b) in other.iter().enumerate() {
-            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX / 2);
-            let mut least = (left + 1)
-                .min(at(&above, j + 1) + 1)
-                .min(at(&above, j) + usize::from(a != b));
-            let swapped =
-                i > 0 && j > 0 && one.get(i - 1) == Some(b) && other.get(j - 1) == Some(a);
-            if swapped {
-                least = least.min(at(&before, j - 1) + 1);
-            }
-            row.push(least);
-            left = least;
-        }
-        before = std::mem::replace(&mut above, row);
-    }
-    above.last().copied().unwrap_or(0)
-}
 
 /// `route[2].require` is in the section `route.require`.
 fn without_indices(key: &str) -> String {

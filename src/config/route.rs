@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Duration};
 use http::Method;
 
 use super::{
+    bounds::Bounds,
     diagnostic::{Fault, Place},
     name::read_name,
-    reader::{Bounds, Choice::Is, Table, Text, refuse_repeats, suggest},
+    reader::{Table, Text},
     rule,
     server::{BODY, secs},
     upstream::Upstreams,
+    words::{Choice::Is, refuse_repeats, suggest},
 };
 use crate::policy::{
     Access, HostPattern, NormalPath, PathFault, PathPattern, Route, Rule, Target, UpstreamId, head,
@@ -215,20 +217,17 @@ fn method(text: &str) -> Result<Method, Fault> {
 fn target(table: &mut Table<'_>, upstreams: &Upstreams) -> Option<UpstreamId> {
     table.need("upstream", "the name of an [[upstream]]");
     let Text { text, place } = table.text("upstream")?;
-    if !upstreams.names.iter().any(|name| **name == *text) {
-        let hint = if upstreams.names.is_empty() {
+    let Some(id) = upstreams.places.get(text) else {
+        let hint = if upstreams.places.is_empty() {
             "there is no [[upstream]]".to_owned()
         } else {
-            suggest(text, upstreams.names.iter().map(|name| &**name))
+            suggest(text, upstreams.places.keys().map(|name| &**name))
         };
         let fault = Fault::new(format!("no upstream is named `{text}`"), hint);
         table.context.problems.add(&place, fault);
-    }
-    upstreams
-        .settings
-        .iter()
-        .position(|upstream| *upstream.name == *text)
-        .map(UpstreamId)
+        return None;
+    };
+    *id
 }
 
 fn access(table: &mut Table<'_>) -> Option<Access> {

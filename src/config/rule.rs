@@ -9,7 +9,8 @@ use toml::de::DeValue;
 use super::{
     diagnostic::Fault,
     issuer::boxed,
-    reader::{Entry, Table, Text, suggest},
+    reader::{Entry, Table, Text},
+    words::suggest,
 };
 use crate::policy::Rule;
 

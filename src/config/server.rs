@@ -5,9 +5,11 @@ use std::{net::SocketAddr, num::NonZero, time::Duration};
 use url::{Host, Url};
 
 use super::{
+    bounds::Bounds,
     diagnostic::Fault,
     network,
-    reader::{Bounds, Table, Text, refuse_repeats},
+    reader::{Table, Text},
+    words::refuse_repeats,
 };
 use crate::{
     policy::{TrustedProxies, head::HeadLimits},

@@ -4,12 +4,7 @@ use std::sync::Arc;
 
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 
-use super::{
-    diagnostic::Fault,
-    files,
-    reader::{Choice::Is, Table},
-    server::is_loopback,
-};
+use super::{diagnostic::Fault, files, reader::Table, server::is_loopback, words::Choice::Is};
 use crate::server::settings::{CertificateFiles, ServerSettings, TlsSettings, TlsVersion};
 
 const DEVELOPMENT_PAIR: (&str, &str) = ("certs/dev.crt", "certs/dev.key");

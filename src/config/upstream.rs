@@ -1,39 +1,45 @@
 //! The sections `[[upstream]]`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use url::{Host, Url};
 
 use super::{
+    bounds::Bounds,
     diagnostic::{Fault, Place},
     name::read_name,
-    reader::{Bounds, Table, Text, refuse_repeats},
+    reader::{Table, Text},
     server::secs,
+    words::refuse_repeats,
 };
 use crate::{
-    policy::{NormalPath, head},
+    policy::{NormalPath, UpstreamId, head},
     upstream::settings::{HostPolicy, ServerAddress, UpstreamSettings},
 };
 
-/// The upstreams, and every name that was given, good or bad: a route to an upstream with a fault is not itself at fault.
+/// The upstreams, and for every name that was given, good or bad, its place among them: a route to an upstream with a
+/// fault is not itself at fault.
+#[derive(Default)]
 pub(super) struct Upstreams {
     pub(super) settings: Vec<UpstreamSettings>,
-    pub(super) names: Vec<Arc<str>>,
+    pub(super) places: BTreeMap<Arc<str>, Option<UpstreamId>>,
 }
 
 pub(super) fn read(tables: Vec<Table<'_>>) -> Upstreams {
-    let mut upstreams = Upstreams {
-        settings: Vec::new(),
-        names: Vec::new(),
-    };
+    let mut upstreams = Upstreams::default();
     let problems = tables.first().map(|table| &table.context.problems);
     let mut named: Vec<(Arc<str>, Place)> = Vec::new();
     for table in tables {
         let (name, settings) = read_one(table);
-        named.extend(name);
+        if let Some((name, place)) = name {
+            let id = settings
+                .is_some()
+                .then_some(UpstreamId(upstreams.settings.len()));
+            upstreams.places.insert(Arc::clone(&name), id);
+            named.push((name, place));
+        }
         upstreams.settings.extend(settings);
     }
-    upstreams.names = named.iter().map(|(name, _)| Arc::clone(name)).collect();
     if let Some(problems) = problems {
         refuse_repeats(problems, "upstream", named);
     }

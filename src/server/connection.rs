@@ -29,8 +29,8 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    gateway::{Answer, AnswerError, Inbound, contain},
-    policy::{PeerIp, Rejection},
+    gateway::{Answer, AnswerError, Inbound, Peer, contain},
+    policy::Rejection,
     respond,
     telemetry::HandshakeResult,
 };
@@ -73,15 +73,15 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot
         }
     };
     worker.telemetry.handshake(HandshakeResult::Completed);
-    let peer = PeerIp::new(peer.ip());
+    let peer = Peer::new(peer.ip());
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_http2(&worker, stream, peer).await;
+        serve_http2(&worker, stream, Rc::new(peer)).await;
     } else {
-        serve_http1(&worker, stream, peer).await;
+        serve_http1(&worker, stream, &peer).await;
     }
 }
 
-async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: PeerIp) {
+async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &Peer) {
     let vitals = Vitals::new(worker.timeouts, false);
     let stream = TokioIo::new(Watched::new(stream, Rc::clone(&vitals)));
     let service = service_fn(|request| answer(worker, &vitals, peer, request));
@@ -93,14 +93,14 @@ async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: Pe
     }
 }
 
-async fn serve_http2(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: PeerIp) {
+async fn serve_http2(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: Rc<Peer>) {
     let vitals = Vitals::new(worker.timeouts, true);
     let stream = TokioIo::new(Watched::new(stream, Rc::clone(&vitals)));
     let service = {
         let (worker, vitals) = (Rc::clone(worker), Rc::clone(&vitals));
         service_fn(move |request| {
-            let (worker, vitals) = (Rc::clone(&worker), Rc::clone(&vitals));
-            async move { answer(&worker, &vitals, peer, request).await }
+            let (worker, vitals, peer) = (Rc::clone(&worker), Rc::clone(&vitals), Rc::clone(&peer));
+            async move { answer(&worker, &vitals, &peer, request).await }
         })
     };
     let connection = pin!(worker.http2.serve_connection(stream, service));
@@ -111,7 +111,7 @@ async fn serve_http2(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: Pe
 async fn answer(
     worker: &Rc<Worker>,
     vitals: &Rc<Vitals>,
-    peer: PeerIp,
+    peer: &Peer,
     request: Request<Incoming>,
 ) -> Result<Response<Marked>, Infallible> {
     let mark = vitals.begin_exchange();

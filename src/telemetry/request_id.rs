@@ -55,6 +55,14 @@ impl RequestId {
             .and_then(|bytes| std::str::from_utf8(bytes).ok())
             .unwrap_or_default()
     }
+
+    /// The id as a header value, to be shared by the request to the upstream and the answer.
+    #[must_use]
+    pub fn to_header_value(self) -> http::HeaderValue {
+        // Letters, digits and hyphens fit every header.
+        http::HeaderValue::from_str(self.as_str())
+            .unwrap_or(http::HeaderValue::from_static("unknown"))
+    }
 }
 
 impl fmt::Display for RequestId {

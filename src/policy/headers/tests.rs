@@ -1,13 +1,14 @@
 //! Tests of header hygiene: HDR-1 to HDR-5, HDR-7, HDR-8, MSG-14.
 
-use http::Method;
+use http::{Method, Version};
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 use crate::policy::{
-    PeerIp, Route,
+    Claims, PeerIp, Route,
     authorize::{authorize, tests::identity},
+    rejection::ClaimFault,
     route::tests::route,
 };
 
@@ -90,11 +91,11 @@ impl<'a> Case<'a> {
         let client = PeerIp::new(PEER.into()).into();
         let permit = authorize(&route, client, self.caller.clone()).unwrap();
         let from = Forwarding {
-            peer: PEER.into(),
+            peer: &std::net::IpAddr::from(PEER).to_string().parse().unwrap(),
             peer_is_trusted: self.trusted,
-            authority: "app.example.com:8443",
+            host: &HeaderValue::from_static("app.example.com:8443"),
             version: self.version,
-            request_id: REQUEST_ID,
+            request_id: &HeaderValue::from_static(REQUEST_ID),
         };
         self.policy.prepare(headers, &permit, &from)
     }

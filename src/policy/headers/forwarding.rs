@@ -1,0 +1,181 @@
+//! What the upstream is told of the way that a request came: address, host, protocol, id and trace.
+
+use http::{
+    HeaderMap, Version,
+    header::{self, HeaderName, HeaderValue},
+};
+
+use crate::policy::{authorize::Permit, rejection::Rejection};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// The field that names a request across the chain.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What is known of a request besides its own headers. The values are shared with whoever made them, not copied.
+#[derive(Debug)]
+pub struct Forwarding<'a> {
+    /// The address of the socket's peer.
+    pub peer: &'a HeaderValue,
+    /// Whether the peer's forwarding fields are believed.
+    pub peer_is_trusted: bool,
+    /// Host and port that the client asked for.
+    pub host: &'a HeaderValue,
+    /// The protocol version of the client's request.
+    pub version: Version,
+    /// The request's id: 1 to 64 letters, digits and hyphens.
+    pub request_id: &'a HeaderValue,
+}
+
+/// The gateway's name in `Via`, for requests that came by HTTP/1 and by HTTP/2.
+#[derive(Debug)]
+pub(super) struct Via {
+    pseudonym: Box<str>,
+    http1: HeaderValue,
+    http2: HeaderValue,
+}
+
+/// What a trusted proxy said of the hops before it.
+#[derive(Debug, Default)]
+pub(super) struct TrustedChain {
+    hops: Option<String>,
+    proto: Option<HeaderValue>,
+    host: Option<HeaderValue>,
+}
+
+impl TrustedChain {
+    pub(super) fn take(headers: &HeaderMap) -> Self {
+        let lines: Vec<&str> = headers
+            .get_all(X_FORWARDED_FOR)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .collect();
+        let hops = (!lines.is_empty()).then(|| lines.join(", "));
+        let single = |name: HeaderName, valid: fn(&str) -> bool| {
+            let mut values = headers.get_all(name).iter();
+            let value = values
+                .next()
+                .filter(|value| value.to_str().is_ok_and(valid))?;
+            values.next().is_none().then(|| value.clone())
+        };
+        let proto = single(X_FORWARDED_PROTO, |value| matches!(value, "http" | "https"));
+        let host = single(X_FORWARDED_HOST, |value| {
+            crate::policy::head::host(value).is_some()
+        });
+        Self { hops, proto, host }
+    }
+}
+
+impl Via {
+    pub(super) fn new(pseudonym: &str) -> Result<Self, http::Error> {
+        Ok(Self {
+            pseudonym: pseudonym.into(),
+            http1: HeaderValue::from_str(&format!("1.1 {pseudonym}"))?,
+            http2: HeaderValue::from_str(&format!("2.0 {pseudonym}"))?,
+        })
+    }
+
+    /// Whether a request has passed this gateway before (MSG-14). By bytes: a neighbour's hop that is not ASCII must not hide
+    /// ours on the same line.
+    pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
+        let mut hops = headers
+            .get_all(header::VIA)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        hops.any(|hop| {
+            let mut words = hop
+                .split(u8::is_ascii_whitespace)
+                .filter(|word| !word.is_empty());
+            words.nth(1) == Some(self.pseudonym.as_bytes())
+        })
+    }
+}
+
+/// Sets every field that tells of the way.
+pub(super) fn inject(
+    headers: &mut HeaderMap,
+    permit: &Permit<'_>,
+    from: &Forwarding<'_>,
+    chain: TrustedChain,
+    via: &Via,
+) -> Result<(), Rejection> {
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Rejection::Internal);
+    let (hops, client) = if from.peer_is_trusted {
+        let peer = from.peer.to_str().map_err(|_| Rejection::Internal)?;
+        let hops = match chain.hops {
+            Some(hops) => value(&format!("{hops}, {peer}"))?,
+            None => from.peer.clone(),
+        };
+        (hops, value(&permit.client().to_string())?)
+    } else {
+        // Nobody stands between: the client is the peer.
+        (from.peer.clone(), from.peer.clone())
+    };
+    headers.insert(X_FORWARDED_FOR, hops);
+    headers.insert(X_REAL_IP, client);
+    headers.insert(
+        X_FORWARDED_PROTO,
+        chain.proto.unwrap_or(HeaderValue::from_static("https")),
+    );
+    headers.insert(
+        X_FORWARDED_HOST,
+        chain.host.unwrap_or_else(|| from.host.clone()),
+    );
+    headers.insert(X_REQUEST_ID, from.request_id.clone());
+    let via = if from.version == Version::HTTP_2 {
+        &via.http2
+    } else {
+        &via.http1
+    };
+    headers.append(header::VIA, via.clone());
+    if !headers.get(TRACEPARENT).is_some_and(is_traceparent) {
+        headers.remove(TRACEPARENT);
+        if let Some(line) = traceparent(from.request_id) {
+            headers.insert(TRACEPARENT, line);
+        }
+    }
+    Ok(())
+}
+
+/// `00-` trace id `-` parent id `-` flags (W3C Trace Context §3.2.2), not all zero.
+fn is_traceparent(value: &HeaderValue) -> bool {
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
+    let hex = |part: &str, len: usize| {
+        part.len() == len
+            && part
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    match *text.split('-').collect::<Vec<_>>() {
+        [version, trace, parent, flags] => {
+            version == "00"
+                && hex(trace, 32)
+                && hex(parent, 16)
+                && hex(flags, 2)
+                && trace.bytes().any(|byte| byte != b'0')
+                && parent.bytes().any(|byte| byte != b'0')
+        }
+        _ => false,
+    }
+}
+
+/// A trace that begins here, when the request id is one that we made: its 32 hex digits are the trace id, the last 16 of
+/// them the parent id.
+fn traceparent(request_id: &HeaderValue) -> Option<HeaderValue> {
+    let id = request_id.as_bytes();
+    let ours = id.len() == 32
+        && id
+            .iter()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let parent = id.get(16..).filter(|_| ours)?;
+    let mut line = Vec::with_capacity(55);
+    for part in [&b"00-"[..], id, b"-", parent, b"-00"] {
+        line.extend_from_slice(part);
+    }
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(line)).ok()
+}

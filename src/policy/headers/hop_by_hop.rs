@@ -1,0 +1,48 @@
+//! Which fields belong to one connection and go no further.
+
+use http::{
+    HeaderMap,
+    header::{self, HeaderName},
+};
+
+/// Fields that belong to one connection (RFC 9110 §7.6.1), and `Expect`, which the gateway answers itself.
+const HOP_BY_HOP: [HeaderName; 10] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+    header::PROXY_AUTHORIZATION,
+    header::EXPECT,
+];
+
+/// End-to-end fields that `Connection` may not take away: framing, routing and credentials.
+const NOT_CONNECTION_OPTIONS: [HeaderName; 5] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::AUTHORIZATION,
+    header::COOKIE,
+];
+
+/// Removes the fields of one connection, and those that `Connection` names (RFC 9110 §7.6.1), from a request or an answer.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let options: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+            .filter(|name| !NOT_CONNECTION_OPTIONS.contains(name))
+            .collect();
+        for name in options {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
