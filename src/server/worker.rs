@@ -197,8 +197,7 @@ fn http1_builder(settings: &ServerSettings) -> http1::Builder {
         // The connection's vitals watch the head; hyper's own timer would also run while a kept connection is silent.
         .header_read_timeout(None)
         .max_header_size(head_bytes)
-        .max_buf_size(head_bytes)
-        .pipeline_flush(true);
+        .max_buf_size(head_bytes);
     // Up to a hundred fields hyper parses on its stack; more cost an allocation.
     if settings.head.header_count > 100 {
         builder.max_headers(settings.head.header_count);
