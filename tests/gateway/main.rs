@@ -12,6 +12,7 @@
 
 mod harness;
 
+mod cache;
 mod deadlines;
 mod framing;
 mod headers;
