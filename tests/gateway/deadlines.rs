@@ -219,10 +219,10 @@ async fn net_4_an_idle_connection_ends_at_the_deadline() {
     let upstream = Upstream::start().await;
     let gateway = gateway(&upstream, "keep_alive").await;
     let mut raw = Raw::connect(&gateway).await;
+    let begun = Instant::now();
     raw.exchange(request("GET", "/public", &[], ""))
         .await
         .is(200);
-    let begun = Instant::now();
     assert!(raw.rest().await.is_empty());
     on_time(begun);
 }
@@ -251,8 +251,8 @@ async fn net_4_an_idle_http_2_connection_ends_at_the_deadline() {
     let upstream = Upstream::start().await;
     let gateway = gateway(&upstream, "keep_alive").await;
     let mut h2 = H2::connect(&gateway).await;
-    h2.get("/public", &[]).await.is(200);
     let begun = Instant::now();
+    h2.get("/public", &[]).await.is(200);
     within("the end of the connection", h2.ended()).await;
     on_time(begun);
 }

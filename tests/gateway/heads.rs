@@ -71,7 +71,19 @@ async fn msg_7_and_msg_8_too_many_fields_are_431() {
 async fn msg_8_a_header_section_over_the_limit_is_431() {
     let upstream = Upstream::start().await;
     let gateway = gateway(&upstream).await;
-    for length in [33 << 10, 60 << 10, 300 << 10] {
+    for length in [33 << 10, 39 << 10] {
+        let mut raw = Raw::connect(&gateway).await;
+        raw.exchange(request(
+            "GET",
+            "/public",
+            &[("X-Long", &"a".repeat(length))],
+            "",
+        ))
+        .await
+        .is(431);
+    }
+    // So long that the gateway stops to read: the answer may be lost to a client that is still writing.
+    for length in [100 << 10, 1 << 20] {
         let mut raw = Raw::connect(&gateway).await;
         raw.send(request(
             "GET",
@@ -80,7 +92,13 @@ async fn msg_8_a_header_section_over_the_limit_is_431() {
             "",
         ))
         .await;
-        raw.answer().await.is(431);
+        match raw.try_answer().await {
+            Ok(answer) => assert_eq!(answer.status, 431),
+            Err(broken) => assert!(
+                matches!(broken, Broken::Closed | Broken::Cut(_)),
+                "{broken:?}"
+            ),
+        }
         assert!(raw.rest().await.is_empty());
     }
     let mut h2 = H2::connect(&gateway).await;

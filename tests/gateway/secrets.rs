@@ -3,53 +3,45 @@
 use std::collections::BTreeMap;
 
 use jsonwebtoken::{Algorithm, EncodingKey};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{
-    Broken, H2, Raw, Reply, Site, Token, Upstream, get,
+    Answer, Broken, Gateway, H2, Raw, Reply, Site, Token, Upstream, get,
     keys::{bearer, keys},
     request,
 };
 
-#[tokio::test]
-async fn log_1_no_secret_is_written_at_any_level() {
-    let upstream = Upstream::scripted(|_| {
-        Reply::with(
-            200,
-            &[("Set-Cookie", "app=canary-set-cookie; Path=/")],
-            "canary-body",
-        )
-    })
-    .await;
-    let site = Site::new(upstream.address)
-        .accounts()
-        .set("log", "level", "\"trace\"");
-    site.write();
-    let password = "canary-password-of-alice";
-    site.user("alice", password, &["clerk"]).await;
-    let gateway = site.start().await;
-    let mut canaries: BTreeMap<&str, String> = BTreeMap::new();
-    let mut keep = |name: &'static str, secret: &str| canaries.insert(name, secret.to_owned());
+const PASSWORD: &str = "canary-password-of-alice";
 
+/// Secrets by their names.
+type Canaries = BTreeMap<&'static str, String>;
+
+/// Sends tokens, good and bad, where they are looked at and where they are not.
+async fn tokens(gateway: &Gateway, canaries: &mut Canaries) {
     let good = Token::good().sign();
-    let expired = Token::good().claim("exp", 5).sign();
-    let forged = Token::good()
-        .claim("sub", "root")
-        .sign_by(&EncodingKey::from_secret(&[7; 48]), Algorithm::HS256);
-    for (name, token) in [
-        ("good token", &good),
-        ("expired token", &expired),
-        ("forged token", &forged),
-    ] {
-        keep(name, token);
-        get(&gateway, "/private", &[("Authorization", &bearer(token))]).await;
-        get(&gateway, "/public", &[("Authorization", &bearer(token))]).await;
-        H2::connect(&gateway)
+    let attacker = EncodingKey::from_secret(&[7; 48]);
+    canaries.insert("signature", good.rsplit('.').next().unwrap().to_owned());
+    canaries.insert("expired token", Token::good().claim("exp", 5).sign());
+    canaries.insert(
+        "forged token",
+        Token::good()
+            .claim("sub", "root")
+            .sign_by(&attacker, Algorithm::HS256),
+    );
+    canaries.insert("good token", good);
+    for name in ["good token", "expired token", "forged token"] {
+        let value = bearer(&canaries[name]);
+        get(gateway, "/private", &[("Authorization", &value)]).await;
+        get(gateway, "/public", &[("Authorization", &value)]).await;
+        H2::connect(gateway)
             .await
-            .get("/private", &[("authorization", &bearer(token))])
+            .get("/private", &[("authorization", &value)])
             .await;
     }
-    keep("signature", good.rsplit('.').next().unwrap());
+}
+
+/// Sends secrets in every other place that a request and its answer have.
+async fn requests(gateway: &Gateway, canaries: &mut Canaries) {
     for (name, canary, field) in [
         ("basic", "Y2FuYXJ5LWJhc2lj", "Authorization"),
         ("cookie", "canary-cookie", "Cookie"),
@@ -60,107 +52,108 @@ async fn log_1_no_secret_is_written_at_any_level() {
         ),
         ("api key", "canary-api-key", "X-Api-Key"),
     ] {
-        keep(name, canary);
-        get(&gateway, "/public", &[(field, &format!("Basic {canary}"))]).await;
+        canaries.insert(name, canary.into());
+        get(gateway, "/public", &[(field, &format!("Basic {canary}"))]).await;
         get(
-            &gateway,
+            gateway,
             "/private",
             &[(field, &format!("session={canary}"))],
         )
         .await;
     }
-    keep("query", "canary-query");
-    get(&gateway, "/public?token=canary-query", &[])
+    canaries.insert("query", "canary-query".into());
+    get(gateway, "/public?token=canary-query", &[])
         .await
         .is(200);
-    get(&gateway, "/auth/login?password=canary-query", &[]).await;
-    get(
-        &gateway,
-        "/private?access_token=canary-query",
-        &[("Referer", "https://a.example/?canary-query")],
-    )
-    .await;
-    keep("request body", "canary-request-body");
-    Raw::connect(&gateway)
-        .await
-        .exchange(request("POST", "/public", &[], "canary-request-body"))
-        .await
-        .is(200);
-    keep("answer", "canary-body");
-    keep("set-cookie", "canary-set-cookie");
-    // Heads that are refused by the parser, with a secret in them.
-    keep("unparsable", "canary-unparsable");
+    get(gateway, "/auth/login?password=canary-query", &[]).await;
+    let referer = [("Referer", "https://a.example/?canary-query")];
+    get(gateway, "/private?access_token=canary-query", &referer).await;
+
+    canaries.insert("request body", "canary-request-body".into());
+    let post = request("POST", "/public", &[], "canary-request-body");
+    Raw::connect(gateway).await.exchange(post).await.is(200);
+    canaries.insert("answer", "canary-body".into());
+    canaries.insert("set-cookie", "canary-set-cookie".into());
+
+    // Heads that the parser refuses, with a secret in them.
+    canaries.insert("unparsable", "canary-unparsable".into());
     for bytes in [
         "GET /public HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer canary-unparsable\r\n\r\n",
         "canary-unparsable\r\n\r\n",
     ] {
-        let mut raw = Raw::connect(&gateway).await;
+        let mut raw = Raw::connect(gateway).await;
         raw.send(bytes).await;
         assert!(!matches!(raw.try_answer().await, Err(Broken::Malformed(_))));
     }
+}
 
-    let post = async |target: &str, body: serde_json::Value| {
-        let fields = [("Content-Type", "application/json")];
-        Raw::connect(&gateway)
-            .await
-            .exchange(request("POST", target, &fields, &body.to_string()))
-            .await
-    };
-    keep("password", password);
-    keep("wrong password", "canary-wrong-password");
-    let grant = post(
-        "/auth/login",
-        json!({ "username": "alice", "password": password, "delivery": "body" }),
+async fn post(gateway: &Gateway, target: &str, body: Value) -> Answer {
+    let fields = [("Content-Type", "application/json")];
+    let bytes = request("POST", target, &fields, &body.to_string());
+    Raw::connect(gateway).await.exchange(bytes).await
+}
+
+/// Signs in, rightly and wrongly, refreshes and signs out.
+async fn accounts(gateway: &Gateway, canaries: &mut Canaries) {
+    let wrong = "canary-wrong-password";
+    let misplaced = "canary-password-as-name";
+    canaries.insert("password", PASSWORD.into());
+    canaries.insert("wrong password", wrong.into());
+    canaries.insert("password typed as name", misplaced.into());
+    let login = json!({ "username": "alice", "password": PASSWORD, "delivery": "body" });
+    let grant = post(gateway, "/auth/login", login).await.is(200).json();
+    for (name, password) in [("alice", wrong), ("nobody", wrong), (misplaced, "x")] {
+        post(
+            gateway,
+            "/auth/login",
+            json!({ "username": name, "password": password }),
+        )
+        .await
+        .is(401);
+    }
+    let extra = json!({ "username": "alice", "password": wrong, "extra": 1 });
+    post(gateway, "/auth/login", extra).await.is(400);
+
+    let text = |grant: &Value, name: &str| grant[name].as_str().unwrap().to_owned();
+    let (access, refresh) = (text(&grant, "access_token"), text(&grant, "refresh_token"));
+    get(gateway, "/private", &[("Authorization", &bearer(&access))])
+        .await
+        .is(200);
+    let next = post(
+        gateway,
+        "/auth/refresh",
+        json!({ "refresh_token": refresh }),
     )
     .await
     .is(200)
     .json();
-    post(
-        "/auth/login",
-        json!({ "username": "alice", "password": "canary-wrong-password" }),
-    )
-    .await
-    .is(401);
-    post(
-        "/auth/login",
-        json!({ "username": "nobody", "password": "canary-wrong-password" }),
-    )
-    .await
-    .is(401);
-    post(
-        "/auth/login",
-        json!({ "username": "alice", "password": "canary-wrong-password", "extra": 1 }),
-    )
-    .await
-    .is(400);
-    keep("password typed as name", "canary-password-as-name");
-    post(
-        "/auth/login",
-        json!({ "username": "canary-password-as-name", "password": "x" }),
-    )
-    .await
-    .is(401);
-    let text = |grant: &serde_json::Value, name: &str| grant[name].as_str().unwrap().to_owned();
-    let (access, refresh) = (text(&grant, "access_token"), text(&grant, "refresh_token"));
-    get(&gateway, "/private", &[("Authorization", &bearer(&access))])
+    canaries.insert("access token", access);
+    canaries.insert("refresh token", refresh);
+    canaries.insert("next access token", text(&next, "access_token"));
+    canaries.insert("next refresh token", text(&next, "refresh_token"));
+    let last = &canaries["next refresh token"];
+    post(gateway, "/auth/logout", json!({ "refresh_token": last }))
         .await
-        .is(200);
-    let next = post("/auth/refresh", json!({ "refresh_token": refresh }))
-        .await
-        .is(200)
-        .json();
-    post(
-        "/auth/logout",
-        json!({ "refresh_token": text(&next, "refresh_token") }),
-    )
-    .await
-    .is(204);
-    keep("access token", &access);
-    keep("refresh token", &refresh);
-    keep("next access token", &text(&next, "access_token"));
-    keep("next refresh token", &text(&next, "refresh_token"));
-    keep("shared secret", &keys().secret);
-    keep("private key", "PRIVATE KEY");
+        .is(204);
+}
+
+#[tokio::test]
+async fn log_1_no_secret_is_written_at_any_level() {
+    let cookie = [("Set-Cookie", "app=canary-set-cookie; Path=/")];
+    let upstream = Upstream::scripted(move |_| Reply::with(200, &cookie, "canary-body")).await;
+    let site = Site::new(upstream.address)
+        .accounts()
+        .set("log", "level", "\"trace\"");
+    site.write();
+    site.user("alice", PASSWORD, &["clerk"]).await;
+    let gateway = site.start().await;
+    let mut canaries = Canaries::from([
+        ("shared secret", keys().secret.clone()),
+        ("private key", "PRIVATE KEY".to_owned()),
+    ]);
+    tokens(&gateway, &mut canaries).await;
+    requests(&gateway, &mut canaries).await;
+    accounts(&gateway, &mut canaries).await;
 
     gateway
         .access_line(|line| line["path"] == "/auth/logout")

@@ -1,6 +1,6 @@
 //! Clients: one that writes any bytes over TLS, and one for HTTP/2.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
@@ -18,6 +18,9 @@ use super::{
     http1::{Answer, Broken, Head, read_answer},
     keys, within,
 };
+
+/// How long a connection that is to be closed may stay open.
+const CLOSING: Duration = Duration::from_secs(10);
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
@@ -119,17 +122,24 @@ impl Raw {
         bytes
     }
 
-    /// Everything until the gateway closes.
-    pub(crate) async fn rest(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        // An end without close_notify, or a reset, is an end.
-        let _ = within("the end of the connection", self.io.read_to_end(&mut bytes)).await;
-        bytes
+    /// Everything until the gateway closes, which it must.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> impl Future<Output = Vec<u8>> {
+        let place = std::panic::Location::caller();
+        async move {
+            match self.end().await {
+                Some(bytes) => bytes,
+                None => panic!("{place}: the gateway did not close the connection"),
+            }
+        }
     }
 
-    /// Whether the connection has ended, where it must have; `false` where it need not.
-    pub(crate) async fn rest_of(&mut self, must_end: bool) -> bool {
-        must_end && self.rest().await.is_empty()
+    /// Everything until the gateway closes; `None` when it does not.
+    pub(crate) async fn end(&mut self) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let end = tokio::time::timeout(CLOSING, self.io.read_to_end(&mut bytes)).await;
+        // An end without close_notify, or a reset, is an end.
+        end.is_ok().then_some(bytes)
     }
 
     /// Sends a request and reads its answer.

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use super::{PATIENCE, Raw, Site, eventually, http1::Answer, request};
 
-/// How long a gateway whose test is over may take to leave.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long a gateway whose test is over may take to leave. Its drain is a matter of the tests of it.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// The lines that a process has written so far.
 pub(crate) struct Lines {

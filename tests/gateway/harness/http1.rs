@@ -269,7 +269,7 @@ pub(crate) enum Broken {
     /// The connection ended without a byte of an answer.
     Closed,
     /// The stream or connection was reset, or ended inside an answer.
-    Cut(String),
+    Cut(#[expect(dead_code, reason = "shown by `Debug`")] String),
     /// The answer is not HTTP.
     Malformed(String),
 }
@@ -340,11 +340,11 @@ impl Answer {
 }
 
 fn broken(error: &io::Error) -> Broken {
-    match error.kind() {
-        io::ErrorKind::InvalidData if !error.to_string().contains("peer closed") => {
-            Broken::Malformed(error.to_string())
-        }
-        _ => Broken::Cut(error.to_string()),
+    let text = error.to_string();
+    if error.kind() == io::ErrorKind::InvalidData && !text.contains("peer closed") {
+        Broken::Malformed(text)
+    } else {
+        Broken::Cut(text)
     }
 }
 
@@ -365,6 +365,7 @@ pub(crate) async fn read_answer(
         let status: u16 = head
             .start
             .strip_prefix("HTTP/1.1 ")
+            .or_else(|| head.start.strip_prefix("HTTP/1.0 "))
             .and_then(|rest| rest.get(..3)?.parse().ok())
             .ok_or_else(|| Broken::Malformed(head.start.clone()))?;
         if (100..200).contains(&status) && status != 101 {
@@ -374,9 +375,11 @@ pub(crate) async fn read_answer(
         let framing = if to_head || status == 204 || status == 304 || status == 101 {
             Framing::None
         } else {
-            match Framing::of(&head).map_err(Broken::Malformed)? {
-                Framing::None => Framing::UntilClose,
-                framing => framing,
+            let framing = Framing::of(&head).map_err(Broken::Malformed)?;
+            if framing == Framing::None {
+                Framing::UntilClose
+            } else {
+                framing
             }
         };
         let mut reader = BodyReader::new(framing);

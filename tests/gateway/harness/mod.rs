@@ -4,6 +4,7 @@
 use std::{future::Future, time::Duration};
 
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod http1;
 pub(crate) mod keys;

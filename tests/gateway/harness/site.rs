@@ -100,12 +100,6 @@ impl Site {
         self
     }
 
-    /// Takes a key away.
-    pub(crate) fn unset(mut self, section: &str, key: &str) -> Self {
-        self.sections.get_mut(section).unwrap().remove(key).unwrap();
-        self
-    }
-
     /// Adds an upstream.
     pub(crate) fn upstream(mut self, name: &str, url: &str) -> Self {
         let servers = format!("[{}]", quoted(url));
