@@ -20,7 +20,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use divan::{Bencher, black_box};
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header};
 use portcullis::{
     authn::{
@@ -370,11 +370,11 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         headers.insert(name, value.parse().unwrap());
     }
     let from = Forwarding {
-        peer: IpAddr::from([192, 0, 2, 1]),
+        peer: &HeaderValue::from_static("192.0.2.1"),
         peer_is_trusted: false,
-        authority: "app.example.com",
+        host: &HeaderValue::from_static("app.example.com"),
         version: Version::HTTP_11,
-        request_id: "0123456789abcdef0123456789abcdef",
+        request_id: &HeaderValue::from_static("0123456789abcdef0123456789abcdef"),
     };
     bencher.bench_local(|| {
         let mut headers = headers.clone();

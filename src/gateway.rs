@@ -186,14 +186,23 @@ impl Gateway {
 
     /// Serves one request: the answer of its target, or the refusal.
     pub async fn handle(&self, mut inbound: Inbound<'_>) -> Response<Answer> {
-        let is_head = inbound.parts.method == Method::HEAD;
+        let method = inbound.parts.method.clone();
+        let has_body = !inbound.body.is_end_stream();
         let mut record = self.begin_record(&inbound);
         let request_id = record.request_id.to_header_value();
         inbound.request_id = request_id.clone();
         let served = self.serve(inbound, &mut record).await;
-        let mut response = served.unwrap_or_else(|rejection| self.refuse(&rejection, &mut record));
+        let mut response = served.unwrap_or_else(|rejection| {
+            let mut refusal = self.refuse(&rejection, &mut record);
+            if record.version < Version::HTTP_2 && ends_connection(&rejection, &method, has_body) {
+                let close = HeaderValue::from_static("close");
+                refusal.headers_mut().insert(header::CONNECTION, close);
+            }
+            refusal
+        });
         response.headers_mut().insert(X_REQUEST_ID, request_id);
         record.status = response.status();
+        let is_head = method == Method::HEAD;
         response.map(|answer| answer.recorded(record, Arc::clone(&self.telemetry), is_head))
     }
 
@@ -355,6 +364,17 @@ impl Gateway {
         respond::answer::finish_own(response.headers_mut(), self.hsts);
         response.map(Answer::from_bytes)
     }
+}
+
+/// Whether nothing more is read from an HTTP/1 connection after this refusal: its body was not read to the end, or where the
+/// request ends is in doubt. What follows might be part of it and is not to be taken for another request (MSG-1, MSG-11).
+fn ends_connection(rejection: &Rejection, method: &Method, has_body: bool) -> bool {
+    has_body
+        || matches!(*method, Method::CONNECT | Method::TRACE)
+        || matches!(
+            rejection,
+            Rejection::BadRequest(_) | Rejection::HeadersTooLarge | Rejection::UriTooLong
+        )
 }
 
 fn note(rejection: &Rejection, record: &mut Record) {

@@ -222,7 +222,9 @@ fn sample(telemetry: &Arc<Telemetry>, gateway: &Arc<ArcSwap<Gateway>>) {
         "authn",
         Box::new(move |scrape| {
             let authn = Arc::clone(&gateway.load().authn);
-            scrape.token_cache_bytes(authn.cache_stats().bytes);
+            let cache = authn.cache_stats();
+            scrape.token_cache_bytes(cache.bytes);
+            scrape.token_cache_lookups(cache.hits, cache.misses);
             for (issuer, loaded) in authn.key_ages() {
                 scrape.jwks_age(&issuer, loaded.elapsed());
             }

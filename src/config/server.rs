@@ -29,7 +29,7 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
     let max_connections = table.number("max_connections", Bounds::new(1, 10_000_000));
     let max_connections_per_ip = table.number("max_connections_per_ip", Bounds::new(1, 10_000_000));
     let drain_delay = table.duration("drain_delay", Bounds::new(Duration::ZERO, secs(3600)));
-    let drain_timeout = table.duration("drain_timeout", Bounds::new(secs(1), secs(3600)));
+    let drain_timeout = table.duration("drain_timeout", Bounds::new(Duration::ZERO, secs(3600)));
     let timeouts = timeouts(table.section("timeouts"));
     let (head, body_bytes, h2_streams) = limits(table.section("limits"));
     table.finish();

@@ -61,6 +61,10 @@ impl Answer {
     /// Attaches the record of the exchange. The answer to a HEAD request has no body to wait for.
     #[must_use]
     pub fn recorded(mut self, record: Record, telemetry: Arc<Telemetry>, is_head: bool) -> Self {
+        if is_head && let Content::Bytes(bytes) = &mut self.content {
+            // hyper drops it in HTTP/1 alone; in HTTP/2 it would be sent, which is a stream error for the client.
+            bytes.clear();
+        }
         let remaining = if is_head || self.is_end_stream() {
             Some(0)
         } else {

@@ -104,6 +104,13 @@ fn normalise(raw: &str) -> Result<String, PathFault> {
     {
         return Err(PathFault::DotSegment);
     }
+    // Some servers trim a segment, and then it is another one.
+    if normal
+        .split('/')
+        .any(|segment| segment.starts_with("%20") || segment.ends_with("%20"))
+    {
+        return Err(PathFault::Control);
+    }
     Ok(normal)
 }
 
@@ -188,7 +195,17 @@ mod tests {
         for path in ["/a%5cb", "/a\\b", "/..%5C"] {
             refused(path, PathFault::Backslash);
         }
-        for path in ["/a%00b", "/a%0d%0ab", "/a\tb", "/a%7f", "/a%1f", "/a b"] {
+        for path in [
+            "/a%00b",
+            "/a%0d%0ab",
+            "/a\tb",
+            "/a%7f",
+            "/a%1f",
+            "/a b",
+            "/%20a",
+            "/a%20/b",
+            "/a/%20",
+        ] {
             refused(path, PathFault::Control);
         }
         for path in [

@@ -99,7 +99,7 @@ pub struct Exceeded {
 pub enum PathFault {
     /// A backslash, raw or encoded.
     Backslash,
-    /// A control byte or space, raw or encoded.
+    /// A control byte or space, raw or encoded; a space at either end of a segment.
     Control,
     /// A `.` or `..` segment.
     DotSegment,

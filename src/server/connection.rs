@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep_until, timeout},
 };
@@ -37,6 +37,9 @@ use crate::{
 
 /// The longest wait for a client to take the last bytes of a connection that is being closed.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The most that is read of what a client sends after the last answer.
+const FAREWELL_BYTES_MAX: usize = 64 << 10;
 
 type Stream = TokioIo<Watched<TlsStream<TcpStream>>>;
 
@@ -87,10 +90,12 @@ async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &P
     let service = service_fn(|request| answer(worker, &vitals, peer, request));
     let mut connection = worker.http1.serve_connection(stream, service);
     let ended = drive(worker, &vitals, Pin::new(&mut connection)).await;
-    if ended == Ended::Expired(Phase::Head) {
-        let stream = connection.into_parts().io;
-        let _ = timeout(FAREWELL, refuse_slow_head(stream, worker)).await;
-    }
+    let stream = connection.into_parts().io;
+    let _ = match ended {
+        Ended::Closed => timeout(FAREWELL, linger(stream)).await,
+        Ended::Expired(Phase::Head) => timeout(FAREWELL, refuse_slow_head(stream, worker)).await,
+        Ended::Expired(Phase::Exchange | Phase::Idle) => Ok(Ok(())),
+    };
 }
 
 async fn serve_http2(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: Rc<Peer>) {
@@ -172,6 +177,22 @@ async fn drive<C: Graceful>(
         Poll::Pending
     })
     .await
+}
+
+/// Reads what a client still sends after our last answer, and throws it away, at most [`FAREWELL_BYTES_MAX`]. A socket that is
+/// closed with unread bytes resets the connection, and the client may lose the answer that it has not read yet.
+async fn linger(stream: Stream) -> std::io::Result<()> {
+    let mut stream = stream.into_inner();
+    stream.shutdown().await?;
+    let mut buffer = vec![0; 4 << 10];
+    let mut left = FAREWELL_BYTES_MAX;
+    while left > 0 {
+        match stream.read(&mut buffer).await? {
+            0 => return Ok(()),
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
 }
 
 /// Writes the refusal that hyper cannot write any more, for no head ever came.

@@ -27,7 +27,7 @@ pub struct Vitals {
     since: Cell<Instant>,
     exchanges: Cell<usize>,
     write_blocked: Cell<Option<Instant>>,
-    fragment: Cell<bool>,
+    line: Cell<Line>,
 }
 
 /// What a connection is doing.
@@ -39,6 +39,19 @@ pub enum Phase {
     Head,
     /// Nothing.
     Idle,
+}
+
+/// How far a request line has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// In its target is a `#`.
+    Fragment,
+    /// In the method.
+    Method,
+    /// Its target has ended and has no `#`; or it is no request line, and hyper will say so.
+    Plain,
+    /// In the target.
+    Target,
 }
 
 /// What the timer found.
@@ -75,7 +88,7 @@ impl Vitals {
             since: Cell::new(Instant::now()),
             exchanges: Cell::new(0),
             write_blocked: Cell::new(None),
-            fragment: Cell::new(false),
+            line: Cell::new(Line::Plain),
         })
     }
 
@@ -92,7 +105,7 @@ impl Vitals {
     /// harmless, for then it takes no part in any decision and is not forwarded either (URI-2).
     #[must_use]
     pub fn take_fragment(&self) -> bool {
-        self.fragment.take()
+        self.line.replace(Line::Plain) == Line::Fragment
     }
 
     /// What the connection is doing.
@@ -138,7 +151,10 @@ impl Vitals {
         if self.phase.get() == Phase::Idle && !self.multiplexed {
             self.phase.set(Phase::Head);
             self.since.set(Instant::now());
-            self.fragment.set(has_fragment(bytes));
+            self.line.set(Line::Method);
+        }
+        if self.phase.get() == Phase::Head {
+            self.line.set(self.line.get().read(bytes));
         }
     }
 
@@ -151,17 +167,21 @@ impl Vitals {
     }
 }
 
-/// Whether these bytes begin with a request line whose target has a `#`.
-fn has_fragment(bytes: &[u8]) -> bool {
-    let line = bytes
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    let mut words = line.split(|byte| *byte == b' ');
-    let is_method = words
-        .next()
-        .is_some_and(|word| !word.is_empty() && word.iter().all(u8::is_ascii_uppercase));
-    is_method && words.any(|word| word.contains(&b'#'))
+impl Line {
+    /// Reads on. The `#` that matters is the one in the target, the second word.
+    fn read(self, bytes: &[u8]) -> Self {
+        let mut line = self;
+        for byte in bytes {
+            line = match (line, byte) {
+                (Self::Method, b'A'..=b'Z') => Self::Method,
+                (Self::Method, b' ') | (Self::Target, 0x21..=0x22 | 0x24..) => Self::Target,
+                (Self::Target, b'#') => Self::Fragment,
+                (Self::Method | Self::Target, _) => Self::Plain,
+                (Self::Fragment | Self::Plain, _) => return line,
+            };
+        }
+        line
+    }
 }
 
 impl Drop for ExchangeMark {
@@ -331,15 +351,19 @@ mod tests {
             (b"GET /a?b#c HTTP/1.1\r\n", true),
             (b"GET #a HTTP/1.1\r\n", true),
             (b"GET /a HTTP/1.1\r\nReferer: /#b\r\n\r\n", false),
+            (b"GET /a\nReferer: /#b\r\n\r\n", false),
             (b"lue: 1 #2\r\n", false),
             (b"", false),
         ] {
-            assert_eq!(has_fragment(bytes), want);
+            for size in [1, 2, 7, 1000] {
+                let vitals = Vitals::new(TIMEOUTS, false);
+                for piece in bytes.chunks(size) {
+                    vitals.bytes_arrived(piece);
+                }
+                assert_eq!(vitals.take_fragment(), want, "{bytes:?} by {size}");
+                assert!(!vitals.take_fragment(), "taken once");
+            }
         }
-        let vitals = Vitals::new(TIMEOUTS, false);
-        vitals.bytes_arrived(b"GET /a#b HTTP/1.1\r\n");
-        assert!(vitals.take_fragment());
-        assert!(!vitals.take_fragment());
     }
 
     #[test]

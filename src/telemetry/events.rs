@@ -110,6 +110,7 @@ fn filter(level: LogLevel) -> Targets {
     Targets::new()
         .with_default(LevelFilter::from_level(ours.min(Level::WARN)))
         .with_target("portcullis", ours)
+        .with_target("audit", ours)
 }
 
 #[cfg(test)]
