@@ -105,7 +105,6 @@ fn numbers_are_neither_zero_nor_absurd() {
         max_connections = 9223372036854775808 | server.max_connections | above the most
         max_connections = 99999999999999999999999999999999999999999 | server.max_connections | far too large
         max_connections_per_ip = 0   | server.max_connections_per_ip | below the least
-        drain_timeout = "0s"         | server.drain_timeout | below the least
         drain_delay = "2d"           | server.drain_delay | above the most
         "#,
     );
