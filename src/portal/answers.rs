@@ -92,7 +92,8 @@ pub(super) fn me(claims: &Claims, now: SystemTime) -> Response<Bytes> {
             id: &claims.subject,
             username: claims.user.as_deref(),
             email: claims.email.as_deref(),
-            name: claims.name.as_deref(),
+            // The display name; `claims.name` is what an upstream is told, which is the username.
+            name: claims.all.get("name").and_then(|name| name.as_str()),
             roles: &claims.roles,
         },
         roles: &claims.roles,
