@@ -122,12 +122,9 @@ async fn answer(
     let mark = vitals.begin_exchange();
     let gateway = worker.gateway.load_full();
     let inbound = Inbound::new(&worker.lane, peer, request, vitals.take_fragment());
-    let response = contain(
-        &worker.telemetry,
-        &worker.lane.request_ids,
-        gateway.handle(inbound),
-    )
-    .await;
+    // On the heap at once: the future is large, and each layer around it would copy it.
+    let exchange = Box::pin(gateway.handle(inbound));
+    let response = contain(&worker.telemetry, &worker.lane.request_ids, exchange).await;
     Ok(response.map(|answer| Marked {
         answer,
         _mark: mark,
