@@ -162,20 +162,6 @@ impl Vitals {
         }
     }
 
-    /// Begins the client's turn: there is more of an answer, which nobody asks for before a window is open. In HTTP/2 that
-    /// is all one sees of a client that reads nothing; in HTTP/1 its socket says so.
-    fn begin_turn(&self) {
-        if self.owed.get() == 0 {
-            self.taken.set(Instant::now());
-        }
-        self.owed.set(self.owed.get().saturating_add(1));
-    }
-
-    fn end_turn(&self) {
-        self.owed.set(self.owed.get().saturating_sub(1));
-        self.taken.set(Instant::now());
-    }
-
     fn bytes_arrived(&self, bytes: &[u8]) {
         if self.phase.get() == Phase::Idle && !self.multiplexed {
             self.phase.set(Phase::Head);
@@ -214,17 +200,22 @@ impl Line {
 }
 
 impl ExchangeMark {
-    /// Says whether the next piece of the answer waits for the client alone. On one connection, clients of HTTP/2 may let
-    /// one answer rest behind another; what must not be is that none of them goes on (MSG-7).
+    /// Says whether the next piece of the answer waits for the client alone: for a window of HTTP/2, which is all one sees of
+    /// a client that reads nothing; in HTTP/1 its socket says so. Clients may let one answer rest behind another; what must
+    /// not be is that none of them goes on (MSG-7).
     pub fn clients_turn(&self, is_clients_turn: bool) {
-        if self.vitals.multiplexed
-            && self.is_clients_turn.replace(is_clients_turn) != is_clients_turn
-        {
-            if is_clients_turn {
-                self.vitals.begin_turn();
-            } else {
-                self.vitals.end_turn();
-            }
+        let vitals = &self.vitals;
+        if !vitals.multiplexed || self.is_clients_turn.replace(is_clients_turn) == is_clients_turn {
+            return;
+        }
+        let owed = vitals.owed.get();
+        vitals.owed.set(if is_clients_turn {
+            owed.saturating_add(1)
+        } else {
+            owed.saturating_sub(1)
+        });
+        if owed == 0 || !is_clients_turn {
+            vitals.taken.set(Instant::now());
         }
     }
 }
@@ -233,9 +224,10 @@ impl Drop for ExchangeMark {
     fn drop(&mut self) {
         self.clients_turn(false);
         let vitals = &self.vitals;
-        let left = vitals.exchanges.get().saturating_sub(1);
-        vitals.exchanges.set(left);
-        if left == 0 {
+        vitals
+            .exchanges
+            .set(vitals.exchanges.get().saturating_sub(1));
+        if vitals.exchanges.get() == 0 {
             vitals.phase.set(Phase::Idle);
             vitals.since.set(Instant::now());
         }
