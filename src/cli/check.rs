@@ -1,14 +1,16 @@
 //! `portcullis check`: what is wrong with a configuration, and what it means.
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{say, tell_report};
+use super::{say, tell, tell_report};
 use crate::{
+    authn::{Authenticator, Revocations},
     config::{Checked, Config, Problem, Report, Severity, inspect, show_duration, show_size},
     policy::{Access, HostPattern, PathPattern, Route, Rule, Target},
+    server::tls,
 };
 
 /// How to answer.
@@ -32,23 +34,55 @@ enum Format {
 /// Only where the answer could not be written.
 pub fn run(command: &CheckCommand, path: &Path) -> anyhow::Result<ExitCode> {
     let checked = inspect(path);
-    let code = if checked.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    };
-    match (command.format, checked) {
-        (Format::Json, checked) => say(&format!("{:#}", as_json(checked.as_ref())))?,
-        (Format::Text, Err(report)) => tell_report(&report),
+    let unusable = checked
+        .as_ref()
+        .map_or_else(|_| Vec::new(), |checked| unusable(&checked.config));
+    match (command.format, &checked) {
+        (Format::Json, checked) => say(&format!("{:#}", as_json(checked.as_ref(), &unusable)))?,
+        (Format::Text, Err(report)) => tell_report(report),
         (Format::Text, Ok(Checked { config, warnings })) => {
-            say(&table(&rows(&config)))?;
-            say(&summary(&config))?;
+            if unusable.is_empty() {
+                say(&table(&rows(config)))?;
+                say(&summary(config))?;
+            }
             if !warnings.problems().is_empty() {
-                tell_report(&warnings);
+                tell_report(warnings);
+            }
+            for fault in &unusable {
+                tell(&format!("error: {fault}"));
             }
         }
     }
-    Ok(code)
+    Ok(if checked.is_ok() && unusable.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What `run` would still refuse: keys and certificates that are there and readable, and of no use. The built-in issuer's keys
+/// are made at the first start, so they are not looked at.
+fn unusable(config: &Config) -> Vec<String> {
+    let mut faults = Vec::new();
+    let templates = Arc::clone(&config.identity.templates);
+    let revocations = Arc::new(Revocations::new());
+    if let Err(issuers) =
+        Authenticator::new(&config.issuers, &config.token_cache, revocations, templates)
+    {
+        faults.extend(issuers.iter().map(ToString::to_string));
+    }
+    let mut settings = config.tls.clone();
+    if settings.development {
+        // Pairs of which neither file exists are made by `run`.
+        let is_there = |path: &Path| path.exists();
+        settings
+            .certificates
+            .retain(|files| is_there(&files.cert) || is_there(&files.key));
+    }
+    if let Err(fault) = tls::server_config(&settings) {
+        faults.push(format!("{:#}", anyhow::Error::from(fault)));
+    }
+    faults
 }
 
 const COLUMNS: [&str; 9] = [
@@ -109,17 +143,19 @@ fn summary(config: &Config) -> String {
     )
 }
 
-fn as_json(checked: Result<&Checked, &Report>) -> Value {
+fn as_json(checked: Result<&Checked, &Report>, unusable: &[String]) -> Value {
     let (report, config) = match checked {
         Ok(checked) => (&checked.warnings, Some(&checked.config)),
         Err(report) => (report, None),
     };
-    let problems: Vec<Value> = report.problems().iter().map(problem).collect();
+    let unplaced = |message: &String| json!({ "severity": "error", "key": "", "message": message, "line": 0, "column": 0, "hint": null });
+    let problems = report.problems().iter().map(problem);
+    let problems: Vec<Value> = problems.chain(unusable.iter().map(unplaced)).collect();
     let routes: Vec<Value> = config
         .into_iter()
         .flat_map(|config| config.routes.iter().map(|route| route_json(route, config)))
         .collect();
-    json!({ "ok": config.is_some(), "problems": problems, "routes": routes })
+    json!({ "ok": config.is_some() && unusable.is_empty(), "problems": problems, "routes": routes })
 }
 
 fn problem(problem: &Problem) -> Value {
@@ -267,7 +303,7 @@ app    any    /*    any      authenticated  -         app       10MiB     5m";
         let folder = tempfile::tempdir().unwrap();
         let bad = folder.path().join("gateway.toml");
         std::fs::write(&bad, "upsteam = 1").unwrap();
-        let json = as_json(inspect(&bad).as_ref());
+        let json = as_json(inspect(&bad).as_ref(), &[]);
         assert_eq!(json["ok"], false);
         let unknown = &json["problems"].as_array().unwrap().last().unwrap();
         assert_eq!(unknown["key"], "upsteam");
@@ -276,7 +312,7 @@ app    any    /*    any      authenticated  -         app       10MiB     5m";
             (&json!(1), &json!(1))
         );
         std::fs::write(&bad, starter("http://127.0.0.1:9000")).unwrap();
-        let json = as_json(inspect(&bad).as_ref());
+        let json = as_json(inspect(&bad).as_ref(), &[]);
         assert_eq!(json["ok"], true);
         assert_eq!(json["routes"][0]["access"], "authenticated");
         assert_eq!(json["routes"][0]["path_prefix"], "/");

@@ -153,8 +153,8 @@ impl Node {
             }
         });
         stop_admin.cancel();
-        lasting.telemetry.flush();
         tracing::info!("stopped");
+        lasting.telemetry.flush();
         control.shutdown_background();
         Ok(())
     }

@@ -72,7 +72,7 @@ fn issue(
     let settings = accounts.ok_or_else(|| anyhow::anyhow!("accounts are not enabled"))?;
     let accounts = Accounts::open(settings, Arc::new(Revocations::new()))?;
     let grant = runtime()?.block_on(accounts.issue(user, ttl))?;
-    writeln!(io::stdout(), "{}", *grant.access_token)?;
+    super::say(&grant.access_token)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,7 +98,7 @@ fn inspect(
     issuers.extend(accounts.iter().map(|accounts| accounts.issuer()));
     let authn = authenticator(&issuers, revocations)?;
     let (report, verified) = report(token, &authn, SystemTime::now());
-    writeln!(io::stdout(), "{report:#}")?;
+    super::say(&format!("{report:#}"))?;
     Ok(if verified {
         ExitCode::SUCCESS
     } else {

@@ -109,8 +109,16 @@ pub fn run(command: UserCommand, settings: &AccountSettings) -> ExitCode {
     };
     match execute(command, settings, &mut terminal) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => super::token::fail(&error),
     }
+}
+
+/// Whether all that went wrong is that nobody reads the answer any more (`| head`).
+fn is_unread(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Where a command reads a password and writes its answer.

@@ -125,10 +125,7 @@ async fn answer(
     // On the heap at once: the future is large, and each layer around it would copy it.
     let exchange = Box::pin(gateway.handle(inbound));
     let response = contain(&worker.telemetry, &worker.lane.request_ids, exchange).await;
-    Ok(response.map(|answer| Marked {
-        answer,
-        _mark: mark,
-    }))
+    Ok(response.map(|answer| Marked { answer, mark }))
 }
 
 /// Polls a connection to its end. The timer is touched only when a phase may be too long, the drain only when it begins.
@@ -239,7 +236,7 @@ where
 #[derive(Debug)]
 pub struct Marked {
     answer: Answer,
-    _mark: ExchangeMark,
+    mark: ExchangeMark,
 }
 
 impl Body for Marked {
@@ -250,7 +247,13 @@ impl Body for Marked {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        Pin::new(&mut self.get_mut().answer).poll_frame(cx)
+        let this = self.get_mut();
+        this.mark.clients_turn(false);
+        let frame = Pin::new(&mut this.answer).poll_frame(cx);
+        // hyper holds a piece of an HTTP/2 answer until a window is open, and the body with it, were it the last piece.
+        this.mark
+            .clients_turn(matches!(frame, Poll::Ready(Some(Ok(_)))));
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

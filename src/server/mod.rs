@@ -72,6 +72,7 @@ impl Sockets {
                 key: "server.listen",
                 source,
             };
+            worker::claim(*asked).map_err(failed)?;
             // Port 0 is resolved by the first worker's socket; the others share its port.
             let mut address = *asked;
             for sockets in &mut by_worker {

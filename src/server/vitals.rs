@@ -27,6 +27,10 @@ pub struct Vitals {
     since: Cell<Instant>,
     exchanges: Cell<usize>,
     write_blocked: Cell<Option<Instant>>,
+    /// Answers of a multiplexed connection whose next bytes wait for the client to open a window.
+    owed: Cell<usize>,
+    /// When the client last took a piece of such an answer.
+    taken: Cell<Instant>,
     line: Cell<Line>,
 }
 
@@ -67,7 +71,10 @@ pub enum Verdict {
 
 /// Marks one exchange; dropped when its answer's body has ended.
 #[derive(Debug)]
-pub struct ExchangeMark(Rc<Vitals>);
+pub struct ExchangeMark {
+    vitals: Rc<Vitals>,
+    is_clients_turn: Cell<bool>,
+}
 
 /// A stream that keeps the vitals of its connection.
 #[derive(Debug)]
@@ -88,6 +95,8 @@ impl Vitals {
             since: Cell::new(Instant::now()),
             exchanges: Cell::new(0),
             write_blocked: Cell::new(None),
+            owed: Cell::new(0),
+            taken: Cell::new(Instant::now()),
             line: Cell::new(Line::Plain),
         })
     }
@@ -97,7 +106,10 @@ impl Vitals {
     pub fn begin_exchange(self: &Rc<Self>) -> ExchangeMark {
         self.exchanges.set(self.exchanges.get() + 1);
         self.phase.set(Phase::Exchange);
-        ExchangeMark(Rc::clone(self))
+        ExchangeMark {
+            vitals: Rc::clone(self),
+            is_clients_turn: Cell::new(false),
+        }
     }
 
     /// Whether the request target that began this exchange has a `#`. The URI type drops a fragment before anyone can see
@@ -123,9 +135,12 @@ impl Vitals {
             Phase::Head => Some(self.since.get() + self.timeouts.header),
             Phase::Idle => Some(self.since.get() + self.timeouts.keep_alive),
         };
+        let owed = (self.owed.get() > 0).then(|| self.taken.get());
         let blocked = self
             .write_blocked
             .get()
+            .into_iter()
+            .chain(owed)
             .map(|since| since + self.timeouts.body_idle);
         phase.into_iter().chain(blocked).min()
     }
@@ -133,7 +148,7 @@ impl Vitals {
     /// Whether `due` may be sooner than silence would be: a head has begun, or the client takes nothing.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
-        self.phase.get() == Phase::Head || self.write_blocked.get().is_some()
+        self.phase.get() == Phase::Head || self.write_blocked.get().is_some() || self.owed.get() > 0
     }
 
     /// Looks whether the present phase has gone on too long.
@@ -184,13 +199,37 @@ impl Line {
     }
 }
 
+impl ExchangeMark {
+    /// Says whether the next piece of the answer waits for the client alone: for a window of HTTP/2, which is all one sees of
+    /// a client that reads nothing; in HTTP/1 its socket says so. Clients may let one answer rest behind another; what must
+    /// not be is that none of them goes on (MSG-7).
+    pub fn clients_turn(&self, is_clients_turn: bool) {
+        let vitals = &self.vitals;
+        if !vitals.multiplexed || self.is_clients_turn.replace(is_clients_turn) == is_clients_turn {
+            return;
+        }
+        let owed = vitals.owed.get();
+        vitals.owed.set(if is_clients_turn {
+            owed.saturating_add(1)
+        } else {
+            owed.saturating_sub(1)
+        });
+        if owed == 0 || !is_clients_turn {
+            vitals.taken.set(Instant::now());
+        }
+    }
+}
+
 impl Drop for ExchangeMark {
     fn drop(&mut self) {
-        let left = self.0.exchanges.get().saturating_sub(1);
-        self.0.exchanges.set(left);
-        if left == 0 {
-            self.0.phase.set(Phase::Idle);
-            self.0.since.set(Instant::now());
+        self.clients_turn(false);
+        let vitals = &self.vitals;
+        vitals
+            .exchanges
+            .set(vitals.exchanges.get().saturating_sub(1));
+        if vitals.exchanges.get() == 0 {
+            vitals.phase.set(Phase::Idle);
+            vitals.since.set(Instant::now());
         }
     }
 }
@@ -364,6 +403,29 @@ mod tests {
                 assert!(!vitals.take_fragment(), "taken once");
             }
         }
+    }
+
+    #[test]
+    fn msg_7_streams_none_of_which_goes_on_are_a_stalled_connection() {
+        let vitals = Vitals::new(TIMEOUTS, true);
+        let (first, second) = (vitals.begin_exchange(), vitals.begin_exchange());
+        assert_eq!(vitals.due(), None, "the upstream's turn has its own limits");
+        first.clients_turn(true);
+        let since = vitals.taken.get();
+        second.clients_turn(true);
+        assert_eq!(vitals.taken.get(), since, "a second stream extends nothing");
+        assert!(vitals.is_urgent());
+        assert!(matches!(
+            vitals.verdict(since + seconds(29)),
+            Verdict::Look(_)
+        ));
+        assert_eq!(vitals.verdict(since + seconds(30)), Verdict::WriteStalled);
+        second.clients_turn(false);
+        assert!(vitals.taken.get() > since, "one that goes on is progress");
+        drop(first);
+        assert_eq!(vitals.due(), None);
+        drop(second);
+        assert_eq!(vitals.phase(), Phase::Idle);
     }
 
     #[test]

@@ -278,6 +278,23 @@ impl Drop for DrainPlace<'_> {
     }
 }
 
+/// Finds out whether nobody else listens on an address. The workers' sockets share it, and would share it with those of another
+/// gateway of the same user just as well: each of the two would then get a part of the connections.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub fn claim(address: SocketAddr) -> std::io::Result<()> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of a gateway that has just ended do not count.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())
+}
+
 /// Opens one listening socket that shares its port with those of the other workers.
 ///
 /// # Errors

@@ -8,7 +8,9 @@ use tokio::{
 };
 
 use crate::harness::{
-    Broken, Gateway, H2, Raw, Reply, Site, Step, Upstream, get, keys, request, within,
+    Broken, Gateway, H2, Raw, Reply, Site, Step, Upstream,
+    frames::{Frames, Outcome},
+    get, keys, request, within,
 };
 
 /// The deadline under test.
@@ -305,6 +307,40 @@ async fn net_2_connections_over_the_cap_of_an_address_are_closed() {
         crate::harness::client::tls(gateway.tls, "localhost", &[b"http/1.1"])
             .await
             .ok()
+    })
+    .await;
+}
+
+/// The windows of HTTP/2 let a client hold an answer, and with it an upstream's connection, without a full socket.
+#[tokio::test]
+async fn msg_7_streams_whose_window_stays_shut_end_with_their_connection() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "body_idle").await;
+    let mut frames = Frames::connect_taking_nothing(&gateway).await;
+    let begun = Instant::now();
+    let get: [(&[u8], &[u8]); 4] = [
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":authority", b"localhost"),
+        (b":path", b"/public/held"),
+    ];
+    frames.request(1, &get, None).await;
+    assert_eq!(frames.outcome(1).await, Outcome::Status(200));
+    assert_eq!(frames.outcome(1).await, Outcome::Closed);
+    on_time(begun);
+    gateway_forgets(&gateway).await;
+}
+
+/// Waits until no client connection is counted any more.
+async fn gateway_forgets(gateway: &Gateway) {
+    within("no open connection", async {
+        while gateway
+            .metric("portcullis_connections{listener=\"tls\"}")
+            .await
+            != Some(0.0)
+        {
+            tokio::task::yield_now().await;
+        }
     })
     .await;
 }

@@ -100,6 +100,13 @@ async fn cfg_3_what_does_not_end_is_ended_at_the_deadline() {
         "{took:?}"
     );
     assert_eq!(status.code(), Some(0));
+    // Events are written by a thread of their own: the last ones must not be lost with it.
+    for word in ["drain timeout: closing", "\"stopped\""] {
+        gateway
+            .err
+            .find(word, |line| line.contains(word).then_some(()))
+            .await;
+    }
 }
 
 #[tokio::test]

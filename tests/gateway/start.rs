@@ -372,6 +372,27 @@ async fn cfg_1_a_port_that_is_taken_is_named() {
     }
 }
 
+/// What is there and readable may still be of no use; `check` says so like `run`.
+#[tokio::test]
+async fn net_7_material_that_is_of_no_use_is_refused() {
+    let site = site()
+        .issuer(Kind::Rs)
+        .on_issuer("algorithms", "[\"ES256\"]");
+    settings_refused(site, &["issuer"]).await;
+}
+
+/// Workers share their port with each other, but not with those of another gateway.
+#[tokio::test]
+async fn cfg_1_a_port_of_another_gateway_is_taken() {
+    let running = site().start().await;
+    let address = running.tls.to_string();
+    let site = site().set("server", "listen", &format!("[\"{address}\"]"));
+    site.write();
+    let exit = site.run(&["run"], "").await;
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    assert!(exit.stderr.contains(&address), "{}", exit.stderr);
+}
+
 #[tokio::test]
 async fn bad_usage_is_2_and_a_good_configuration_is_0() {
     let site = site();

@@ -3,8 +3,7 @@
 mod echo;
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -40,6 +39,9 @@ pub struct DemoCommand {
 /// The name of the sample user.
 const USER: &str = "admin";
 
+/// The first line of the demo's configuration.
+const MARK: &str = "# Written by portcullis demo; written anew at each start.";
+
 /// A folder that is removed at the end, unless the operator named it.
 struct DataFolder {
     path: PathBuf,
@@ -56,6 +58,7 @@ pub fn run(args: &DemoCommand) -> anyhow::Result<()> {
     let backend = backend_runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
     let text = configuration(args, backend.local_addr()?);
     let origin = data.path.join("gateway.toml");
+    refuse_foreign(&origin)?;
     fs::write(&origin, &text).with_context(|| format!("cannot write {}", origin.display()))?;
     let config = config::parse(&text, &origin, &data.path)?;
     telemetry::init_events(&config.log);
@@ -63,19 +66,21 @@ pub fn run(args: &DemoCommand) -> anyhow::Result<()> {
     backend_runtime.spawn(echo::serve(backend));
     let node = Node::start(config)?;
     let password = make_user(&node)?;
-    let mut out = io::stdout().lock();
-    write!(
-        out,
-        "{}",
-        instructions(
-            args,
-            password.as_ref().map(|password| password.as_str()),
-            &data.path
-        )
-    )?;
-    out.flush()?;
-    drop(out);
+    let password = password.as_ref().map(|password| password.as_str());
+    super::say(instructions(args, password, &data.path).trim_end())?;
     node.run_until_signal()
+}
+
+/// Keeps the demo from writing over a configuration that somebody else wrote (`--data config`).
+fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
+    match fs::read_to_string(path) {
+        Ok(text) if text.starts_with(MARK) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(_) | Err(_) => anyhow::bail!(
+            "{} is not the demo's: name another folder in --data",
+            path.display()
+        ),
+    }
 }
 
 /// The demo's configuration: the same file format and the same checks as anyone's.
@@ -84,7 +89,8 @@ fn configuration(args: &DemoCommand, backend: SocketAddr) -> String {
         port, admin_port, ..
     } = args;
     format!(
-        r#"version = 1
+        r#"{MARK}
+version = 1
 
 [server]
 listen       = ["127.0.0.1:{port}"]
@@ -224,5 +230,27 @@ impl Drop for DataFolder {
         if self.temporary {
             let _ = fs::remove_dir_all(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_of_somebody_else_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.toml");
+        refuse_foreign(&path).unwrap();
+        fs::write(&path, "version = 1\n").unwrap();
+        let error = refuse_foreign(&path).unwrap_err().to_string();
+        assert!(error.contains("gateway.toml"), "{error}");
+        let args = DemoCommand {
+            data: None,
+            port: 1,
+            admin_port: 2,
+        };
+        fs::write(&path, configuration(&args, ([127, 0, 0, 1], 3).into())).unwrap();
+        refuse_foreign(&path).unwrap();
     }
 }

@@ -35,12 +35,21 @@ pub(crate) struct Frames {
 
 impl Frames {
     pub(crate) async fn connect(gateway: &Gateway) -> Self {
+        Self::connect_with(gateway, &[]).await
+    }
+
+    /// A client that takes the head of an answer and nothing of its body (SETTINGS_INITIAL_WINDOW_SIZE is 0).
+    pub(crate) async fn connect_taking_nothing(gateway: &Gateway) -> Self {
+        Self::connect_with(gateway, &[0, 4, 0, 0, 0, 0]).await
+    }
+
+    async fn connect_with(gateway: &Gateway, settings: &[u8]) -> Self {
         let stream = within("a connection", tls(gateway.tls, "localhost", &[b"h2"]))
             .await
             .unwrap();
         let mut frames = Self { stream };
         frames.stream.write_all(PREFACE).await.unwrap();
-        frames.frame(SETTINGS, 0, 0, &[]).await;
+        frames.frame(SETTINGS, 0, 0, settings).await;
         frames
     }
 
