@@ -7,20 +7,36 @@ use std::{sync::Arc, time::Duration};
 pub struct UpstreamSettings {
     /// The name in logs and metrics.
     pub name: Arc<str>,
-    /// Where it listens.
-    pub server: ServerAddress,
+    /// Where it listens: one server or more, no two alike.
+    pub servers: Vec<ServerAddress>,
+    /// Which server a request goes to.
+    pub balance: Balance,
     /// To an open connection, name look-up included.
     pub connect_timeout: Duration,
     /// From the request's last byte to the first byte of the answer.
     pub response_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
-    /// Open connections, over all workers.
+    /// Open connections to one server, over all workers.
     pub max_connections: usize,
-    /// Requests that wait for one of those connections, over all workers.
+    /// Requests that wait for one of those connections to one server, over all workers.
     pub max_pending: usize,
     /// Which `Host` it is told.
     pub host: HostPolicy,
+}
+
+/// Which server of several a request goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// The one that the client's address belongs to.
+    HashIp,
+    /// The one that the identity belongs to; without one, as [`Balance::HashIp`].
+    HashUser,
+    /// Of two at random, the one with fewer requests under way.
+    #[default]
+    LeastRequests,
+    /// Each in turn.
+    RoundRobin,
 }
 
 /// The address in an upstream's URL.
