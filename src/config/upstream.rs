@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     policy::{NormalPath, UpstreamId, head},
-    upstream::settings::{Balance, HostPolicy, ServerAddress, UpstreamSettings},
+    upstream::settings::{Balance, EjectSettings, HostPolicy, ServerAddress, UpstreamSettings},
 };
 
 /// The upstreams, and for every name that was given, good or bad, its place among them: a route to an upstream with a
@@ -50,6 +50,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
     let name = read_name(&mut table);
     let servers = servers(&mut table);
     let balance = table.choice("balance", &BALANCES);
+    let eject = eject(&mut table);
     let deadline = Bounds::new(std::time::Duration::from_millis(10), secs(24 * 3600));
     let connect_timeout = table.duration("connect_timeout", deadline);
     let response_timeout = table.duration("response_timeout", deadline);
@@ -65,6 +66,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
             name: Arc::clone(name),
             servers,
             balance: balance.unwrap_or_default(),
+            eject,
             connect_timeout: connect_timeout.unwrap_or(secs(3)),
             response_timeout: response_timeout.unwrap_or(secs(30)),
             idle_timeout: idle_timeout.unwrap_or(secs(60)),
@@ -105,6 +107,25 @@ fn servers(table: &mut Table<'_>) -> Option<Vec<ServerAddress>> {
         }
     }
     (servers.len() == texts.len()).then_some(servers)
+}
+
+fn eject(table: &mut Table<'_>) -> Option<EjectSettings> {
+    table.refuse_empty(
+        "eject",
+        "each of its keys has a default: eject = { failures = 5 }",
+    );
+    let mut eject = table.section("eject");
+    let time = Bounds::new(secs(1), secs(3600));
+    let failures = eject.number("failures", Bounds::new(1, 1000));
+    let window = eject.duration("window", time);
+    let duration = eject.duration("for", time);
+    let is_there = eject.is_there();
+    eject.finish();
+    is_there.then(|| EjectSettings {
+        failures: failures.unwrap_or(5),
+        window: window.unwrap_or(secs(10)),
+        duration: duration.unwrap_or(secs(10)),
+    })
 }
 
 fn address(text: &str) -> Result<ServerAddress, Fault> {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Pools, Server, Upstream,
+    health::Claim,
     settings::{Balance, ServerAddress},
 };
 use crate::policy::{Permit, Rejection};
@@ -25,6 +26,7 @@ pub(super) struct Choice<'c> {
     permit: &'c Permit<'c>,
     /// Places of the servers that could not be connected to.
     tried: Vec<usize>,
+    /// Servers given out.
     picks: usize,
     begun: Option<Instant>,
 }
@@ -35,6 +37,8 @@ pub(super) struct Picked<'c> {
     pub(super) server: &'c Arc<Server>,
     /// How long a dial may take.
     pub(super) dial: Duration,
+    /// Whether the answer decides if the server is in again.
+    pub(super) probe: bool,
 }
 
 impl<'c> Choice<'c> {
@@ -55,31 +59,46 @@ impl<'c> Choice<'c> {
     /// [`Rejection::UpstreamUnreachable`] when every one was tried or the connect timeout is over,
     /// [`Rejection::NoHealthyUpstream`] when there was none to try.
     pub(super) fn pick(&mut self) -> Result<Picked<'c>, Rejection> {
-        let within = self.upstream.settings.connect_timeout;
-        self.picks += 1;
-        if let ([only], 1) = (self.upstream.servers(), self.picks) {
+        let settings = &self.upstream.settings;
+        let within = settings.connect_timeout;
+        if let ([only], 0, None) = (self.upstream.servers(), self.picks, settings.eject) {
+            self.picks = 1;
             return Ok(Picked {
                 server: only,
                 dial: within,
+                probe: false,
             });
         }
         let now = Instant::now();
         let begun = *self.begun.get_or_insert(now);
         let left = within.saturating_sub(now.duration_since(begun));
-        let usable = self.usable();
-        let (Some(place), false) = (self.choose(&usable), left.is_zero()) else {
-            return Err(self.exhausted());
-        };
-        let server = self.upstream.servers.get(place);
-        let server = server.ok_or(Rejection::Internal)?;
-        self.tried.push(place);
-        // A server that swallows the dial must leave time for another one.
-        let dial = if usable.len() > 1 { left / 2 } else { left };
-        Ok(Picked { server, dial })
+        loop {
+            let usable = self.usable(now);
+            let (Some(place), false) = (self.choose(&usable), left.is_zero()) else {
+                return Err(self.exhausted());
+            };
+            let server = self.upstream.servers.get(place);
+            let server = server.ok_or(Rejection::Internal)?;
+            self.tried.push(place);
+            let claim = server.health().claim(now);
+            if claim == Claim::Out && !self.panics(now) {
+                // Another worker's request has just become its probe.
+                continue;
+            }
+            self.picks += 1;
+            // A server that swallows the dial must leave time for another one.
+            let dial = if usable.len() > 1 { left / 2 } else { left };
+            let probe = claim == Claim::Probe;
+            return Ok(Picked {
+                server,
+                dial,
+                probe,
+            });
+        }
     }
 
     fn exhausted(&self) -> Rejection {
-        if self.picks == 1 {
+        if self.picks == 0 {
             Rejection::NoHealthyUpstream
         } else {
             Rejection::UpstreamUnreachable
@@ -87,12 +106,26 @@ impl<'c> Choice<'c> {
     }
 
     /// The places of the servers that come into question.
-    fn usable(&self) -> Vec<usize> {
-        if self.upstream.servers.len() < self.picks {
+    fn usable(&self, now: Instant) -> Vec<usize> {
+        let servers = &self.upstream.servers;
+        if servers.len() <= self.picks {
             return Vec::new();
         }
-        let places = 0..self.upstream.servers.len();
-        places.filter(|place| !self.tried.contains(place)).collect()
+        let panics = self.panics(now);
+        let may = |server: &Server| panics || !server.health().is_ejected(now);
+        let places = servers.iter().enumerate();
+        let places = places.filter(|(place, server)| !self.tried.contains(place) && may(server));
+        places.map(|(place, _)| place).collect()
+    }
+
+    /// Whether more than half of the servers are out: then all are used, for the few that are left could not carry the
+    /// load, and a fault that every server shows is rather one of the requests (UP-4).
+    fn panics(&self, now: Instant) -> bool {
+        let servers = &self.upstream.servers;
+        let out = servers
+            .iter()
+            .filter(|server| server.health().is_ejected(now));
+        self.upstream.settings.eject.is_some() && 2 * out.count() > servers.len()
     }
 
     fn choose(&self, usable: &[usize]) -> Option<usize> {

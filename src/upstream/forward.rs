@@ -64,6 +64,11 @@ pub async fn forward(
         }
         let pool = pools.of(picked.server);
         let outcome = exchange(&pool, &mut request, picked.dial, (&progress, wait)).await;
+        // A client that was still uploading when the time was over is no fault of the server.
+        let late = matches!(outcome, Err(Rejection::UpstreamTimeout));
+        if !late || progress.finished().is_some() {
+            picked.server.note(outcome.as_ref().map(drop), picked.probe);
+        }
         match outcome {
             // Not a byte was sent: the request may still go to another server.
             Err(Rejection::UpstreamUnreachable) if request.is_some() => {}

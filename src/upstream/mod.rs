@@ -6,6 +6,7 @@
 mod balance;
 mod body;
 mod forward;
+mod health;
 mod pool;
 mod server;
 pub mod settings;

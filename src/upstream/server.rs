@@ -4,15 +4,18 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
+use tokio::time::Instant;
+
 use super::{
     balance,
+    health::{Change, Health},
     settings::{ServerAddress, UpstreamSettings},
 };
-use crate::telemetry::UpstreamMetrics;
+use crate::{policy::Rejection, telemetry::UpstreamMetrics};
 
 /// A server of the running configuration, shared by all workers.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub struct Server {
     /// Where it stands among the servers that a caller may belong to: the same on every node and after every start.
     seed: u64,
     metrics: Arc<UpstreamMetrics>,
-    reachable: AtomicBool,
+    health: Health,
 }
 
 impl Server {
@@ -39,10 +42,10 @@ impl Server {
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             seed: balance::seed(&address),
+            health: Health::new(settings.eject.as_ref()),
             settings,
             address,
             metrics,
-            reachable: AtomicBool::new(true),
         })
     }
 
@@ -76,14 +79,41 @@ impl Server {
 
     /// Notes how a dial ended; logs and counts the changes alone.
     pub(super) fn report(&self, dial: Result<(), &io::Error>) {
-        if self.reachable.swap(dial.is_ok(), Ordering::Relaxed) == dial.is_ok() {
+        if !self.health.dialed(dial.is_ok()) {
             return;
         }
-        self.metrics.set_healthy(dial.is_ok());
+        self.metrics.set_healthy(self.health.is_well());
         let (upstream, server) = (&self.settings.name, self.address.authority());
         match dial {
             Ok(()) => tracing::info!(%upstream, %server, "upstream is reachable again"),
             Err(error) => tracing::warn!(%upstream, %server, %error, "upstream cannot be reached"),
+        }
+    }
+    /// Whether it takes requests.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Notes how an exchange ended: an answer's head, whatever its status, or a refusal that is the server's fault.
+    pub(super) fn note(&self, outcome: Result<(), &Rejection>, probe: bool) {
+        let change = match outcome {
+            Ok(()) if probe => self.health.probed(),
+            Err(
+                Rejection::UpstreamInvalid
+                | Rejection::UpstreamTimeout
+                | Rejection::UpstreamTls
+                | Rejection::UpstreamUnreachable,
+            ) => self.health.fault(Instant::now(), probe),
+            Ok(()) | Err(_) => return,
+        };
+        let Some(change) = change else { return };
+        self.metrics.set_healthy(self.health.is_well());
+        let (upstream, server) = (&self.settings.name, self.address.authority());
+        match change {
+            Change::Ejected => {
+                tracing::warn!(%upstream, %server, "too many faults: the server is out for a while");
+            }
+            Change::Returned => tracing::info!(%upstream, %server, "the server is back"),
         }
     }
 }

@@ -11,6 +11,8 @@ pub struct UpstreamSettings {
     pub servers: Vec<ServerAddress>,
     /// Which server a request goes to.
     pub balance: Balance,
+    /// When a server with faults gets no requests for a while; `None`: never.
+    pub eject: Option<EjectSettings>,
     /// To an open connection, name look-up included.
     pub connect_timeout: Duration,
     /// From the request's last byte to the first byte of the answer.
@@ -37,6 +39,17 @@ pub enum Balance {
     LeastRequests,
     /// Each in turn.
     RoundRobin,
+}
+
+/// Passive ejection: what puts a server out, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EjectSettings {
+    /// So many faults, 1 or more,
+    pub failures: usize,
+    /// within this time,
+    pub window: Duration,
+    /// put it out for so long.
+    pub duration: Duration,
 }
 
 /// The address in an upstream's URL.

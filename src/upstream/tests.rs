@@ -19,6 +19,7 @@ use crate::{
     telemetry::{Telemetry, settings::LogSettings},
 };
 
+mod ejection;
 mod servers;
 
 /// What a scripted upstream does on one connection: a list of answers to requests, then it closes.
@@ -79,6 +80,7 @@ fn settings(port: u16) -> UpstreamSettings {
         name: "test".into(),
         servers: vec![server(port)],
         balance: Balance::LeastRequests,
+        eject: None,
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),

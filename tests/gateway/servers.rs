@@ -1,6 +1,12 @@
 //! Upstreams of several servers: who gets a request, and who does not.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::{net::TcpListener, sync::Notify};
 
@@ -157,4 +163,44 @@ async fn up_2_a_request_that_was_seen_goes_to_no_other_server() {
     let answer = raw.exchange(request("POST", "/public", &[], "once")).await;
     answer.refused(502, "upstream_unreachable");
     assert_eq!((drops.count(), other.count()), (1, 0));
+}
+
+#[tokio::test]
+async fn up_4_a_server_with_faults_is_out_and_comes_back() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = Arc::clone(&broken);
+    let bad = Upstream::scripted(move |_| {
+        if is_broken.load(Ordering::SeqCst) {
+            Reply(vec![Step::Reset])
+        } else {
+            Reply::ok("back")
+        }
+    })
+    .await;
+    let good = named("good").await;
+    let gateway = site(&[bad.address, good.address], "round_robin")
+        .on_upstream("eject", r#"{ failures = 3, window = "1m", for = "2s" }"#)
+        .start()
+        .await;
+    let mut failed = 0;
+    for _ in 0..6 {
+        failed += usize::from(get(&gateway, "/public", &[]).await.status == 502);
+    }
+    assert_eq!(failed, 3);
+    healthy(&gateway, bad.address, 0).await;
+    healthy(&gateway, good.address, 1).await;
+    broken.store(false, Ordering::SeqCst);
+    // Nobody notices how it comes back.
+    eventually("the server to be back", async || {
+        let answer = get(&gateway, "/public", &[]).await;
+        (answer.is(200).text() == "back").then_some(())
+    })
+    .await;
+    healthy(&gateway, bad.address, 1).await;
+    gateway
+        .err
+        .find("the log of it", |line| {
+            line.contains("too many faults").then_some(())
+        })
+        .await;
 }

@@ -25,6 +25,12 @@ fn upstreams() {
         servers = ["http://x:0"]         | upstream[0].servers[0] | port 0
         servers = ["http://x/a/../b"]    | upstream[0].servers[0] | two ways
         servers = ["http://x/a//b"]      | upstream[0].servers[0] | two ways
+        eject = {}                       | upstream[0].eject          | empty table
+        eject = true                     | upstream[0].eject          | expected a table
+        eject = { failures = 0 }         | upstream[0].eject.failures | below the least
+        eject = { window = "0s" }        | upstream[0].eject.window   | below the least
+        eject = { for = "2h" }           | upstream[0].eject.for      | above the most
+        eject = { after = 3 }            | upstream[0].eject.after    | unknown key
         host = ""                        | upstream[0].host       | is empty
         host = "a b"                     | upstream[0].host       | not a host
         connect_timeout = "0s"           | upstream[0].connect_timeout  | below the least
@@ -66,6 +72,16 @@ fn servers_and_the_choice_among_them() {
     ] {
         assert_eq!(of(&format!("balance = {word:?}")).balance, balance);
     }
+    assert_eq!(of("max_pending = 1").eject, None);
+    let eject = of("eject = { failures = 3, for = \"30s\" }").eject.unwrap();
+    assert_eq!(
+        (
+            eject.failures,
+            eject.window.as_secs(),
+            eject.duration.as_secs()
+        ),
+        (3, 10, 30)
+    );
     let upstream = of("servers = [\"http://x\", \"http://x/base\", \"http://y:81\"]");
     let servers: Vec<String> = upstream.servers.iter().map(|one| one.authority()).collect();
     assert_eq!(servers, ["x", "x", "y:81"]);
