@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use http::uri::PathAndQuery;
 use url::{Host, Url};
 
 use super::{
@@ -14,7 +15,9 @@ use super::{
 };
 use crate::{
     policy::{NormalPath, UpstreamId, head},
-    upstream::settings::{Balance, EjectSettings, HostPolicy, ServerAddress, UpstreamSettings},
+    upstream::settings::{
+        Balance, EjectSettings, HealthSettings, HostPolicy, ServerAddress, UpstreamSettings,
+    },
 };
 
 /// The upstreams, and for every name that was given, good or bad, its place among them: a route to an upstream with a
@@ -51,6 +54,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
     let servers = servers(&mut table);
     let balance = table.choice("balance", &BALANCES);
     let eject = eject(&mut table);
+    let health = health(&mut table);
     let deadline = Bounds::new(std::time::Duration::from_millis(10), secs(24 * 3600));
     let connect_timeout = table.duration("connect_timeout", deadline);
     let response_timeout = table.duration("response_timeout", deadline);
@@ -67,6 +71,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
             servers,
             balance: balance.unwrap_or_default(),
             eject,
+            health,
             connect_timeout: connect_timeout.unwrap_or(secs(3)),
             response_timeout: response_timeout.unwrap_or(secs(30)),
             idle_timeout: idle_timeout.unwrap_or(secs(60)),
@@ -125,6 +130,37 @@ fn eject(table: &mut Table<'_>) -> Option<EjectSettings> {
         failures: failures.unwrap_or(5),
         window: window.unwrap_or(secs(10)),
         duration: duration.unwrap_or(secs(10)),
+    })
+}
+
+fn health(table: &mut Table<'_>) -> Option<HealthSettings> {
+    let mut health = table.section("health");
+    let is_there = health.is_there();
+    if is_there {
+        health.need("path", "what to ask for: path = \"/healthz\"");
+    }
+    let path = health.parsed("path", |text| {
+        let parsed = PathAndQuery::try_from(text).ok();
+        let parsed = parsed.filter(|path| text.starts_with('/') && path.as_str() == text);
+        parsed
+            .map(|path| path.as_str().into())
+            .ok_or_else(|| Fault::new(format!("`{text}` is not a path"), "it begins with a slash"))
+    });
+    let time = Bounds::new(std::time::Duration::from_millis(100), secs(3600));
+    let interval = health.duration("interval", time);
+    let timeout = health.duration("timeout", time);
+    let count = Bounds::new(1, 1000);
+    let (healthy, unhealthy) = (
+        health.number("healthy", count),
+        health.number("unhealthy", count),
+    );
+    health.finish();
+    path.filter(|_| is_there).map(|path| HealthSettings {
+        path,
+        interval: interval.unwrap_or(secs(5)),
+        timeout: timeout.unwrap_or(secs(2)),
+        healthy: healthy.unwrap_or(2),
+        unhealthy: unhealthy.unwrap_or(3),
     })
 }
 

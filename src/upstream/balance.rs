@@ -61,7 +61,8 @@ impl<'c> Choice<'c> {
     pub(super) fn pick(&mut self) -> Result<Picked<'c>, Rejection> {
         let settings = &self.upstream.settings;
         let within = settings.connect_timeout;
-        if let ([only], 0, None) = (self.upstream.servers(), self.picks, settings.eject) {
+        let watched = settings.eject.is_some() || settings.health.is_some();
+        if let ([only], 0, false) = (self.upstream.servers(), self.picks, watched) {
             self.picks = 1;
             return Ok(Picked {
                 server: only,
@@ -112,19 +113,21 @@ impl<'c> Choice<'c> {
             return Vec::new();
         }
         let panics = self.panics(now);
-        let may = |server: &Server| panics || !server.health().is_ejected(now);
+        let may = |server: &Server| {
+            !server.health().is_down() && (panics || !server.health().is_ejected(now))
+        };
         let places = servers.iter().enumerate();
         let places = places.filter(|(place, server)| !self.tried.contains(place) && may(server));
         places.map(|(place, _)| place).collect()
     }
 
-    /// Whether more than half of the servers are out: then all are used, for the few that are left could not carry the
+    /// Whether more than half of the servers are out: then all whose checks do not fail are used, for the few that are left could not carry the
     /// load, and a fault that every server shows is rather one of the requests (UP-4).
     fn panics(&self, now: Instant) -> bool {
         let servers = &self.upstream.servers;
         let out = servers
             .iter()
-            .filter(|server| server.health().is_ejected(now));
+            .filter(|server| server.health().is_down() || server.health().is_ejected(now));
         self.upstream.settings.eject.is_some() && 2 * out.count() > servers.len()
     }
 

@@ -42,7 +42,8 @@ pub struct Outbound {
 ///
 /// # Errors
 /// What the client did wrong with its body first ([`UploadProgress::rejection`]); else [`Rejection::UpstreamUnreachable`],
-/// [`Rejection::UpstreamTimeout`], [`Rejection::UpstreamInvalid`] or [`Rejection::Overloaded`].
+/// [`Rejection::UpstreamTimeout`], [`Rejection::UpstreamInvalid`], [`Rejection::Overloaded`] or
+/// [`Rejection::NoHealthyUpstream`].
 pub async fn forward(
     pools: &Pools,
     upstream: &Upstream,

@@ -17,6 +17,8 @@ use super::settings::EjectSettings;
 pub(super) struct Health {
     made: Instant,
     unreachable: AtomicBool,
+    /// What the active checks say.
+    down: AtomicBool,
     eject: Option<Ejection>,
 }
 
@@ -58,6 +60,7 @@ impl Health {
         Self {
             made: Instant::now(),
             unreachable: AtomicBool::new(false),
+            down: AtomicBool::new(false),
             eject: eject.map(|settings| Ejection {
                 window: settings.window,
                 duration: settings.duration,
@@ -71,7 +74,19 @@ impl Health {
     /// Whether the server takes requests, as far as anybody knows.
     pub(super) fn is_well(&self) -> bool {
         let ejected = |eject: &Ejection| eject.until.load(Ordering::Relaxed) != 0;
-        !self.unreachable.load(Ordering::Relaxed) && !self.eject.as_ref().is_some_and(ejected)
+        !self.unreachable.load(Ordering::Relaxed)
+            && !self.is_down()
+            && !self.eject.as_ref().is_some_and(ejected)
+    }
+
+    /// Whether the active checks have put it out. Then nobody goes there at all: no request has a part in that.
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Notes what the active checks say.
+    pub(super) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
     }
 
     /// Notes how a dial ended; whether that is news.

@@ -5,6 +5,7 @@
 
 mod balance;
 mod body;
+mod checks;
 mod forward;
 mod health;
 mod pool;
@@ -23,10 +24,12 @@ use std::{
 };
 
 pub use body::{AnswerFault, AnswerStream, RequestBody, UploadFault, UploadProgress};
+use checks::Checks;
 pub use forward::{Outbound, forward};
 pub use pool::{Caps, Lease, Pool};
 pub use server::Server;
 use settings::{ServerAddress, UpstreamSettings};
+use tokio::runtime::Handle;
 
 use crate::telemetry::UpstreamMetrics;
 
@@ -37,6 +40,7 @@ pub struct Upstream {
     servers: Vec<Arc<Server>>,
     /// Whose turn it is, where they take turns.
     turn: AtomicUsize,
+    checks: Checks,
 }
 
 /// One worker's pools, one for each server in use.
@@ -61,8 +65,19 @@ impl Upstream {
         Arc::new(Self {
             servers: settings.servers.iter().map(server).collect(),
             turn: AtomicUsize::new(0),
+            checks: Checks::default(),
             settings,
         })
+    }
+
+    /// Begins the health checks that the configuration asks for, on the control runtime. They end with this value.
+    pub fn start_checks(&self, control: &Handle) {
+        if let Some(settings) = &self.settings.health {
+            for server in &self.servers {
+                self.checks
+                    .start(Arc::clone(server), settings.clone(), control);
+            }
+        }
     }
 
     /// What the configuration says.

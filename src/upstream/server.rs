@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{
     balance,
     health::{Change, Health},
-    settings::{ServerAddress, UpstreamSettings},
+    settings::{HostPolicy, ServerAddress, UpstreamSettings},
 };
 use crate::{policy::Rejection, telemetry::UpstreamMetrics};
 
@@ -114,6 +114,28 @@ impl Server {
                 tracing::warn!(%upstream, %server, "too many faults: the server is out for a while");
             }
             Change::Returned => tracing::info!(%upstream, %server, "the server is back"),
+        }
+    }
+    /// Notes that the active checks changed their mind.
+    pub(super) fn checked(&self, passed: bool) {
+        self.health.set_down(!passed);
+        if passed {
+            self.health.dialed(true);
+        }
+        self.metrics.set_healthy(self.health.is_well());
+        let (upstream, server) = (&self.settings.name, self.address.authority());
+        if passed {
+            tracing::info!(%upstream, %server, "health checks passed: the server is in again");
+        } else {
+            tracing::warn!(%upstream, %server, "health checks failed: the server is out");
+        }
+    }
+
+    /// The `Host` that it is told where no client names one.
+    pub(super) fn told_host(&self) -> String {
+        match &self.settings.host {
+            HostPolicy::Client | HostPolicy::Upstream => self.address.authority(),
+            HostPolicy::Fixed(host) => host.to_string(),
         }
     }
 }

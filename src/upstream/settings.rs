@@ -13,6 +13,8 @@ pub struct UpstreamSettings {
     pub balance: Balance,
     /// When a server with faults gets no requests for a while; `None`: never.
     pub eject: Option<EjectSettings>,
+    /// How its servers are asked for their health; `None`: not at all.
+    pub health: Option<HealthSettings>,
     /// To an open connection, name look-up included.
     pub connect_timeout: Duration,
     /// From the request's last byte to the first byte of the answer.
@@ -50,6 +52,21 @@ pub struct EjectSettings {
     pub window: Duration,
     /// put it out for so long.
     pub duration: Duration,
+}
+
+/// Active health checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// The path, and query where there is one, below the server's base path.
+    pub path: Box<str>,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// So many passed in a row bring a server in, 1 or more.
+    pub healthy: u32,
+    /// So many failed in a row put it out, 1 or more.
+    pub unhealthy: u32,
 }
 
 /// The address in an upstream's URL.

@@ -19,6 +19,7 @@ use crate::{
     telemetry::{Telemetry, settings::LogSettings},
 };
 
+mod checks;
 mod ejection;
 mod servers;
 
@@ -81,6 +82,7 @@ fn settings(port: u16) -> UpstreamSettings {
         servers: vec![server(port)],
         balance: Balance::LeastRequests,
         eject: None,
+        health: None,
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),

@@ -204,3 +204,27 @@ async fn up_4_a_server_with_faults_is_out_and_comes_back() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_server_whose_health_checks_fail_gets_no_requests() {
+    let sick = Arc::new(AtomicBool::new(true));
+    let is_sick = Arc::clone(&sick);
+    let patient = Upstream::scripted(move |seen| match &*seen.target {
+        "/healthz" if is_sick.load(Ordering::SeqCst) => Reply::with(500, &[], "sick"),
+        _ => Reply::ok("patient"),
+    })
+    .await;
+    let health = r#"{ path = "/healthz", interval = "100ms", healthy = 1, unhealthy = 2 }"#;
+    let gateway = site(&[patient.address], "least_requests")
+        .on_upstream("health", health)
+        .start()
+        .await;
+    healthy(&gateway, patient.address, 0).await;
+    let answer = get(&gateway, "/public", &[]).await;
+    answer.refused(503, "no_healthy_upstream");
+    assert!(answer.header("retry-after").is_some());
+    assert!(patient.seen().iter().all(|seen| seen.target == "/healthz"));
+    sick.store(false, Ordering::SeqCst);
+    healthy(&gateway, patient.address, 1).await;
+    assert_eq!(get(&gateway, "/public", &[]).await.text(), "patient");
+}

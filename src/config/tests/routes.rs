@@ -31,6 +31,15 @@ fn upstreams() {
         eject = { window = "0s" }        | upstream[0].eject.window   | below the least
         eject = { for = "2h" }           | upstream[0].eject.for      | above the most
         eject = { after = 3 }            | upstream[0].eject.after    | unknown key
+        health = {}                      | upstream[0].health.path    | missing
+        health = { path = "healthz" }    | upstream[0].health.path    | not a path
+        health = { path = "/x#y" }       | upstream[0].health.path    | not a path
+        health = { path = "/x y" }       | upstream[0].health.path    | not a path
+        health = { path = "/", interval = "0s" } | upstream[0].health.interval | below the least
+        health = { path = "/", timeout = "2h" }  | upstream[0].health.timeout  | above the most
+        health = { path = "/", healthy = 0 }     | upstream[0].health.healthy  | below the least
+        health = { path = "/", unhealthy = 0 }   | upstream[0].health.unhealthy | below the least
+        health = { path = "/", port = 80 }       | upstream[0].health.port     | unknown key
         host = ""                        | upstream[0].host       | is empty
         host = "a b"                     | upstream[0].host       | not a host
         connect_timeout = "0s"           | upstream[0].connect_timeout  | below the least
@@ -81,6 +90,13 @@ fn servers_and_the_choice_among_them() {
             eject.duration.as_secs()
         ),
         (3, 10, 30)
+    );
+    assert_eq!(of("max_pending = 1").health, None);
+    let health = of("health = { path = \"/healthz?deep=1\", unhealthy = 4 }").health;
+    let health = health.unwrap();
+    assert_eq!(
+        (&*health.path, health.healthy, health.unhealthy),
+        ("/healthz?deep=1", 2, 4)
     );
     let upstream = of("servers = [\"http://x\", \"http://x/base\", \"http://y:81\"]");
     let servers: Vec<String> = upstream.servers.iter().map(|one| one.authority()).collect();
