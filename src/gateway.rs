@@ -238,7 +238,7 @@ impl Gateway {
             ..
         } = inbound;
         let upstream = self.upstreams.get(upstream.0).ok_or(Rejection::Internal)?;
-        record.upstream = Some(Arc::clone(upstream.metrics()));
+        record.upstream = upstream.metrics().cloned();
         let route = admitted.permit.route();
         // A length that is too large is refused before a byte of it is read.
         if body.size_hint().lower() > route.max_body {

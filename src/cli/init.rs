@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(mode(&dir.path().join("certs/dev.key")), 0o600);
         assert_eq!(mode(&dir.path().join("data")), 0o700);
         let config = config::load(&dir.path().join("config/gateway.toml")).unwrap();
-        assert_eq!(&*config.upstreams[0].server.base_path, "/base");
+        assert_eq!(&*config.upstreams[0].servers[0].base_path, "/base");
         // The database lies in the project's folder, not beside the configuration.
         let database = dir.path().join("data/portcullis.db");
         assert_eq!(config.accounts.unwrap().database, database);

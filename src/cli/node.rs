@@ -64,6 +64,9 @@ impl Node {
             .map(|(accounts, _)| accounts.watch(control.handle()));
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(&config, &lasting)?));
         sample(&lasting.telemetry, &gateway);
+        for upstream in &gateway.load().upstreams {
+            upstream.start_checks(control.handle());
+        }
 
         let addresses = sockets.addresses.clone();
         let readiness = Arc::new(Readiness::new());

@@ -80,8 +80,9 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
             .upstreams
             .iter()
             .map(|settings| {
-                let metrics = telemetry.upstream(&settings.name, &settings.server.authority());
-                Upstream::new(settings.clone(), metrics)
+                Upstream::new(settings.clone(), |server| {
+                    telemetry.upstream(&settings.name, &server.authority())
+                })
             })
             .collect(),
         portal: lasting.accounts.as_ref().map(|(_, portal)| portal.clone()),

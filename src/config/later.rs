@@ -21,7 +21,7 @@ pub(super) enum Harmless {
 use Harmless::{Empty, Flag, Nothing, Word};
 
 /// Section, key, and the value that is accepted.
-pub(super) const NOT_YET: [(&str, &str, Harmless); 29] = [
+pub(super) const NOT_YET: [(&str, &str, Harmless); 26] = [
     ("", "cluster", Nothing),
     ("", "forward_auth", Nothing),
     ("", "mail", Nothing),
@@ -45,10 +45,6 @@ pub(super) const NOT_YET: [(&str, &str, Harmless); 29] = [
     ("server", "redirect_listen", Empty),
     ("tls", "client_auth", Word("none")),
     ("tls", "client_ca", Nothing),
-    // With one server, every way to choose among servers is the same.
-    ("upstream", "balance", Word("least_requests")),
-    ("upstream", "eject", Nothing),
-    ("upstream", "health", Nothing),
     ("upstream", "protocol", Word("http1")),
     ("upstream", "retry", Nothing),
     ("upstream", "tls", Nothing),

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use http::uri::PathAndQuery;
 use url::{Host, Url};
 
 use super::{
@@ -10,11 +11,13 @@ use super::{
     name::read_name,
     reader::{Table, Text},
     server::secs,
-    words::refuse_repeats,
+    words::{Choice, refuse_repeats},
 };
 use crate::{
     policy::{NormalPath, UpstreamId, head},
-    upstream::settings::{HostPolicy, ServerAddress, UpstreamSettings},
+    upstream::settings::{
+        Balance, EjectSettings, HealthSettings, HostPolicy, ServerAddress, UpstreamSettings,
+    },
 };
 
 /// The upstreams, and for every name that was given, good or bad, its place among them: a route to an upstream with a
@@ -48,7 +51,10 @@ pub(super) fn read(tables: Vec<Table<'_>>) -> Upstreams {
 
 fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<UpstreamSettings>) {
     let name = read_name(&mut table);
-    let server = server(&mut table);
+    let servers = servers(&mut table);
+    let balance = table.choice("balance", &BALANCES);
+    let eject = eject(&mut table);
+    let health = health(&mut table);
     let deadline = Bounds::new(std::time::Duration::from_millis(10), secs(24 * 3600));
     let connect_timeout = table.duration("connect_timeout", deadline);
     let response_timeout = table.duration("response_timeout", deadline);
@@ -59,10 +65,13 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
     table.finish();
     let settings = name
         .as_ref()
-        .zip(server)
-        .map(|((name, _), server)| UpstreamSettings {
+        .zip(servers)
+        .map(|((name, _), servers)| UpstreamSettings {
             name: Arc::clone(name),
-            server,
+            servers,
+            balance: balance.unwrap_or_default(),
+            eject,
+            health,
             connect_timeout: connect_timeout.unwrap_or(secs(3)),
             response_timeout: response_timeout.unwrap_or(secs(30)),
             idle_timeout: idle_timeout.unwrap_or(secs(60)),
@@ -73,25 +82,86 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
     (name, settings)
 }
 
-fn server(table: &mut Table<'_>) -> Option<ServerAddress> {
+const BALANCES: [(&str, Choice<Balance>); 4] = [
+    ("least_requests", Choice::Is(Balance::LeastRequests)),
+    ("round_robin", Choice::Is(Balance::RoundRobin)),
+    ("hash_ip", Choice::Is(Balance::HashIp)),
+    ("hash_user", Choice::Is(Balance::HashUser)),
+];
+
+/// The servers, when every one of them can be used.
+fn servers(table: &mut Table<'_>) -> Option<Vec<ServerAddress>> {
     table.need(
         "servers",
         "where it listens: servers = [\"http://127.0.0.1:9000\"]",
     );
-    let servers = table.texts(
+    let texts = table.texts(
         "servers",
         "the upstream would have nowhere to send a request",
-    );
-    let servers = servers?;
-    if let Some(second) = servers.get(1) {
-        let hint = "give one server; several need the choice among them, which comes later";
-        let fault = Fault::new("several servers are not yet supported", hint);
-        table.context.problems.add(&second.place, fault);
+    )?;
+    let problems = &table.context.problems;
+    let mut servers: Vec<ServerAddress> = Vec::with_capacity(texts.len());
+    for Text { text, place } in &texts {
+        match address(text) {
+            Ok(server) if servers.contains(&server) => {
+                let hint = "a server counts once, however its URL is written";
+                problems.add(place, Fault::new(format!("`{text}` is there twice"), hint));
+            }
+            Ok(server) => servers.push(server),
+            Err(fault) => problems.add(place, fault),
+        }
     }
-    let Text { text, place } = servers.first()?;
-    address(text)
-        .map_err(|fault| table.context.problems.add(place, fault))
-        .ok()
+    (servers.len() == texts.len()).then_some(servers)
+}
+
+fn eject(table: &mut Table<'_>) -> Option<EjectSettings> {
+    table.refuse_empty(
+        "eject",
+        "each of its keys has a default: eject = { failures = 5 }",
+    );
+    let mut eject = table.section("eject");
+    let time = Bounds::new(secs(1), secs(3600));
+    let failures = eject.number("failures", Bounds::new(1, 1000));
+    let window = eject.duration("window", time);
+    let duration = eject.duration("for", time);
+    let is_there = eject.is_there();
+    eject.finish();
+    is_there.then(|| EjectSettings {
+        failures: failures.unwrap_or(5),
+        window: window.unwrap_or(secs(10)),
+        duration: duration.unwrap_or(secs(10)),
+    })
+}
+
+fn health(table: &mut Table<'_>) -> Option<HealthSettings> {
+    let mut health = table.section("health");
+    let is_there = health.is_there();
+    if is_there {
+        health.need("path", "what to ask for: path = \"/healthz\"");
+    }
+    let path = health.parsed("path", |text| {
+        let parsed = PathAndQuery::try_from(text).ok();
+        let parsed = parsed.filter(|path| text.starts_with('/') && path.as_str() == text);
+        parsed
+            .map(|path| path.as_str().into())
+            .ok_or_else(|| Fault::new(format!("`{text}` is not a path"), "it begins with a slash"))
+    });
+    let time = Bounds::new(std::time::Duration::from_millis(100), secs(3600));
+    let interval = health.duration("interval", time);
+    let timeout = health.duration("timeout", time);
+    let count = Bounds::new(1, 1000);
+    let (healthy, unhealthy) = (
+        health.number("healthy", count),
+        health.number("unhealthy", count),
+    );
+    health.finish();
+    path.filter(|_| is_there).map(|path| HealthSettings {
+        path,
+        interval: interval.unwrap_or(secs(5)),
+        timeout: timeout.unwrap_or(secs(2)),
+        healthy: healthy.unwrap_or(2),
+        unhealthy: unhealthy.unwrap_or(3),
+    })
 }
 
 fn address(text: &str) -> Result<ServerAddress, Fault> {

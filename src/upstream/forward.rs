@@ -1,6 +1,6 @@
 //! Sends one admitted request and waits for the head of its answer.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header,
@@ -10,7 +10,8 @@ use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    AnswerStream, Lease, Pools, UploadProgress, Upstream, body::RequestBody, settings::HostPolicy,
+    AnswerStream, Lease, Pool, Pools, Server, UploadProgress, Upstream, balance::Choice,
+    body::RequestBody, settings::HostPolicy,
 };
 use crate::policy::{Permit, Rejection};
 
@@ -36,71 +37,119 @@ pub struct Outbound {
 
 /// Forwards a request that `permit` allows and gives the answer as soon as its head is there.
 ///
-/// A request whose kept connection died before a byte of it was sent goes out again on another one. Dropping the future
-/// closes the connection and with it the upstream's work.
+/// A request whose kept connection died before a byte of it was sent goes out again on another one; a server that cannot be
+/// connected to is passed over for another one. Dropping the future closes the connection and with it the upstream's work.
 ///
 /// # Errors
 /// What the client did wrong with its body first ([`UploadProgress::rejection`]); else [`Rejection::UpstreamUnreachable`],
-/// [`Rejection::UpstreamTimeout`], [`Rejection::UpstreamInvalid`] or [`Rejection::Overloaded`].
+/// [`Rejection::UpstreamTimeout`], [`Rejection::UpstreamInvalid`], [`Rejection::Overloaded`] or
+/// [`Rejection::NoHealthyUpstream`].
 pub async fn forward(
     pools: &Pools,
-    upstream: &Arc<Upstream>,
-    _permit: &Permit<'_>,
+    upstream: &Upstream,
+    permit: &Permit<'_>,
     outbound: Outbound,
 ) -> Result<Response<AnswerStream>, Rejection> {
-    let pool = pools.of(upstream);
-    let (deadline, progress) = (outbound.deadline, Rc::clone(&outbound.progress));
-    let response_timeout = upstream.settings().response_timeout;
-    let mut request = request(upstream, outbound)?;
+    let progress = Rc::clone(&outbound.progress);
+    let wait = Wait {
+        response: upstream.settings().response_timeout,
+        deadline: outbound.deadline,
+    };
+    let target = outbound.target.clone();
+    let mut request = Some(request(outbound));
+    let mut choice = Choice::new(upstream, pools, permit);
+    loop {
+        let picked = choice.pick()?;
+        if let Some(request) = &mut request {
+            address(request, picked.server, &target)?;
+        }
+        let pool = pools.of(picked.server);
+        let outcome = exchange(&pool, &mut request, picked.dial, (&progress, wait)).await;
+        // A client that was still uploading when the time was over is no fault of the server.
+        let late = matches!(outcome, Err(Rejection::UpstreamTimeout));
+        if !late || progress.finished().is_some() {
+            picked.server.note(outcome.as_ref().map(drop), picked.probe);
+        }
+        match outcome {
+            // Not a byte was sent: the request may still go to another server.
+            Err(Rejection::UpstreamUnreachable) if request.is_some() => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// How long an answer may take.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    response: Duration,
+    deadline: Instant,
+}
+
+/// Sends the request to one server. It is taken as soon as a byte of it may have been sent.
+async fn exchange(
+    pool: &Rc<Pool>,
+    request: &mut Option<Request<RequestBody>>,
+    dial: Duration,
+    (progress, wait): (&Rc<UploadProgress>, Wait),
+) -> Result<Response<AnswerStream>, Rejection> {
     let mut attempts = 0;
     loop {
-        let mut lease = pool.lease(attempts >= STALE_CONNECTIONS_MAX).await?;
-        lease.watch(Rc::clone(&progress));
-        let sent = lease.sender().try_send_request(request);
-        let Some(outcome) = within(response_timeout, deadline, &progress, sent).await else {
+        let mut lease = pool.lease(attempts >= STALE_CONNECTIONS_MAX, dial).await?;
+        lease.watch(Rc::clone(progress));
+        let unsent = request.take().ok_or(Rejection::Internal)?;
+        let sent = lease.sender().try_send_request(unsent);
+        let Some(outcome) = within(wait, progress, sent).await else {
             return Err(Rejection::UpstreamTimeout);
         };
         match outcome {
-            Ok(response) => return answer(response, lease, deadline),
-            Err(failure) => request = resend(failure, &lease, &progress)?,
+            Ok(response) => return answer(response, lease, wait.deadline),
+            Err(failure) => *request = Some(resend(failure, &lease, progress)?),
         }
         attempts += 1;
     }
 }
 
-fn request(upstream: &Upstream, outbound: Outbound) -> Result<Request<RequestBody>, Rejection> {
-    let settings = upstream.settings();
-    let target = if settings.server.base_path.is_empty() {
-        outbound.target
-    } else {
-        let path = format!("{}{}", settings.server.base_path, outbound.target);
-        PathAndQuery::try_from(path).map_err(|_| Rejection::Internal)?
-    };
+fn request(outbound: Outbound) -> Request<RequestBody> {
     let mut request = Request::new(outbound.body);
     *request.method_mut() = outbound.method;
-    *request.uri_mut() = target.into();
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = outbound.headers;
-    let host = match &settings.host {
+    request
+}
+
+/// Writes what depends on the server: its base path, and its name where it is to be told that.
+fn address(
+    request: &mut Request<RequestBody>,
+    server: &Server,
+    target: &PathAndQuery,
+) -> Result<(), Rejection> {
+    let base_path = &server.address().base_path;
+    *request.uri_mut() = if base_path.is_empty() {
+        target.clone().into()
+    } else {
+        let path = format!("{base_path}{target}");
+        let path = PathAndQuery::try_from(path).map_err(|_| Rejection::Internal)?;
+        path.into()
+    };
+    let host = match &server.settings().host {
         HostPolicy::Client => None,
         HostPolicy::Fixed(host) => Some(host.to_string()),
-        HostPolicy::Upstream => Some(settings.server.authority()),
+        HostPolicy::Upstream => Some(server.address().authority()),
     };
     if let Some(host) = host {
         let value = HeaderValue::try_from(host).map_err(|_| Rejection::Internal)?;
         request.headers_mut().insert(header::HOST, value);
     }
-    Ok(request)
+    Ok(())
 }
 
-/// Waits for an answer until `deadline`, and no longer than `allowed` after the request's last byte; `None` when the time
-/// is over. While the client still uploads, only the upload's own idle limit counts.
-async fn within<F: Future>(
-    allowed: Duration,
-    deadline: Instant,
-    progress: &UploadProgress,
-    answer: F,
-) -> Option<F::Output> {
+/// Waits for an answer until the deadline, and no longer than allowed after the request's last byte; `None` when the time is
+/// over. While the client still uploads, only the upload's own idle limit counts.
+async fn within<F: Future>(wait: Wait, progress: &UploadProgress, answer: F) -> Option<F::Output> {
+    let Wait {
+        response: allowed,
+        deadline,
+    } = wait;
     let mut answer = pin!(answer);
     let mut timer = pin!(sleep_until(deadline.min(Instant::now() + allowed)));
     poll_fn(|cx| {

@@ -1,62 +1,83 @@
 //! Forwards an admitted request to its backend and streams the answer back.
 //!
-//! Takes a [`Permit`](crate::policy::Permit) and nothing less. Knows connections, deadlines and what may be sent again;
-//! knows nothing of who is calling.
+//! Takes a [`Permit`](crate::policy::Permit) and nothing less. Knows servers, connections, deadlines and what may be sent
+//! again; of who is calling it knows only which server that may mean.
 
+mod balance;
 mod body;
+mod checks;
 mod forward;
+mod health;
 mod pool;
+mod server;
 pub mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
-    io,
+    hash::{BuildHasher, RandomState},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::Instant,
 };
 
 pub use body::{AnswerFault, AnswerStream, RequestBody, UploadFault, UploadProgress};
+use checks::Checks;
 pub use forward::{Outbound, forward};
 pub use pool::{Caps, Lease, Pool};
-use settings::UpstreamSettings;
+pub use server::Server;
+use settings::{ServerAddress, UpstreamSettings};
+use tokio::runtime::Handle;
 
 use crate::telemetry::UpstreamMetrics;
 
-/// A backend of the running configuration, shared by all workers.
+/// A backend of the running configuration, shared by all workers: one server or several that serve the same.
 #[derive(Debug)]
 pub struct Upstream {
-    id: u64,
-    settings: UpstreamSettings,
-    metrics: Arc<UpstreamMetrics>,
-    reachable: AtomicBool,
+    settings: Arc<UpstreamSettings>,
+    servers: Vec<Arc<Server>>,
+    /// Whose turn it is, where they take turns.
+    turn: AtomicUsize,
+    checks: Checks,
 }
 
-/// One worker's pools, one for each upstream in use.
+/// One worker's pools, one for each server in use.
 #[derive(Debug)]
 pub struct Pools {
     workers: usize,
     pools: RefCell<HashMap<u64, Rc<Pool>>>,
+    random: Cell<u64>,
 }
 
 impl Upstream {
-    /// Makes an upstream. Reachable until a dial says otherwise.
+    /// Makes an upstream, with the handles that `metrics` gives for each server.
     #[must_use]
-    pub fn new(settings: UpstreamSettings, metrics: Arc<UpstreamMetrics>) -> Arc<Self> {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        metrics.set_healthy(true);
+    pub fn new(
+        settings: UpstreamSettings,
+        metrics: impl Fn(&ServerAddress) -> Arc<UpstreamMetrics>,
+    ) -> Arc<Self> {
+        let settings = Arc::new(settings);
+        let server = |address: &ServerAddress| {
+            Server::new(Arc::clone(&settings), address.clone(), metrics(address))
+        };
         Arc::new(Self {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            servers: settings.servers.iter().map(server).collect(),
+            turn: AtomicUsize::new(0),
+            checks: Checks::default(),
             settings,
-            metrics,
-            reachable: AtomicBool::new(true),
         })
+    }
+
+    /// Begins the health checks that the configuration asks for, on the control runtime. They end with this value.
+    pub fn start_checks(&self, control: &Handle) {
+        if let Some(settings) = &self.settings.health {
+            for server in &self.servers {
+                self.checks
+                    .start(Arc::clone(server), settings.clone(), control);
+            }
+        }
     }
 
     /// What the configuration says.
@@ -65,24 +86,16 @@ impl Upstream {
         &self.settings
     }
 
-    /// The handles of its metrics.
+    /// The handles of its first server's metrics: name and times are those of the upstream, whichever server it will be.
     #[must_use]
-    pub fn metrics(&self) -> &Arc<UpstreamMetrics> {
-        &self.metrics
+    pub fn metrics(&self) -> Option<&Arc<UpstreamMetrics>> {
+        self.servers.first().map(|server| server.metrics())
     }
 
-    /// Notes how a dial ended; logs and counts the changes alone.
-    fn report(&self, dial: Result<(), &io::Error>) {
-        if self.reachable.swap(dial.is_ok(), Ordering::Relaxed) == dial.is_ok() {
-            return;
-        }
-        self.metrics.set_healthy(dial.is_ok());
-        match dial {
-            Ok(()) => tracing::info!(upstream = %self.settings.name, "upstream is reachable again"),
-            Err(error) => {
-                tracing::warn!(upstream = %self.settings.name, %error, "upstream cannot be reached")
-            }
-        }
+    /// Its servers, in the order of the configuration.
+    #[must_use]
+    pub fn servers(&self) -> &[Arc<Server>] {
+        &self.servers
     }
 }
 
@@ -93,23 +106,36 @@ impl Pools {
         Self {
             workers: workers.max(1),
             pools: RefCell::default(),
+            random: Cell::new(RandomState::new().hash_one(workers)),
         }
     }
 
-    /// The pool of an upstream, made at its first use.
+    /// The pool of a server, made at its first use.
     #[must_use]
-    pub fn of(&self, upstream: &Arc<Upstream>) -> Rc<Pool> {
+    pub fn of(&self, server: &Arc<Server>) -> Rc<Pool> {
         let mut pools = self.pools.borrow_mut();
-        let pool = pools.entry(upstream.id).or_insert_with(|| {
+        let pool = pools.entry(server.id()).or_insert_with(|| {
             let share = |cap: usize| cap.div_ceil(self.workers);
-            let settings = &upstream.settings;
+            let settings = server.settings();
             let caps = Caps {
                 connections: share(settings.max_connections),
                 pending: share(settings.max_pending),
             };
-            Pool::new(Arc::clone(upstream), caps)
+            Pool::new(Arc::clone(server), caps)
         });
         Rc::clone(pool)
+    }
+
+    /// The requests of this worker under way to a server.
+    fn load(&self, server: &Server) -> usize {
+        let pools = self.pools.borrow();
+        pools.get(&server.id()).map_or(0, |pool| pool.load())
+    }
+
+    /// A number below `count`, which is not 0, for choices that nobody gains by foreseeing.
+    fn random(&self, count: usize) -> usize {
+        self.random.set(self.random.get().wrapping_add(1));
+        balance::spread(self.random.get(), count)
     }
 
     /// Closes connections that were idle too long, and forgets the pools that hold none.

@@ -1,4 +1,4 @@
-//! Connections to one upstream, kept by one worker.
+//! Connections to one server, kept by one worker.
 //!
 //! A worker's pool is never touched by another thread: no lock, and a request never changes cores. The caps of the
 //! configuration are shared out among the workers when the pools are made.
@@ -6,9 +6,10 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    io,
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use hyper::client::conn::http1::{self, SendRequest};
@@ -16,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::oneshot, task::AbortHandle, time::timeout};
 
 use super::{
-    Upstream,
+    Server,
     body::{RequestBody, UploadProgress},
 };
 use crate::policy::Rejection;
@@ -24,17 +25,17 @@ use crate::policy::Rejection;
 /// The largest header section of an answer, in bytes (UP-8).
 const ANSWER_HEADER_BYTES_MAX: usize = 64 << 10;
 
-/// One worker's connections to one upstream.
+/// One worker's connections to one server.
 #[derive(Debug)]
 pub struct Pool {
-    upstream: Arc<Upstream>,
+    server: Arc<Server>,
     idle: RefCell<Vec<Idle>>,
     open: Cell<usize>,
     waiting: RefCell<VecDeque<oneshot::Sender<()>>>,
     caps: Caps,
 }
 
-/// One worker's share of an upstream's caps.
+/// One worker's share of a server's caps.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
     /// Open connections, 1 or more.
@@ -72,9 +73,9 @@ pub struct Lease {
 impl Pool {
     /// Makes an empty pool.
     #[must_use]
-    pub fn new(upstream: Arc<Upstream>, caps: Caps) -> Rc<Self> {
+    pub fn new(server: Arc<Server>, caps: Caps) -> Rc<Self> {
         Rc::new(Self {
-            upstream,
+            server,
             idle: RefCell::default(),
             open: Cell::new(0),
             waiting: RefCell::default(),
@@ -85,19 +86,13 @@ impl Pool {
         })
     }
 
-    /// The upstream that the connections lead to.
-    #[must_use]
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
-    }
-
     /// Takes the connection used last, or opens one, or waits for one while all are in use. `fresh` passes over the kept
-    /// ones. Cancel-safe: a dropped wait leaves its place in the queue.
+    /// ones, `within` bounds a dial. Cancel-safe: a dropped wait leaves its place in the queue.
     ///
     /// # Errors
     /// [`Rejection::Overloaded`] when too many wait already or the wait exceeds the connect timeout,
-    /// [`Rejection::UpstreamUnreachable`] when no connection can be opened in that time.
-    pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, Rejection> {
+    /// [`Rejection::UpstreamUnreachable`] when no connection can be opened `within` that time.
+    pub async fn lease(self: &Rc<Self>, fresh: bool, within: Duration) -> Result<Lease, Rejection> {
         loop {
             if !fresh && let Some(connection) = self.take_idle() {
                 return Ok(Lease {
@@ -114,7 +109,7 @@ impl Pool {
                 self.wait().await?;
                 continue;
             }
-            let connection = self.dial().await?;
+            let connection = self.dial(within).await?;
             return Ok(Lease {
                 connection,
                 reused: false,
@@ -127,6 +122,13 @@ impl Pool {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.get() == 0
+    }
+
+    /// Requests under way: connections in use or being opened, and those who wait for one.
+    #[must_use]
+    pub fn load(&self) -> usize {
+        let in_use = self.open.get().saturating_sub(self.idle.borrow().len());
+        in_use + self.waiting.borrow().len()
     }
 
     /// Closes the connections that were not used for the idle timeout.
@@ -144,7 +146,7 @@ impl Pool {
     }
 
     fn has_expired(&self, idle: &Idle, now: Instant) -> bool {
-        now.duration_since(idle.since) >= self.upstream.settings().idle_timeout
+        now.duration_since(idle.since) >= self.server.settings().idle_timeout
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -169,7 +171,7 @@ impl Pool {
             waiting.push_back(sender);
             receiver
         };
-        match timeout(self.upstream.settings().connect_timeout, receiver).await {
+        match timeout(self.server.settings().connect_timeout, receiver).await {
             Ok(_) => Ok(()),
             Err(_elapsed) => Err(Rejection::Overloaded),
         }
@@ -184,24 +186,16 @@ impl Pool {
         }
     }
 
-    async fn dial(self: &Rc<Self>) -> Result<Connection, Rejection> {
+    async fn dial(self: &Rc<Self>, within: Duration) -> Result<Connection, Rejection> {
         self.open.set(self.open.get() + 1);
         let open = OpenCount(Rc::clone(self));
-        let settings = self.upstream.settings();
-        let address = (&*settings.server.host, settings.server.port);
-        let stream = match timeout(settings.connect_timeout, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                self.upstream.report(Err(&error));
-                return Err(Rejection::UpstreamUnreachable);
-            }
-            Err(_elapsed) => {
-                self.upstream
-                    .report(Err(&std::io::ErrorKind::TimedOut.into()));
-                return Err(Rejection::UpstreamUnreachable);
-            }
-        };
-        self.upstream.report(Ok(()));
+        let server = self.server.address();
+        let address = (&*server.host, server.port);
+        let dialed = timeout(within, TcpStream::connect(address))
+            .await
+            .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
+        self.server.report(dialed.as_ref().map(drop));
+        let stream = dialed.map_err(|_| Rejection::UpstreamUnreachable)?;
         // Requests are written whole; waiting for more of them to fill a segment only adds delay.
         let _ = stream.set_nodelay(true);
         let handshake = http1::Builder::new()

@@ -7,20 +7,66 @@ use std::{sync::Arc, time::Duration};
 pub struct UpstreamSettings {
     /// The name in logs and metrics.
     pub name: Arc<str>,
-    /// Where it listens.
-    pub server: ServerAddress,
+    /// Where it listens: one server or more, no two alike.
+    pub servers: Vec<ServerAddress>,
+    /// Which server a request goes to.
+    pub balance: Balance,
+    /// When a server with faults gets no requests for a while; `None`: never.
+    pub eject: Option<EjectSettings>,
+    /// How its servers are asked for their health; `None`: not at all.
+    pub health: Option<HealthSettings>,
     /// To an open connection, name look-up included.
     pub connect_timeout: Duration,
     /// From the request's last byte to the first byte of the answer.
     pub response_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
-    /// Open connections, over all workers.
+    /// Open connections to one server, over all workers.
     pub max_connections: usize,
-    /// Requests that wait for one of those connections, over all workers.
+    /// Requests that wait for one of those connections to one server, over all workers.
     pub max_pending: usize,
     /// Which `Host` it is told.
     pub host: HostPolicy,
+}
+
+/// Which server of several a request goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// The one that the client's address belongs to.
+    HashIp,
+    /// The one that the identity belongs to; without one, as [`Balance::HashIp`].
+    HashUser,
+    /// Of two at random, the one with fewer requests under way.
+    #[default]
+    LeastRequests,
+    /// Each in turn.
+    RoundRobin,
+}
+
+/// Passive ejection: what puts a server out, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EjectSettings {
+    /// So many faults, 1 or more,
+    pub failures: usize,
+    /// within this time,
+    pub window: Duration,
+    /// put it out for so long.
+    pub duration: Duration,
+}
+
+/// Active health checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// The path, and query where there is one, below the server's base path.
+    pub path: Box<str>,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// So many passed in a row bring a server in, 1 or more.
+    pub healthy: u32,
+    /// So many failed in a row put it out, 1 or more.
+    pub unhealthy: u32,
 }
 
 /// The address in an upstream's URL.

@@ -19,9 +19,14 @@ use crate::{
     telemetry::{Telemetry, settings::LogSettings},
 };
 
+mod checks;
+mod ejection;
+mod servers;
+
 /// What a scripted upstream does on one connection: a list of answers to requests, then it closes.
 type Script = Vec<&'static [u8]>;
 
+const DIAL: Duration = Duration::from_secs(3);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// Serves each connection by the next script; the last one serves all further connections. Returns how many connections
@@ -63,14 +68,21 @@ async fn play(mut stream: TcpStream, script: Script) {
     }
 }
 
+fn server(port: u16) -> ServerAddress {
+    ServerAddress {
+        host: "127.0.0.1".into(),
+        port,
+        base_path: "".into(),
+    }
+}
+
 fn settings(port: u16) -> UpstreamSettings {
     UpstreamSettings {
         name: "test".into(),
-        server: ServerAddress {
-            host: "127.0.0.1".into(),
-            port,
-            base_path: "".into(),
-        },
+        servers: vec![server(port)],
+        balance: Balance::LeastRequests,
+        eject: None,
+        health: None,
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),
@@ -82,8 +94,10 @@ fn settings(port: u16) -> UpstreamSettings {
 
 fn make(settings: UpstreamSettings) -> Arc<Upstream> {
     let telemetry = Telemetry::with_sink(&LogSettings::default(), Box::new(std::io::sink()));
-    let metrics = telemetry.upstream(&settings.name, &settings.server.authority());
-    Upstream::new(settings, metrics)
+    let name = Arc::clone(&settings.name);
+    Upstream::new(settings, |server| {
+        telemetry.upstream(&name, &server.authority())
+    })
 }
 
 fn route() -> Route {
@@ -102,6 +116,14 @@ fn route() -> Route {
 }
 
 async fn get(pools: &Pools, upstream: &Arc<Upstream>) -> Result<Response, Rejection> {
+    get_from(pools, upstream, IpAddr::from([127, 0, 0, 1])).await
+}
+
+async fn get_from(
+    pools: &Pools,
+    upstream: &Arc<Upstream>,
+    client: IpAddr,
+) -> Result<Response, Rejection> {
     let outbound = Outbound {
         method: Method::GET,
         target: PathAndQuery::from_static("/"),
@@ -111,7 +133,7 @@ async fn get(pools: &Pools, upstream: &Arc<Upstream>) -> Result<Response, Reject
         deadline: tokio::time::Instant::now() + Duration::from_secs(60),
     };
     let route = route();
-    let client = ClientIp::from(PeerIp::new(IpAddr::from([127, 0, 0, 1])));
+    let client = ClientIp::from(PeerIp::new(client));
     let permit = authorize(&route, client, Caller::Anonymous).unwrap();
     forward(pools, upstream, &permit, outbound).await
 }
@@ -293,16 +315,16 @@ async fn up_4_connections_and_waits_are_capped() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = make(settings(listener.local_addr().unwrap().port()));
         let pools = Pools::new(1);
-        let pool = pools.of(&upstream);
+        let pool = pools.of(&upstream.servers[0]);
         let held = (
-            pool.lease(false).await.unwrap(),
-            pool.lease(false).await.unwrap(),
+            pool.lease(false, DIAL).await.unwrap(),
+            pool.lease(false, DIAL).await.unwrap(),
         );
-        let waiting = pool.lease(false);
+        let waiting = pool.lease(false, DIAL);
         let mut waiting = std::pin::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         assert_eq!(
-            pool.lease(false).await.unwrap_err(),
+            pool.lease(false, DIAL).await.unwrap_err(),
             Rejection::Overloaded,
             "the queue is full"
         );
@@ -311,7 +333,7 @@ async fn up_4_connections_and_waits_are_capped() {
             waiting.await.is_ok(),
             "a place that is free goes to who waits"
         );
-        let late = pool.lease(false).await;
+        let late = pool.lease(false, DIAL).await;
         assert!(late.is_ok() || late.unwrap_err() == Rejection::Overloaded);
     })
     .await;
@@ -324,9 +346,9 @@ async fn idle_connections_are_swept() {
         let (pools, upstream) = (Pools::new(1), make(settings));
         text(get(&pools, &upstream).await.unwrap()).await.unwrap();
         pools.sweep(std::time::Instant::now() + Duration::from_secs(59));
-        assert!(!pools.of(&upstream).is_empty());
+        assert!(!pools.of(&upstream.servers[0]).is_empty());
         pools.sweep(std::time::Instant::now() + Duration::from_secs(61));
-        assert!(pools.of(&upstream).is_empty());
+        assert!(pools.of(&upstream.servers[0]).is_empty());
     })
     .await;
 }

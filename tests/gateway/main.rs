@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod paths;
 mod secrets;
+mod servers;
 mod sessions;
 mod start;
 mod tokens;

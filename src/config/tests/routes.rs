@@ -1,7 +1,7 @@
 //! `[[upstream]]` and `[[route]]`.
 
 use super::*;
-use crate::policy::HostPattern;
+use crate::{policy::HostPattern, upstream::settings::Balance};
 
 #[test]
 fn upstreams() {
@@ -13,7 +13,11 @@ fn upstreams() {
         servers = [""]                   | upstream[0].servers[0] | is empty
         servers = ["https://x"]          | upstream[0].servers[0] | not yet supported
         servers = ["unix:/run/x"]        | upstream[0].servers[0] | not yet supported
-        servers = ["http://x", "http://y"] | upstream[0].servers[1] | not yet supported
+        servers = ["http://x", "http://x"]    | upstream[0].servers[1] | twice
+        servers = ["http://x", "http://X:80/"] | upstream[0].servers[1] | twice
+        servers = ["http://x", "ftp://x"] | upstream[0].servers[1] | not an http URL
+        balance = "least_connections"    | upstream[0].balance    | none of the values
+        balance = ""                     | upstream[0].balance    | is empty
         servers = ["ftp://x"]            | upstream[0].servers[0] | not an http URL
         servers = ["127.0.0.1:9000"]     | upstream[0].servers[0] | not a URL
         servers = ["http://u:p@x"]       | upstream[0].servers[0] | user name
@@ -21,6 +25,21 @@ fn upstreams() {
         servers = ["http://x:0"]         | upstream[0].servers[0] | port 0
         servers = ["http://x/a/../b"]    | upstream[0].servers[0] | two ways
         servers = ["http://x/a//b"]      | upstream[0].servers[0] | two ways
+        eject = {}                       | upstream[0].eject          | empty table
+        eject = true                     | upstream[0].eject          | expected a table
+        eject = { failures = 0 }         | upstream[0].eject.failures | below the least
+        eject = { window = "0s" }        | upstream[0].eject.window   | below the least
+        eject = { for = "2h" }           | upstream[0].eject.for      | above the most
+        eject = { after = 3 }            | upstream[0].eject.after    | unknown key
+        health = {}                      | upstream[0].health.path    | missing
+        health = { path = "healthz" }    | upstream[0].health.path    | not a path
+        health = { path = "/x#y" }       | upstream[0].health.path    | not a path
+        health = { path = "/x y" }       | upstream[0].health.path    | not a path
+        health = { path = "/", interval = "0s" } | upstream[0].health.interval | below the least
+        health = { path = "/", timeout = "2h" }  | upstream[0].health.timeout  | above the most
+        health = { path = "/", healthy = 0 }     | upstream[0].health.healthy  | below the least
+        health = { path = "/", unhealthy = 0 }   | upstream[0].health.unhealthy | below the least
+        health = { path = "/", port = 80 }       | upstream[0].health.port     | unknown key
         host = ""                        | upstream[0].host       | is empty
         host = "a b"                     | upstream[0].host       | not a host
         connect_timeout = "0s"           | upstream[0].connect_timeout  | below the least
@@ -39,12 +58,49 @@ fn upstreams() {
 fn addresses_of_upstreams() {
     let address = |url: &str| {
         let config = accepted("[[upstream]]", &format!("servers = [{url:?}]"));
-        let server = config.upstreams[0].server.clone();
+        let server = config.upstreams[0].servers[0].clone();
         format!("{} {} {}", server.host, server.port, server.base_path)
     };
     assert_eq!(address("http://app"), "app 80 ");
     assert_eq!(address("http://[::1]:81/"), "::1 81 ");
     assert_eq!(address("http://10.0.0.1:9000/app/"), "10.0.0.1 9000 /app");
+}
+
+#[test]
+fn servers_and_the_choice_among_them() {
+    let of = |line: &str| accepted("[[upstream]]", line).upstreams[0].clone();
+    assert_eq!(
+        of("servers = [\"http://x\"]").balance,
+        Balance::LeastRequests
+    );
+    for (word, balance) in [
+        ("least_requests", Balance::LeastRequests),
+        ("round_robin", Balance::RoundRobin),
+        ("hash_ip", Balance::HashIp),
+        ("hash_user", Balance::HashUser),
+    ] {
+        assert_eq!(of(&format!("balance = {word:?}")).balance, balance);
+    }
+    assert_eq!(of("max_pending = 1").eject, None);
+    let eject = of("eject = { failures = 3, for = \"30s\" }").eject.unwrap();
+    assert_eq!(
+        (
+            eject.failures,
+            eject.window.as_secs(),
+            eject.duration.as_secs()
+        ),
+        (3, 10, 30)
+    );
+    assert_eq!(of("max_pending = 1").health, None);
+    let health = of("health = { path = \"/healthz?deep=1\", unhealthy = 4 }").health;
+    let health = health.unwrap();
+    assert_eq!(
+        (&*health.path, health.healthy, health.unhealthy),
+        ("/healthz?deep=1", 2, 4)
+    );
+    let upstream = of("servers = [\"http://x\", \"http://x/base\", \"http://y:81\"]");
+    let servers: Vec<String> = upstream.servers.iter().map(|one| one.authority()).collect();
+    assert_eq!(servers, ["x", "x", "y:81"]);
 }
 
 #[test]

@@ -1,0 +1,111 @@
+//! Active health checks: each server is asked now and then, on a connection of its own, far from the workers.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    io,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    runtime::Handle,
+    task::AbortHandle,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+use super::{Server, balance, settings::HealthSettings};
+
+/// The checks of one upstream. They end when this is dropped, which is when its configuration is.
+#[derive(Debug, Default)]
+pub(super) struct Checks(Mutex<Vec<AbortHandle>>);
+
+impl Checks {
+    /// Begins to check a server.
+    pub(super) fn start(&self, server: Arc<Server>, settings: HealthSettings, control: &Handle) {
+        let task = control.spawn(watch(server, settings)).abort_handle();
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.push(task);
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        let tasks = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for task in tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn watch(server: Arc<Server>, settings: HealthSettings) {
+    // Many gateways that start at once shall not ask at once.
+    sleep(jitter(settings.interval)).await;
+    let mut ticks = interval(settings.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut against = 0;
+    loop {
+        ticks.tick().await;
+        let passed = passes(&server, &settings).await;
+        if passed != server.health().is_down() {
+            against = 0;
+            continue;
+        }
+        against += 1;
+        let needed = if passed {
+            settings.healthy
+        } else {
+            settings.unhealthy
+        };
+        if against >= needed {
+            server.checked(passed);
+            against = 0;
+        }
+    }
+}
+
+fn jitter(interval: Duration) -> Duration {
+    let millis = usize::try_from(interval.as_millis()).unwrap_or(usize::MAX);
+    let millis = balance::spread(RandomState::new().hash_one(millis), millis.max(1));
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+async fn passes(server: &Server, settings: &HealthSettings) -> bool {
+    let outcome = timeout(settings.timeout, ask(server, settings)).await;
+    let outcome = outcome.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
+    match outcome {
+        Ok(status) => (200..400).contains(&status.as_u16()),
+        Err(error) => {
+            let (upstream, server) = (&server.settings().name, server.address().authority());
+            tracing::debug!(%upstream, %server, %error, "health check without an answer");
+            false
+        }
+    }
+}
+
+async fn ask(server: &Server, settings: &HealthSettings) -> io::Result<StatusCode> {
+    let address = server.address();
+    let stream = TcpStream::connect((&*address.host, address.port)).await?;
+    let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
+    let (mut sender, driver) = handshake.await.map_err(io::Error::other)?;
+    let request = Request::get(format!("{}{}", address.base_path, settings.path))
+        .header(header::HOST, server.told_host())
+        .header(header::USER_AGENT, "portcullis-health")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
+    let mut answer = pin!(sender.send_request(request));
+    let answer = tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        // The connection may end in the same moment in which the answer is there.
+        _ = driver => answer.await,
+    };
+    Ok(answer.map_err(io::Error::other)?.status())
+}

@@ -1,0 +1,141 @@
+//! One server of an upstream: what the workers share of it.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::time::Instant;
+
+use super::{
+    balance,
+    health::{Change, Health},
+    settings::{HostPolicy, ServerAddress, UpstreamSettings},
+};
+use crate::{policy::Rejection, telemetry::UpstreamMetrics};
+
+/// A server of the running configuration, shared by all workers.
+#[derive(Debug)]
+pub struct Server {
+    id: u64,
+    settings: Arc<UpstreamSettings>,
+    address: ServerAddress,
+    /// Where it stands among the servers that a caller may belong to: the same on every node and after every start.
+    seed: u64,
+    metrics: Arc<UpstreamMetrics>,
+    health: Health,
+}
+
+impl Server {
+    /// Makes a server. Reachable until a dial says otherwise.
+    #[must_use]
+    pub fn new(
+        settings: Arc<UpstreamSettings>,
+        address: ServerAddress,
+        metrics: Arc<UpstreamMetrics>,
+    ) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        metrics.set_healthy(true);
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            seed: balance::seed(&address),
+            health: Health::new(settings.eject.as_ref()),
+            settings,
+            address,
+            metrics,
+        })
+    }
+
+    /// What tells it from every other server of the process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What the configuration says of its upstream.
+    #[must_use]
+    pub fn settings(&self) -> &UpstreamSettings {
+        &self.settings
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &ServerAddress {
+        &self.address
+    }
+
+    /// The handles of its metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<UpstreamMetrics> {
+        &self.metrics
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Notes how a dial ended; logs and counts the changes alone.
+    pub(super) fn report(&self, dial: Result<(), &io::Error>) {
+        if !self.health.dialed(dial.is_ok()) {
+            return;
+        }
+        self.metrics.set_healthy(self.health.is_well());
+        let (upstream, server) = (&self.settings.name, self.address.authority());
+        match dial {
+            Ok(()) => tracing::info!(%upstream, %server, "upstream is reachable again"),
+            Err(error) => tracing::warn!(%upstream, %server, %error, "upstream cannot be reached"),
+        }
+    }
+    /// Whether it takes requests.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Notes how an exchange ended: an answer's head, whatever its status, or a refusal that is the server's fault.
+    pub(super) fn note(&self, outcome: Result<(), &Rejection>, probe: bool) {
+        let change = match outcome {
+            Ok(()) if probe => self.health.probed(),
+            Err(
+                Rejection::UpstreamInvalid
+                | Rejection::UpstreamTimeout
+                | Rejection::UpstreamTls
+                | Rejection::UpstreamUnreachable,
+            ) => self.health.fault(Instant::now(), probe),
+            Ok(()) | Err(_) => return,
+        };
+        let Some(change) = change else { return };
+        self.metrics.set_healthy(self.health.is_well());
+        let (upstream, server) = (&self.settings.name, self.address.authority());
+        match change {
+            Change::Ejected => {
+                tracing::warn!(%upstream, %server, "too many faults: the server is out for a while");
+            }
+            Change::Returned => tracing::info!(%upstream, %server, "the server is back"),
+        }
+    }
+    /// Notes that the active checks changed their mind.
+    pub(super) fn checked(&self, passed: bool) {
+        self.health.set_down(!passed);
+        if passed {
+            self.health.dialed(true);
+        }
+        self.metrics.set_healthy(self.health.is_well());
+        let (upstream, server) = (&self.settings.name, self.address.authority());
+        if passed {
+            tracing::info!(%upstream, %server, "health checks passed: the server is in again");
+        } else {
+            tracing::warn!(%upstream, %server, "health checks failed: the server is out");
+        }
+    }
+
+    /// The `Host` that it is told where no client names one.
+    pub(super) fn told_host(&self) -> String {
+        match &self.settings.host {
+            HostPolicy::Client | HostPolicy::Upstream => self.address.authority(),
+            HostPolicy::Fixed(host) => host.to_string(),
+        }
+    }
+}
