@@ -350,6 +350,7 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         path: PathPattern::Prefix("/".into()),
         methods: vec![Method::GET],
         target: Target::Upstream(UpstreamId(0)),
+        strip_prefix: None,
         access: Access::Authenticated,
         rule: Rule::default(),
         max_body: 0,

@@ -408,20 +408,22 @@ impl<'g> Admitted<'g> {
     }
 
     /// The normalised path with the query as it came: what was decided on is what is forwarded (URI-1).
+    /// Only the route's `strip_prefix` is cut off, after the decision (URI-5).
     fn target(&self, parts: &Parts) -> Result<PathAndQuery, Rejection> {
-        match (&self.path, parts.uri.path_and_query()) {
-            (None, Some(target)) => Ok(target.clone()),
-            (None, None) => Ok(PathAndQuery::from_static("/")),
-            (Some(path), _) => {
-                let query = parts
-                    .uri
-                    .query()
-                    .map(|query| format!("?{query}"))
-                    .unwrap_or_default();
-                PathAndQuery::try_from(format!("{}{query}", path.as_str()))
-                    .map_err(|_| Rejection::Internal)
-            }
-        }
+        let prefix = self.permit.route().strip_prefix.as_deref();
+        let path = match (prefix, &self.path, parts.uri.path_and_query()) {
+            (None, None, Some(target)) => return Ok(target.clone()),
+            (_, Some(path), _) => path.as_str(),
+            (_, None, _) => parts.uri.path(),
+        };
+        let stripped = prefix.map(|prefix| NormalPath::without_prefix(path, prefix));
+        let stripped = stripped.transpose().map_err(Rejection::AmbiguousPath)?;
+        let path = stripped.as_ref().map_or(path, NormalPath::as_str);
+        let target = match parts.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        PathAndQuery::try_from(target).map_err(|_| Rejection::Internal)
     }
 }
 

@@ -42,7 +42,7 @@ fn the_sample_loads_with_and_without_its_examples() {
     let sample = read(SAMPLE, &root).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!((sample.issuers.len(), sample.routes.len()), (0, 1));
     let whole = read(&whole_sample(), &root).unwrap_or_else(|report| panic!("{report}"));
-    assert_eq!((whole.issuers.len(), whole.routes.len()), (1, 2));
+    assert_eq!((whole.issuers.len(), whole.routes.len()), (1, 3));
     assert_eq!(whole.routes[0].rule.roles.len(), 2);
 }
 

@@ -21,7 +21,7 @@ pub(super) enum Harmless {
 use Harmless::{Empty, Flag, Nothing, Word};
 
 /// Section, key, and the value that is accepted.
-pub(super) const NOT_YET: [(&str, &str, Harmless); 29] = [
+pub(super) const NOT_YET: [(&str, &str, Harmless); 28] = [
     ("", "cluster", Nothing),
     ("", "forward_auth", Nothing),
     ("", "mail", Nothing),
@@ -39,7 +39,6 @@ pub(super) const NOT_YET: [(&str, &str, Harmless); 29] = [
     ("route", "request_headers", Nothing),
     ("route", "response_headers", Nothing),
     ("route", "sign_in", Word("never")),
-    ("route", "strip_prefix", Nothing),
     ("route", "websocket", Flag(false)),
     ("server", "proxy_protocol", Flag(false)),
     ("server", "redirect_listen", Empty),

@@ -8,6 +8,7 @@ use super::{
     bounds::Bounds,
     diagnostic::{Fault, Place},
     name::read_name,
+    overlap::covers,
     reader::{Table, Text},
     rule,
     server::{BODY, secs},
@@ -59,6 +60,7 @@ fn read_one(
     let hosts = hosts(&mut table);
     let path = path(&mut table);
     let methods = methods(&mut table);
+    let strip_prefix = strip_prefix(&mut table, path.as_ref());
     let target = target(&mut table, around.upstreams);
     let access = access(&mut table);
     let rule = requirement(&mut table, access, around.issuers);
@@ -76,6 +78,7 @@ fn read_one(
                 path: path?,
                 methods: methods?,
                 target: Target::Upstream(target?),
+                strip_prefix,
                 access: access?,
                 rule,
                 max_body: max_body.unwrap_or(around.body_bytes),
@@ -178,6 +181,29 @@ fn normal(text: &str) -> Result<Box<str>, Fault> {
             hint,
         )),
     }
+}
+
+/// What is cut off must be part of every path that the route takes: a prefix of `path_prefix`, on a segment boundary.
+fn strip_prefix(table: &mut Table<'_>, path: Option<&PathPattern>) -> Option<Box<str>> {
+    table.parsed("strip_prefix", |text| {
+        let prefix = normal(text)?;
+        let bare = prefix.trim_end_matches('/');
+        if bare.is_empty() {
+            let hint = "every path begins with `/`; take the key out";
+            return Err(Fault::new("strips nothing", hint));
+        }
+        match path {
+            Some(PathPattern::Exact(_)) => Err(Fault::new(
+                "is for routes with a path_prefix",
+                "write path_prefix instead of path, or take the key out",
+            )),
+            Some(PathPattern::Prefix(path)) if !covers(bare, path) => Err(Fault::new(
+                format!("`{text}` is not a prefix of path_prefix, `{path}`"),
+                format!("write `{path}`, or the segments that it begins with"),
+            )),
+            Some(PathPattern::Prefix(_)) | None => Ok(bare.into()),
+        }
+    })
 }
 
 fn methods(table: &mut Table<'_>) -> Option<Vec<Method>> {

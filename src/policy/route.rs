@@ -40,6 +40,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Where its requests go.
     pub target: Target,
+    /// What its upstream is not told of the path: a prefix of `path` without a slash at its end.
+    pub strip_prefix: Option<Box<str>>,
     /// Whether it looks at credentials.
     pub access: Access,
     /// What it requires of an identity.

@@ -107,6 +107,7 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
                 vec![endpoint.method.clone()]
             },
             target: Target::Accounts,
+            strip_prefix: None,
             access: endpoint.access,
             rule: match endpoint.access {
                 Access::Authenticated => Rule {

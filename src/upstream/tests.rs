@@ -94,6 +94,7 @@ fn route() -> Route {
         path: PathPattern::Prefix("/".into()),
         methods: vec![],
         target: Target::Upstream(UpstreamId(0)),
+        strip_prefix: None,
         access: Access::Public,
         rule: Rule::default(),
         max_body: 1 << 20,

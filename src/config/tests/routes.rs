@@ -104,6 +104,39 @@ fn uri_1_paths_are_written_as_they_are_matched() {
 }
 
 #[test]
+fn uri_5_only_a_part_of_the_path_prefix_is_stripped() {
+    let project = Project::new();
+    let base = with("[[route]]", "path_prefix = \"/app/v1\"");
+    for (line, words) in [
+        ("strip_prefix = \"\"", "is empty"),
+        ("strip_prefix = true", "expected a string"),
+        ("strip_prefix = \"/\"", "strips nothing"),
+        ("strip_prefix = \"app\"", "begin with"),
+        ("strip_prefix = \"/ap\"", "not a prefix of path_prefix"),
+        ("strip_prefix = \"/app/v\"", "not a prefix of path_prefix"),
+        ("strip_prefix = \"/v1\"", "not a prefix of path_prefix"),
+        (
+            "strip_prefix = \"/app/v1/x\"",
+            "not a prefix of path_prefix",
+        ),
+        ("strip_prefix = \"/app/../app\"", "two ways"),
+        ("strip_prefix = \"/%61pp\"", "not normalised"),
+        ("strip_prefix = \"//app\"", "not normalised"),
+    ] {
+        let text = with_in(&base, "[[route]]", line);
+        project.refuses(&text, "route[0].strip_prefix", words);
+    }
+    let exact = with("[[route]]", "path = \"/app\"").replace("path_prefix = \"/\"", "");
+    let exact = with_in(&exact, "[[route]]", "strip_prefix = \"/app\"");
+    project.refuses(&exact, "route[0].strip_prefix", "with a path_prefix");
+    for (written, want) in [("/app", "/app"), ("/app/", "/app"), ("/app/v1", "/app/v1")] {
+        let text = with_in(&base, "[[route]]", &format!("strip_prefix = {written:?}"));
+        let route = &project.accepts(&text).routes[0];
+        assert_eq!(route.strip_prefix.as_deref(), Some(want));
+    }
+}
+
+#[test]
 fn uri_4_hosts_are_names() {
     refused_each(
         "[[route]]",

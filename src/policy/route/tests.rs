@@ -16,6 +16,7 @@ pub(crate) fn route(name: &str) -> Route {
         path: PathPattern::Prefix("/".into()),
         methods: Vec::new(),
         target: Target::Upstream(UpstreamId(0)),
+        strip_prefix: None,
         access: Access::Authenticated,
         rule: Rule::default(),
         max_body: 1 << 20,
