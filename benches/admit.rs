@@ -32,8 +32,8 @@ use portcullis::{
         settings::{IpLimitSettings, Quota},
     },
     policy::{
-        Access, Caller, Forwarding, HeaderPolicy, IdentityHeaders, PathPattern, PeerIp, Route,
-        Rule, Target, UpstreamId, authorize,
+        Access, Addresses, Caller, Forwarding, HeaderPolicy, IdentityHeaders, PathPattern, PeerIp,
+        Route, Rule, Target, UpstreamId, authorize,
         headers::{MultiValue, Preset},
     },
 };
@@ -351,6 +351,7 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         methods: vec![Method::GET],
         target: Target::Upstream(UpstreamId(0)),
         strip_prefix: None,
+        addresses: Addresses::default(),
         access: Access::Authenticated,
         rule: Rule::default(),
         max_body: 0,

@@ -174,6 +174,7 @@ impl Gateway {
             .routes
             .find(&head.host, head.path.as_str(), &request.method)?;
         record.route = self.route_metrics.get(route.index).cloned();
+        route.addresses.check(client)?;
         let caller = self
             .authn
             .authenticate(&request.headers, route.access, record.time)?;

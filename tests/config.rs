@@ -169,7 +169,11 @@ fn cfg_1_a_dropped_key_never_weakens_the_policy() {
 fn is_added_restriction(place: &Place) -> bool {
     matches!(
         keys(place)[..],
-        ["route", "hosts" | "methods" | "require", ..]
+        [
+            "route",
+            "allow_ips" | "deny_ips" | "hosts" | "methods" | "require",
+            ..
+        ]
     )
 }
 

@@ -21,7 +21,7 @@ pub(super) enum Harmless {
 use Harmless::{Empty, Flag, Nothing, Word};
 
 /// Section, key, and the value that is accepted.
-pub(super) const NOT_YET: [(&str, &str, Harmless); 28] = [
+pub(super) const NOT_YET: [(&str, &str, Harmless); 26] = [
     ("", "cluster", Nothing),
     ("", "forward_auth", Nothing),
     ("", "mail", Nothing),
@@ -31,9 +31,7 @@ pub(super) const NOT_YET: [(&str, &str, Harmless); 28] = [
     ("identity", "assertion", Flag(false)),
     ("issuer", "jwks_url", Nothing),
     ("rate_limit", "bad_tokens", Nothing),
-    ("route", "allow_ips", Empty),
     ("route", "cors", Nothing),
-    ("route", "deny_ips", Empty),
     ("route", "enforce", Flag(true)),
     ("route", "rate_limit", Empty),
     ("route", "request_headers", Nothing),

@@ -3,11 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Method;
+use ipnet::IpNet;
 
 use super::{
     bounds::Bounds,
     diagnostic::{Fault, Place},
     name::read_name,
+    network,
     overlap::covers,
     reader::{Table, Text},
     rule,
@@ -16,7 +18,8 @@ use super::{
     words::{Choice::Is, refuse_repeats, suggest},
 };
 use crate::policy::{
-    Access, HostPattern, NormalPath, PathFault, PathPattern, Route, Rule, Target, UpstreamId, head,
+    Access, Addresses, HostPattern, NormalPath, PathFault, PathPattern, Route, Rule, Target,
+    UpstreamId, head,
 };
 
 /// What a route refers to.
@@ -62,6 +65,7 @@ fn read_one(
     let methods = methods(&mut table);
     let strip_prefix = strip_prefix(&mut table, path.as_ref());
     let target = target(&mut table, around.upstreams);
+    let addresses = addresses(&mut table);
     let access = access(&mut table);
     let rule = requirement(&mut table, access, around.issuers);
     let max_body = table.size("max_body", BODY);
@@ -79,6 +83,7 @@ fn read_one(
                 methods: methods?,
                 target: Target::Upstream(target?),
                 strip_prefix,
+                addresses: addresses?,
                 access: access?,
                 rule,
                 max_body: max_body.unwrap_or(around.body_bytes),
@@ -254,6 +259,33 @@ fn target(table: &mut Table<'_>, upstreams: &Upstreams) -> Option<UpstreamId> {
         return None;
     };
     *id
+}
+
+/// Where a network could not be read there is no route: its list would be another one without it.
+fn addresses(table: &mut Table<'_>) -> Option<Addresses> {
+    let allow = networks(table, "allow_ips")?;
+    let deny = networks(table, "deny_ips")?;
+    if let Some(dead) = allow
+        .iter()
+        .find(|one| deny.iter().any(|net| net.contains(*one)))
+    {
+        let fault = format!("`{dead}` is wholly within `deny_ips`, which wins");
+        table.fault(
+            "allow_ips",
+            Fault::new(fault, "take it out of one of the two lists"),
+        );
+    }
+    let everything = "nobody could use the route; take it out, or narrow the list";
+    network::refuse_everything(table, "deny_ips", &deny, everything);
+    Some(Addresses { allow, deny })
+}
+
+fn networks(table: &mut Table<'_>, key: &'static str) -> Option<Vec<IpNet>> {
+    if !table.has(key) {
+        return Some(Vec::new());
+    }
+    let networks = network::read(table, key)?;
+    Some(networks.into_iter().map(|(network, _)| network).collect())
 }
 
 fn access(table: &mut Table<'_>) -> Option<Access> {

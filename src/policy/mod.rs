@@ -3,6 +3,7 @@
 //! Nothing here performs I/O, reads a clock, or knows hyper, tokio, TOML or JSON Web Tokens; the inputs are `http` types
 //! and plain values, so every decision is tested without a socket. `tests/tidy.rs` keeps it so.
 
+pub mod addresses;
 pub mod authorize;
 pub mod client_ip;
 pub mod head;
@@ -12,6 +13,7 @@ pub mod path;
 pub mod rejection;
 pub mod route;
 
+pub use addresses::Addresses;
 pub use authorize::{Access, Caller, Permit, Rule, authorize};
 pub use client_ip::{ClientIp, PeerIp, TrustedProxies};
 pub use head::Head;

@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use http::Method;
 
 use super::{
+    addresses::Addresses,
     authorize::{Access, Rule},
     rejection::Rejection,
 };
@@ -42,6 +43,8 @@ pub struct Route {
     pub target: Target,
     /// What its upstream is not told of the path: a prefix of `path` without a slash at its end.
     pub strip_prefix: Option<Box<str>>,
+    /// From where it may be reached.
+    pub addresses: Addresses,
     /// Whether it looks at credentials.
     pub access: Access,
     /// What it requires of an identity.

@@ -24,8 +24,8 @@ use crate::{
     },
     authn::Authenticator,
     policy::{
-        Access, Caller, Claims, ClientIp, HeadFault, PathPattern, Rejection, Route, Rule, Target,
-        TokenFault,
+        Access, Addresses, Caller, Claims, ClientIp, HeadFault, PathPattern, Rejection, Route,
+        Rule, Target, TokenFault,
     },
     respond,
     telemetry::RequestId,
@@ -108,6 +108,7 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
             },
             target: Target::Accounts,
             strip_prefix: None,
+            addresses: Addresses::default(),
             access: endpoint.access,
             rule: match endpoint.access {
                 Access::Authenticated => Rule {

@@ -13,8 +13,8 @@ use tokio::{
 use super::{settings::*, *};
 use crate::{
     policy::{
-        Access, Caller, ClientIp, PathPattern, PeerIp, Rejection, Route, Rule, Target, UpstreamId,
-        authorize,
+        Access, Addresses, Caller, ClientIp, PathPattern, PeerIp, Rejection, Route, Rule, Target,
+        UpstreamId, authorize,
     },
     telemetry::{Telemetry, settings::LogSettings},
 };
@@ -95,6 +95,7 @@ fn route() -> Route {
         methods: vec![],
         target: Target::Upstream(UpstreamId(0)),
         strip_prefix: None,
+        addresses: Addresses::default(),
         access: Access::Public,
         rule: Rule::default(),
         max_body: 1 << 20,

@@ -123,3 +123,87 @@ async fn uri_5_a_stripped_path_stays_under_the_upstreams_base() {
     }
     assert_eq!(upstream.count(), count);
 }
+
+#[tokio::test]
+async fn addresses_are_decided_before_any_token_is_looked_at() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("server", "trusted_proxies", r#"["127.0.0.1"]"#)
+        .route("office", "/office", "authenticated")
+        .on_route("allow_ips", r#"["192.0.2.0/24", "2001:db8::/32"]"#)
+        .on_route("deny_ips", r#"["192.0.2.66", "2001:db8:66::/48"]"#)
+        .route("open", "/open", "public")
+        .on_route("deny_ips", r#"["192.0.2.0/24"]"#)
+        .start()
+        .await;
+    let good = bearer(&Token::good().sign());
+    let from = async |target: &str, client: &str, token: &str| {
+        let fields = [("X-Forwarded-For", client), ("Authorization", token)];
+        get(&gateway, target, &fields).await
+    };
+    for client in [
+        "192.0.2.66",
+        "::ffff:192.0.2.66",
+        "198.51.100.7",
+        "2001:db8:66::1",
+        "2001:db9::1",
+        "127.0.0.1",
+        "garbage",
+        "192.0.2.7, 198.51.100.7",
+    ] {
+        // A bad token changes nothing: it is not looked at.
+        for token in [good.as_str(), "Bearer x", "Basic YTpi"] {
+            from("/office", client, token)
+                .await
+                .refused(403, "address_denied");
+        }
+    }
+    from("/open/x", "192.0.2.7", &good)
+        .await
+        .refused(403, "address_denied");
+    upstream.saw_nothing();
+    // The address opens no door: the token is needed all the same, and an unknown path is unknown.
+    from("/office", "192.0.2.7", "Bearer x")
+        .await
+        .refused(401, "token_invalid");
+    get(&gateway, "/office", &[("X-Forwarded-For", "192.0.2.7")])
+        .await
+        .refused(401, "credentials_missing");
+    from("/officex", "198.51.100.7", &good)
+        .await
+        .refused(404, "route_not_found");
+    upstream.saw_nothing();
+    for (target, client) in [
+        ("/office", "192.0.2.7"),
+        ("/office/x", "2001:db8::1"),
+        ("/office", "::ffff:192.0.2.7"),
+        ("/open", "198.51.100.7"),
+        ("/private", "192.0.2.66"),
+    ] {
+        from(target, client, &good).await.is(200);
+    }
+}
+
+#[tokio::test]
+async fn hdr_4_a_stranger_cannot_claim_an_allowed_address() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .route("office", "/office", "public")
+        .on_route("allow_ips", r#"["192.0.2.0/24"]"#)
+        .route("local", "/local", "public")
+        .on_route("allow_ips", r#"["127.0.0.0/8"]"#)
+        .start()
+        .await;
+    let claims = [
+        ("X-Forwarded-For", "192.0.2.7"),
+        ("X-Real-IP", "192.0.2.7"),
+        ("Forwarded", "for=192.0.2.7"),
+        ("True-Client-IP", "192.0.2.7"),
+    ];
+    get(&gateway, "/office", &claims)
+        .await
+        .refused(403, "address_denied");
+    upstream.saw_nothing();
+    get(&gateway, "/local", &claims).await.is(200);
+    assert_eq!(upstream.last().header("x-real-ip"), Some("127.0.0.1"));
+}

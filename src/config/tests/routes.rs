@@ -137,6 +137,33 @@ fn uri_5_only_a_part_of_the_path_prefix_is_stripped() {
 }
 
 #[test]
+fn cfg_1_addresses_of_a_route_are_networks() {
+    refused_each(
+        "[[route]]",
+        r#"
+        allow_ips = "10.0.0.0/8"          | route[0].allow_ips    | expected a list
+        allow_ips = [""]                  | route[0].allow_ips[0] | is empty
+        allow_ips = ["office"]            | route[0].allow_ips[0] | not a network
+        allow_ips = ["10.0.0.1/8"]        | route[0].allow_ips[0] | bits beyond
+        allow_ips = ["::ffff:10.0.0.1"]   | route[0].allow_ips[0] | IPv4 written as IPv6
+        deny_ips = ["10.0.0.0/33"]        | route[0].deny_ips[0]  | not a network
+        deny_ips = ["10.0.0.1", "10.0.0.1"] | route[0].deny_ips[1] | twice
+        deny_ips = ["0.0.0.0/1", "128.0.0.0/1"] | route[0].deny_ips | every address
+        "#,
+    );
+    let both = with("[[route]]", "allow_ips = [\"10.1.0.0/16\"]");
+    let both = with_in(&both, "[[route]]", "deny_ips = [\"10.0.0.0/8\"]");
+    Project::new().refuses(&both, "route[0].allow_ips", "which wins");
+    let line = "allow_ips = [\"10.0.0.0/8\", \"2001:db8::1\"]";
+    let addresses = accepted("[[route]]", line).routes[0].addresses.clone();
+    assert_eq!((addresses.allow.len(), addresses.deny.len()), (2, 0));
+    let none = accepted("[[route]]", "allow_ips = []").routes[0]
+        .addresses
+        .clone();
+    assert!(none.allow.is_empty());
+}
+
+#[test]
 fn uri_4_hosts_are_names() {
     refused_each(
         "[[route]]",

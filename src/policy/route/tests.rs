@@ -17,6 +17,7 @@ pub(crate) fn route(name: &str) -> Route {
         methods: Vec::new(),
         target: Target::Upstream(UpstreamId(0)),
         strip_prefix: None,
+        addresses: Addresses::default(),
         access: Access::Authenticated,
         rule: Rule::default(),
         max_body: 1 << 20,
