@@ -32,8 +32,8 @@ use portcullis::{
         settings::{IpLimitSettings, Quota},
     },
     policy::{
-        Access, Addresses, Caller, Forwarding, HeaderPolicy, IdentityHeaders, PathPattern, PeerIp,
-        Route, Rule, Target, UpstreamId, authorize,
+        Access, Addresses, Caller, Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders,
+        PathPattern, PeerIp, Route, Rule, Target, UpstreamId, authorize,
         headers::{MultiValue, Preset},
     },
 };
@@ -352,6 +352,8 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         target: Target::Upstream(UpstreamId(0)),
         strip_prefix: None,
         addresses: Addresses::default(),
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
         access: Access::Authenticated,
         rule: Rule::default(),
         max_body: 0,

@@ -3,6 +3,7 @@
 //! [`Gateway::admit`] makes every decision, in order, without waiting for anything. [`Gateway::handle`] wraps it: admit, forward, turn
 //! the one error into the one response, write the one record. No stage answers the client itself.
 
+mod admitted;
 mod answer;
 
 use std::{
@@ -13,12 +14,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+pub use admitted::Admitted;
 pub use answer::{Answer, AnswerError};
 use futures_util::FutureExt;
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
-    uri::PathAndQuery,
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
@@ -27,9 +26,8 @@ use crate::{
     authn::Authenticator,
     limit::IpLimiter,
     policy::{
-        Caller, ClientIp, Forwarding, Head, HeaderPolicy, NormalPath, PathFault, PeerIp, Permit,
-        Rejection, Routes, Target, TrustedProxies, UpstreamId, authorize, head::HeadLimits,
-        headers::X_REQUEST_ID,
+        Caller, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Rejection, Routes, Target,
+        TrustedProxies, UpstreamId, authorize, head::HeadLimits, headers::X_REQUEST_ID,
     },
     portal::{PortalCall, PortalHandle},
     respond,
@@ -95,16 +93,6 @@ pub struct Inbound<'l> {
     parts: Parts,
     body: Incoming,
     has_fragment: bool,
-}
-
-/// A request that may go on, with what of its head is needed further.
-#[derive(Debug)]
-pub struct Admitted<'g> {
-    permit: Permit<'g>,
-    /// The normalised path; `None` where the request's own was normal.
-    path: Option<NormalPath<'static>>,
-    /// Host and port as the client named them.
-    host: HeaderValue,
 }
 
 impl Lane {
@@ -276,6 +264,7 @@ impl Gateway {
         let mut response = outcome?;
         *response.version_mut() = Version::HTTP_11;
         respond::answer::finish_upstream(response.headers_mut(), self.hsts);
+        route.response_headers.apply(response.headers_mut());
         Ok(response.map(Answer::from_upstream))
     }
 
@@ -381,51 +370,6 @@ fn ends_connection(rejection: &Rejection, method: &Method, has_body: bool) -> bo
 fn note(rejection: &Rejection, record: &mut Record) {
     record.code = Some(rejection.code());
     record.reason = rejection.reason();
-}
-
-impl<'g> Admitted<'g> {
-    /// `field` is the request's own `Host`, shared where it says the same.
-    fn new(
-        permit: Permit<'g>,
-        head: Head<'_>,
-        field: Option<&HeaderValue>,
-    ) -> Result<Self, Rejection> {
-        let host = match field.filter(|field| field.as_bytes() == head.authority.as_bytes()) {
-            Some(field) => field.clone(),
-            None => HeaderValue::from_str(head.authority).map_err(|_| Rejection::Internal)?,
-        };
-        let path = if head.path.is_borrowed() {
-            None
-        } else {
-            Some(head.path.into_owned())
-        };
-        Ok(Self { permit, path, host })
-    }
-
-    /// The address that the request is charged to.
-    #[must_use]
-    pub fn client(&self) -> ClientIp {
-        self.permit.client()
-    }
-
-    /// The normalised path with the query as it came: what was decided on is what is forwarded (URI-1).
-    /// Only the route's `strip_prefix` is cut off, after the decision (URI-5).
-    fn target(&self, parts: &Parts) -> Result<PathAndQuery, Rejection> {
-        let prefix = self.permit.route().strip_prefix.as_deref();
-        let path = match (prefix, &self.path, parts.uri.path_and_query()) {
-            (None, None, Some(target)) => return Ok(target.clone()),
-            (_, Some(path), _) => path.as_str(),
-            (_, None, _) => parts.uri.path(),
-        };
-        let stripped = prefix.map(|prefix| NormalPath::without_prefix(path, prefix));
-        let stripped = stripped.transpose().map_err(Rejection::AmbiguousPath)?;
-        let path = stripped.as_ref().map_or(path, NormalPath::as_str);
-        let target = match parts.uri.query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
-        };
-        PathAndQuery::try_from(target).map_err(|_| Rejection::Internal)
-    }
 }
 
 /// Keeps a panic to the request in which it happened (FAULT-2): its client gets a 500, nobody else notices.

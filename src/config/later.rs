@@ -21,7 +21,7 @@ pub(super) enum Harmless {
 use Harmless::{Empty, Flag, Nothing, Word};
 
 /// Section, key, and the value that is accepted.
-pub(super) const NOT_YET: [(&str, &str, Harmless); 26] = [
+pub(super) const NOT_YET: [(&str, &str, Harmless); 24] = [
     ("", "cluster", Nothing),
     ("", "forward_auth", Nothing),
     ("", "mail", Nothing),
@@ -34,8 +34,6 @@ pub(super) const NOT_YET: [(&str, &str, Harmless); 26] = [
     ("route", "cors", Nothing),
     ("route", "enforce", Flag(true)),
     ("route", "rate_limit", Empty),
-    ("route", "request_headers", Nothing),
-    ("route", "response_headers", Nothing),
     ("route", "sign_in", Word("never")),
     ("route", "websocket", Flag(false)),
     ("server", "proxy_protocol", Flag(false)),

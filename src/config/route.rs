@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::{
     bounds::Bounds,
     diagnostic::{Fault, Place},
+    header_edits::{self, Side},
     name::read_name,
     network,
     overlap::covers,
@@ -18,8 +19,8 @@ use super::{
     words::{Choice::Is, refuse_repeats, suggest},
 };
 use crate::policy::{
-    Access, Addresses, HostPattern, NormalPath, PathFault, PathPattern, Route, Rule, Target,
-    UpstreamId, head,
+    Access, Addresses, HostPattern, IdentityHeaders, NormalPath, PathFault, PathPattern, Route,
+    Rule, Target, UpstreamId, head,
 };
 
 /// What a route refers to.
@@ -27,6 +28,8 @@ pub(super) struct Surroundings<'s> {
     pub(super) upstreams: &'s Upstreams,
     /// Every name that `require.issuers` may hold.
     pub(super) issuers: &'s [Arc<str>],
+    /// What requests are told of the caller, which a route cannot change.
+    pub(super) identity: &'s IdentityHeaders,
     /// The largest body where the route says nothing.
     pub(super) body_bytes: u64,
 }
@@ -68,6 +71,9 @@ fn read_one(
     let addresses = addresses(&mut table);
     let access = access(&mut table);
     let rule = requirement(&mut table, access, around.issuers);
+    let caller = Side::Request(around.identity);
+    let request_headers = header_edits::read(&mut table, "request_headers", caller);
+    let response_headers = header_edits::read(&mut table, "response_headers", Side::Response);
     let max_body = table.size("max_body", BODY);
     let bounds = Bounds::new(Duration::from_millis(100), secs(24 * 3600));
     let timeout = table.duration("timeout", bounds);
@@ -86,6 +92,8 @@ fn read_one(
                 addresses: addresses?,
                 access: access?,
                 rule,
+                request_headers,
+                response_headers,
                 max_body: max_body.unwrap_or(around.body_bytes),
                 timeout: timeout.unwrap_or(secs(300)),
             },

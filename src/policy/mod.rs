@@ -17,7 +17,7 @@ pub use addresses::Addresses;
 pub use authorize::{Access, Caller, Permit, Rule, authorize};
 pub use client_ip::{ClientIp, PeerIp, TrustedProxies};
 pub use head::Head;
-pub use headers::{Forwarding, HeaderPolicy, IdentityHeaders};
+pub use headers::{Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders};
 pub use identity::{Claims, Identity};
 pub use path::NormalPath;
 pub use rejection::{HeadFault, PathFault, Rejection, TokenFault};

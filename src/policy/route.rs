@@ -10,6 +10,7 @@ use http::Method;
 use super::{
     addresses::Addresses,
     authorize::{Access, Rule},
+    headers::HeaderEdits,
     rejection::Rejection,
 };
 
@@ -49,6 +50,10 @@ pub struct Route {
     pub access: Access,
     /// What it requires of an identity.
     pub rule: Rule,
+    /// What is changed in the headers of requests, beside what the gateway does to all.
+    pub request_headers: HeaderEdits,
+    /// What is changed in the headers of the upstream's answers.
+    pub response_headers: HeaderEdits,
     /// The largest request body, in bytes.
     pub max_body: u64,
     /// How long the whole exchange may take.

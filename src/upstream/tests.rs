@@ -13,8 +13,8 @@ use tokio::{
 use super::{settings::*, *};
 use crate::{
     policy::{
-        Access, Addresses, Caller, ClientIp, PathPattern, PeerIp, Rejection, Route, Rule, Target,
-        UpstreamId, authorize,
+        Access, Addresses, Caller, ClientIp, HeaderEdits, PathPattern, PeerIp, Rejection, Route,
+        Rule, Target, UpstreamId, authorize,
     },
     telemetry::{Telemetry, settings::LogSettings},
 };
@@ -96,6 +96,8 @@ fn route() -> Route {
         target: Target::Upstream(UpstreamId(0)),
         strip_prefix: None,
         addresses: Addresses::default(),
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
         access: Access::Public,
         rule: Rule::default(),
         max_body: 1 << 20,

@@ -1,6 +1,6 @@
 //! What a route may say beyond who: what is cut off its path, from where it is reached, what becomes of its headers.
 
-use crate::harness::{Gateway, H2, Raw, Site, Token, Upstream, get, keys::bearer, request};
+use crate::harness::{Gateway, H2, Raw, Reply, Site, Token, Upstream, get, keys::bearer, request};
 
 /// Asks by raw bytes, so that nothing normalises the target on the way.
 async fn ask(gateway: &Gateway, target: &str, token: Option<&str>) -> crate::harness::Answer {
@@ -206,4 +206,87 @@ async fn hdr_4_a_stranger_cannot_claim_an_allowed_address() {
     upstream.saw_nothing();
     get(&gateway, "/local", &claims).await.is(200);
     assert_eq!(upstream.last().header("x-real-ip"), Some("127.0.0.1"));
+}
+
+#[tokio::test]
+async fn hdr_3_what_a_route_sets_and_removes_is_what_the_upstream_sees() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .route("edited", "/edited", "optional")
+        .on_route(
+            "request_headers",
+            r#"{ set = { "X-Env" = "prod {user}", "User-Agent" = "gate" }, remove = ["X-Debug", "Accept-Language"] }"#,
+        )
+        .start()
+        .await;
+    let token = bearer(&Token::good().sign());
+    for name in ["X-Env", "x.env", "X_Env", "x-eNv"] {
+        let fields = [
+            (name, "forged"),
+            ("X-Env", "again"),
+            ("Connection", "X-Env, X-Forwarded-User"),
+            ("X-Debug", "1"),
+            ("x.debug", "1"),
+            ("Accept-Language", "de"),
+            ("X-Kept", "kept"),
+            ("X-Forwarded-User", "root"),
+            ("Authorization", &token),
+        ];
+        get(&gateway, "/edited", &fields).await.is(200);
+        let seen = upstream.last();
+        assert_eq!(seen.head.values("x-env"), ["prod {user}"], "{name}");
+        assert_eq!(seen.head.values("user-agent"), ["gate"]);
+        assert_eq!(seen.head.values("x-forwarded-user"), ["alice"]);
+        assert_eq!(seen.header("x-kept"), Some("kept"));
+        for gone in ["x.env", "x_env", "x-debug", "x.debug", "accept-language"] {
+            assert_eq!(seen.head.values(gone), Vec::<&str>::new(), "{gone}");
+        }
+    }
+    // Another route is not touched.
+    get(&gateway, "/public", &[("X-Debug", "1")]).await.is(200);
+    assert_eq!(upstream.last().header("x-debug"), Some("1"));
+    assert_eq!(upstream.last().header("x-env"), None);
+    upstream.saw_no_fault();
+}
+
+#[tokio::test]
+async fn hdr_9_what_a_route_sets_and_removes_is_what_the_client_sees() {
+    let upstream = Upstream::scripted(|_| {
+        let fields = [
+            ("Server", "old/1.0"),
+            ("X-Powered-By", "cgi"),
+            ("X-Frame-Options", "ALLOWALL"),
+            ("Connection", "X-Frame-Options"),
+            ("X-Kept", "kept"),
+        ];
+        Reply::with(200, &fields, "hello")
+    })
+    .await;
+    let gateway = Site::new(upstream.address)
+        .route("edited", "/edited", "public")
+        .on_route(
+            "response_headers",
+            r#"{ set = { "X-Frame-Options" = "DENY", "Referrer-Policy" = "no-referrer", "Strict-Transport-Security" = "max-age=5" }, remove = ["Server", "X-Powered-By"] }"#,
+        )
+        .start()
+        .await;
+    let over_h1 = get(&gateway, "/edited", &[]).await;
+    let over_h2 = H2::connect(&gateway).await.get("/edited", &[]).await;
+    for answer in [over_h1, over_h2] {
+        assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+        for (name, want) in [
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("strict-transport-security", "max-age=5"),
+            ("x-content-type-options", "nosniff"),
+            ("x-kept", "kept"),
+        ] {
+            assert_eq!(answer.head.values(name), [want], "{name}");
+        }
+        for gone in ["server", "x-powered-by"] {
+            assert_eq!(answer.head.values(gone), Vec::<&str>::new(), "{gone}");
+        }
+    }
+    let other = get(&gateway, "/public", &[]).await;
+    assert_eq!(other.header("server"), Some("old/1.0"));
 }

@@ -164,6 +164,66 @@ fn cfg_1_addresses_of_a_route_are_networks() {
 }
 
 #[test]
+fn hdr_7_header_edits_leave_what_is_the_gateways() {
+    refused_each(
+        "[[route]]",
+        r#"
+        request_headers = {}                                  | route[0].request_headers              | empty table
+        request_headers = []                                  | route[0].request_headers              | expected a table
+        request_headers = { add = {} }                        | route[0].request_headers.add          | unknown key
+        request_headers = { set = { "X-A" = "" } }            | route[0].request_headers.set.X-A      | is empty
+        request_headers = { set = { "X-A" = 1 } }             | route[0].request_headers.set.X-A      | expected a string
+        request_headers = { set = { "X-A" = "a\r\nX-B: c" } } | route[0].request_headers.set.X-A      | may not be in
+        request_headers = { set = { "X-A" = "é" } }           | route[0].request_headers.set.X-A      | may not be in
+        request_headers = { set = { "X A" = "a" } }           | route[0].request_headers.set.X A      | not a header name
+        request_headers = { set = { "X_A" = "a" } }           | route[0].request_headers.set.X_A      | underscore
+        request_headers = { set = { "X-A" = "1", "x.a" = "2" } } | route[0].request_headers.set.x.a   | twice
+        request_headers = { set = { "X-A" = "1" }, remove = ["x-a"] } | route[0].request_headers.remove[0] | twice
+        request_headers = { set = { "Content-Length" = "1" } } | route[0].request_headers.set.Content-Length | reserved
+        request_headers = { set = { "x_forwarded_user" = "r" } } | route[0].request_headers.set.x_forwarded_user | reserved
+        request_headers = { set = { "Remote-User" = "root" } } | route[0].request_headers.set.Remote-User | reserved
+        request_headers = { set = { "Cookie" = "a=b" } }      | route[0].request_headers.set.Cookie   | reserved
+        request_headers = { set = { "Host" = "a" } }          | route[0].request_headers.set.Host     | reserved
+        request_headers = { set = { "Authorization" = "a" } } | route[0].request_headers.set.Authorization | reserved
+        request_headers = { remove = ["Authorization"] }      | route[0].request_headers.remove[0]    | reserved
+        request_headers = { remove = ["X-Forwarded-For"] }    | route[0].request_headers.remove[0]    | reserved
+        request_headers = { remove = ["Transfer.Encoding"] }  | route[0].request_headers.remove[0]    | reserved
+        request_headers = { remove = ["Via"] }                | route[0].request_headers.remove[0]    | reserved
+        request_headers = { remove = [""] }                   | route[0].request_headers.remove[0]    | is empty
+        response_headers = { remove = ["Content-Length"] }    | route[0].response_headers.remove[0]   | reserved
+        response_headers = { remove = ["transfer-encoding"] } | route[0].response_headers.remove[0]   | reserved
+        response_headers = { set = { "Connection" = "a" } }   | route[0].response_headers.set.Connection | reserved
+        response_headers = { set = { "Set-Cookie" = "a=b" } } | route[0].response_headers.set.Set-Cookie | reserved
+        response_headers = { remove = ["X-Content-Type-Options"] } | route[0].response_headers.remove[0] | every answer
+        "#,
+    );
+    let project = Project::new();
+    let own = with(
+        "[identity]",
+        "headers = { \"X-Tenant\" = \"{claims.tenant}\" }",
+    );
+    for edits in [
+        "{ set = { \"x-tenant\" = \"a\" } }",
+        "{ remove = [\"X-Tenant\"] }",
+    ] {
+        let text = with_in(&own, "[[route]]", &format!("request_headers = {edits}"));
+        let report = project.read(&text).unwrap_err().to_string();
+        assert!(report.contains("is reserved"), "{report}");
+    }
+    let template = with(
+        "[[route]]",
+        "request_headers = { set = { \"X-A\" = \"{user}\" } }",
+    );
+    project.warns(&template, "route[0].request_headers.set.X-A", "as it is");
+    let line =
+        "response_headers = { set = { \"X-Frame-Options\" = \"DENY\" }, remove = [\"Server\"] }";
+    let edits = accepted("[[route]]", line).routes[0]
+        .response_headers
+        .clone();
+    assert_eq!((edits.set.len(), edits.remove.len()), (1, 1));
+}
+
+#[test]
 fn uri_4_hosts_are_names() {
     refused_each(
         "[[route]]",

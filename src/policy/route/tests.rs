@@ -18,6 +18,8 @@ pub(crate) fn route(name: &str) -> Route {
         target: Target::Upstream(UpstreamId(0)),
         strip_prefix: None,
         addresses: Addresses::default(),
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
         access: Access::Authenticated,
         rule: Rule::default(),
         max_body: 1 << 20,
