@@ -354,6 +354,7 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         addresses: Addresses::default(),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        cors: None,
         access: Access::Authenticated,
         rule: Rule::default(),
         max_body: 0,

@@ -26,7 +26,7 @@ use crate::{
     authn::Authenticator,
     limit::IpLimiter,
     policy::{
-        Caller, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Rejection, Routes, Target,
+        Caller, Cors, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Rejection, Routes, Target,
         TrustedProxies, UpstreamId, authorize, head::HeadLimits, headers::X_REQUEST_ID,
     },
     portal::{PortalCall, PortalHandle},
@@ -203,11 +203,51 @@ impl Gateway {
         if inbound.has_fragment {
             return Err(Rejection::AmbiguousPath(PathFault::Fragment));
         }
+        if Cors::is_preflight(&inbound.parts)
+            && let Some(answer) = self.preflight(inbound.peer.ip, &inbound.parts, record)?
+        {
+            return Ok(answer);
+        }
         let admitted = self.admit(inbound.peer.ip, &inbound.parts, record)?;
         match admitted.permit.route().target {
             Target::Accounts => self.call_portal(admitted, inbound, record).await,
             Target::Upstream(id) => self.forward(id, admitted, inbound, record).await,
         }
+    }
+
+    /// Answers a browser's question for the route that the announced request would take; `None` where that route says nothing of
+    /// other origins, and the question is a request like any other. Needs no token and reaches no upstream (URI-3).
+    fn preflight(
+        &self,
+        peer: PeerIp,
+        request: &Parts,
+        record: &mut Record,
+    ) -> Result<Option<Response<Answer>>, Rejection> {
+        let client = self.proxies.client_ip(peer, &request.headers);
+        let head = Head::read(request, &self.head)?;
+        let announced = request.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let method = announced.and_then(|name| Method::from_bytes(name.as_bytes()).ok());
+        let route = method.and_then(|method| {
+            let found = self.routes.find(&head.host, head.path.as_str(), &method);
+            found.ok()
+        });
+        let Some((route, cors)) = route.and_then(|route| Some((route, route.cors.as_ref()?)))
+        else {
+            return Ok(None);
+        };
+        record.client = Some(client.ip());
+        self.keep_for_log(&head, record);
+        self.limit.check(client).map_err(Rejection::RateLimited)?;
+        record.route = self.route_metrics.get(route.index).cloned();
+        route.addresses.check(client)?;
+        let (status, headers) = cors
+            .preflight(&request.headers)
+            .ok_or(Rejection::OriginDenied)?;
+        let mut response = Response::new(Answer::from_bytes(bytes::Bytes::new()));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        respond::answer::finish_own(response.headers_mut(), self.hsts);
+        Ok(Some(response))
     }
 
     /// Forwards an admitted request to its upstream.
@@ -234,6 +274,8 @@ impl Gateway {
             return Err(Rejection::BodyTooLarge);
         }
         let target = admitted.target(&parts)?;
+        let cors = route.cors.as_ref();
+        let granted = cors.and_then(|cors| cors.granted(&parts.headers));
         let mut headers = parts.headers;
         if headers.get(header::HOST) != Some(&admitted.host) {
             headers.insert(header::HOST, admitted.host.clone());
@@ -265,6 +307,9 @@ impl Gateway {
         *response.version_mut() = Version::HTTP_11;
         respond::answer::finish_upstream(response.headers_mut(), self.hsts);
         route.response_headers.apply(response.headers_mut());
+        if let Some(cors) = cors {
+            cors.finish(response.headers_mut(), granted);
+        }
         Ok(response.map(Answer::from_upstream))
     }
 

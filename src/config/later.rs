@@ -21,7 +21,7 @@ pub(super) enum Harmless {
 use Harmless::{Empty, Flag, Nothing, Word};
 
 /// Section, key, and the value that is accepted.
-pub(super) const NOT_YET: [(&str, &str, Harmless); 24] = [
+pub(super) const NOT_YET: [(&str, &str, Harmless); 23] = [
     ("", "cluster", Nothing),
     ("", "forward_auth", Nothing),
     ("", "mail", Nothing),
@@ -31,7 +31,6 @@ pub(super) const NOT_YET: [(&str, &str, Harmless); 24] = [
     ("identity", "assertion", Flag(false)),
     ("issuer", "jwks_url", Nothing),
     ("rate_limit", "bad_tokens", Nothing),
-    ("route", "cors", Nothing),
     ("route", "enforce", Flag(true)),
     ("route", "rate_limit", Empty),
     ("route", "sign_in", Word("never")),

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     bounds::Bounds,
+    cors,
     diagnostic::{Fault, Place},
     header_edits::{self, Side},
     name::read_name,
@@ -74,6 +75,7 @@ fn read_one(
     let caller = Side::Request(around.identity);
     let request_headers = header_edits::read(&mut table, "request_headers", caller);
     let response_headers = header_edits::read(&mut table, "response_headers", Side::Response);
+    let cors = cors::read(&mut table);
     let max_body = table.size("max_body", BODY);
     let bounds = Bounds::new(Duration::from_millis(100), secs(24 * 3600));
     let timeout = table.duration("timeout", bounds);
@@ -94,6 +96,7 @@ fn read_one(
                 rule,
                 request_headers,
                 response_headers,
+                cors,
                 max_body: max_body.unwrap_or(around.body_bytes),
                 timeout: timeout.unwrap_or(secs(300)),
             },
@@ -237,7 +240,7 @@ fn methods(table: &mut Table<'_>) -> Option<Vec<Method>> {
     Some(methods)
 }
 
-fn method(text: &str) -> Result<Method, Fault> {
+pub(super) fn method(text: &str) -> Result<Method, Fault> {
     let bad = |what: &str, hint: &str| Err(Fault::new(format!("`{text}` {what}"), hint));
     match Method::from_bytes(text.as_bytes()) {
         Ok(Method::CONNECT | Method::TRACE) => bad("is never forwarded", "take it out"),

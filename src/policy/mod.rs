@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod authorize;
 pub mod client_ip;
+pub mod cors;
 pub mod head;
 pub mod headers;
 pub mod identity;
@@ -16,6 +17,7 @@ pub mod route;
 pub use addresses::Addresses;
 pub use authorize::{Access, Caller, Permit, Rule, authorize};
 pub use client_ip::{ClientIp, PeerIp, TrustedProxies};
+pub use cors::{Cors, Origins};
 pub use head::Head;
 pub use headers::{Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders};
 pub use identity::{Claims, Identity};

@@ -10,6 +10,7 @@ use http::Method;
 use super::{
     addresses::Addresses,
     authorize::{Access, Rule},
+    cors::Cors,
     headers::HeaderEdits,
     rejection::Rejection,
 };
@@ -54,6 +55,8 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// What is changed in the headers of the upstream's answers.
     pub response_headers: HeaderEdits,
+    /// What pages of other origins may; `None`: nothing is said of it.
+    pub cors: Option<Arc<Cors>>,
     /// The largest request body, in bytes.
     pub max_body: u64,
     /// How long the whole exchange may take.

@@ -111,6 +111,7 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
             addresses: Addresses::default(),
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
+            cors: None,
             access: endpoint.access,
             rule: match endpoint.access {
                 Access::Authenticated => Rule {

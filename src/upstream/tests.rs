@@ -98,6 +98,7 @@ fn route() -> Route {
         addresses: Addresses::default(),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        cors: None,
         access: Access::Public,
         rule: Rule::default(),
         max_body: 1 << 20,

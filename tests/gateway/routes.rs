@@ -290,3 +290,125 @@ async fn hdr_9_what_a_route_sets_and_removes_is_what_the_client_sees() {
     let other = get(&gateway, "/public", &[]).await;
     assert_eq!(other.header("server"), Some("old/1.0"));
 }
+
+const SPA: &str = "https://spa.example.com";
+
+fn with_cors(upstream: &Upstream) -> Site {
+    Site::new(upstream.address)
+        .route("api", "/api", "authenticated")
+        .on_route("methods", r#"["GET", "PUT", "DELETE"]"#)
+        .on_route("cors", r#"{ origins = ["https://spa.example.com"], credentials = true, methods = ["GET", "PUT"], headers = ["Authorization", "Content-Type"], max_age = "1m" }"#)
+        .route("any", "/any", "public")
+        .on_route("cors", r#"{ origins = ["*"] }"#)
+}
+
+async fn preflight(
+    gateway: &Gateway,
+    target: &str,
+    origin: &str,
+    method: &str,
+) -> crate::harness::Answer {
+    let fields = [
+        ("Origin", origin),
+        ("Access-Control-Request-Method", method),
+    ];
+    let mut raw = Raw::connect(gateway).await;
+    raw.exchange(request("OPTIONS", target, &fields, "")).await
+}
+
+#[tokio::test]
+async fn uri_3_a_preflight_is_answered_by_the_gateway_alone() {
+    let upstream = Upstream::start().await;
+    let gateway = with_cors(&upstream).start().await;
+    for (origin, method) in [
+        ("https://spa.example.com.evil.com", "GET"),
+        ("https://evil.com", "GET"),
+        ("http://spa.example.com", "GET"),
+        ("https://spa.example.com:8443", "GET"),
+        ("https://SPA.example.com", "GET"),
+        ("null", "GET"),
+        ("*", "GET"),
+        (SPA, "DELETE"),
+    ] {
+        let answer = preflight(&gateway, "/api/x", origin, method).await;
+        answer.refused(403, "origin_denied");
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+    }
+    // What no route with `cors` takes is a request like any other.
+    preflight(&gateway, "/private", SPA, "GET")
+        .await
+        .refused(401, "credentials_missing");
+    preflight(&gateway, "/api/x", SPA, "POST")
+        .await
+        .refused(405, "method_not_allowed");
+    for fields in [
+        &[("Origin", SPA)][..],
+        &[("Access-Control-Request-Method", "GET")],
+        &[],
+    ] {
+        let mut raw = Raw::connect(&gateway).await;
+        raw.exchange(request("OPTIONS", "/api/x", fields, ""))
+            .await
+            .refused(405, "method_not_allowed");
+    }
+    for method in ["GET", "PUT"] {
+        let answer = preflight(&gateway, "/api/x", SPA, method).await;
+        assert_eq!((answer.status, answer.body.len()), (204, 0));
+        for (name, want) in [
+            ("access-control-allow-origin", SPA),
+            ("access-control-allow-credentials", "true"),
+            ("access-control-allow-methods", "GET, PUT"),
+            ("access-control-max-age", "60"),
+            ("vary", "Origin"),
+        ] {
+            assert_eq!(answer.head.values(name), [want], "{name}");
+        }
+        let headers = answer
+            .head
+            .values("access-control-allow-headers")
+            .join(", ");
+        assert_eq!(headers, "authorization, content-type");
+    }
+    let any = preflight(&gateway, "/any", "https://x.example", "GET").await;
+    assert_eq!(any.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(any.header("access-control-allow-credentials"), None);
+    upstream.saw_nothing();
+}
+
+#[tokio::test]
+async fn sess_6_only_a_listed_origin_may_read_an_answer() {
+    let upstream = Upstream::scripted(|_| {
+        let fields = [
+            ("Access-Control-Allow-Origin", "*"),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Access-Control-Expose-Headers", "X-Secret"),
+            ("Vary", "Accept"),
+        ];
+        Reply::with(200, &fields, "hello")
+    })
+    .await;
+    let gateway = with_cors(&upstream).start().await;
+    let token = bearer(&Token::good().sign());
+    for (origin, granted) in [(SPA, Some(SPA)), ("https://evil.com", None), ("null", None)] {
+        let fields = [("Origin", origin), ("Authorization", token.as_str())];
+        let answer = get(&gateway, "/api/x", &fields).await;
+        answer.is(200);
+        assert_eq!(answer.header("access-control-allow-origin"), granted);
+        let credentials = granted.map(|_| "true");
+        assert_eq!(
+            answer.header("access-control-allow-credentials"),
+            credentials
+        );
+        assert_eq!(answer.header("access-control-expose-headers"), None);
+        assert_eq!(answer.head.values("vary").join(", "), "Accept, Origin");
+    }
+    // A granted origin is no credential.
+    let count = upstream.count();
+    get(&gateway, "/api/x", &[("Origin", SPA)])
+        .await
+        .refused(401, "credentials_missing");
+    assert_eq!(upstream.count(), count);
+    // A route without `cors` leaves the upstream's word as it is.
+    let other = get(&gateway, "/public", &[("Origin", SPA)]).await;
+    assert_eq!(other.header("access-control-allow-origin"), Some("*"));
+}

@@ -224,6 +224,38 @@ fn hdr_7_header_edits_leave_what_is_the_gateways() {
 }
 
 #[test]
+fn cfg_1_cors_names_origins_exactly() {
+    refused_each(
+        "[[route]]",
+        r#"
+        cors = "*"                                              | route[0].cors            | expected a table
+        cors = { credentials = true }                           | route[0].cors.origins    | missing
+        cors = { origins = [] }                                 | route[0].cors.origins    | empty list
+        cors = { origins = ["*"], credentials = true }          | route[0].cors.origins    | with credentials
+        cors = { origins = ["*", "https://a.com"] }             | route[0].cors.origins    | beside others
+        cors = { origins = ["null"] }                           | route[0].cors.origins[0] | not an origin
+        cors = { origins = ["a.com"] }                          | route[0].cors.origins[0] | not an origin
+        cors = { origins = ["https://a.com/"] }                 | route[0].cors.origins[0] | not written
+        cors = { origins = ["https://A.com"] }                  | route[0].cors.origins[0] | not written
+        cors = { origins = ["https://a.com:443"] }              | route[0].cors.origins[0] | not written
+        cors = { origins = ["https://u@a.com"] }                | route[0].cors.origins[0] | not written
+        cors = { origins = ["https://*.a.com"] }                | route[0].cors.origins[0] | `*` in it
+        cors = { origins = ["ftp://a.com"] }                    | route[0].cors.origins[0] | not an http
+        cors = { origins = ["https://a.com"], methods = [] }    | route[0].cors.methods    | empty list
+        cors = { origins = ["https://a.com"], methods = ["*"], credentials = true } | route[0].cors.methods[0] | not a method
+        cors = { origins = ["https://a.com"], headers = ["*"] } | route[0].cors.headers[0] | not a header name
+        cors = { origins = ["https://a.com"], headers = ["a b"] } | route[0].cors.headers[0] | not a header name
+        cors = { origins = ["https://a.com"], max_age = "2d" }  | route[0].cors.max_age    | above the most
+        cors = { origins = ["https://a.com"], orgins = [] }     | route[0].cors.orgins     | unknown key
+        "#,
+    );
+    let line =
+        "cors = { origins = [\"https://a.com:8443\", \"http://[::1]\"], credentials = true }";
+    let cors = accepted("[[route]]", line).routes[0].cors.clone().unwrap();
+    assert!(cors.credentials && cors.methods.len() == 3);
+}
+
+#[test]
 fn uri_4_hosts_are_names() {
     refused_each(
         "[[route]]",

@@ -20,6 +20,7 @@ pub(crate) fn route(name: &str) -> Route {
         addresses: Addresses::default(),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        cors: None,
         access: Access::Authenticated,
         rule: Rule::default(),
         max_body: 1 << 20,
