@@ -15,6 +15,7 @@ use std::{
 };
 
 pub use admitted::Admitted;
+use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
@@ -399,17 +400,6 @@ impl Gateway {
         respond::answer::finish_own(response.headers_mut(), self.hsts);
         response.map(Answer::from_bytes)
     }
-}
-
-/// Whether nothing more is read from an HTTP/1 connection after this refusal: its body was not read to the end, or where the
-/// request ends is in doubt. What follows might be part of it and is not to be taken for another request (MSG-1, MSG-11).
-fn ends_connection(rejection: &Rejection, method: &Method, has_body: bool) -> bool {
-    has_body
-        || matches!(*method, Method::CONNECT | Method::TRACE)
-        || matches!(
-            rejection,
-            Rejection::BadRequest(_) | Rejection::HeadersTooLarge | Rejection::UriTooLong
-        )
 }
 
 fn note(rejection: &Rejection, record: &mut Record) {
