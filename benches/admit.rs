@@ -32,8 +32,8 @@ use portcullis::{
         settings::{IpLimitSettings, Quota},
     },
     policy::{
-        Access, Caller, Forwarding, HeaderPolicy, IdentityHeaders, PathPattern, PeerIp, Route,
-        Rule, Target, UpstreamId, authorize,
+        Access, Addresses, Caller, Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders,
+        PathPattern, PeerIp, Route, Rule, Target, UpstreamId, authorize,
         headers::{MultiValue, Preset},
     },
 };
@@ -350,6 +350,11 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         path: PathPattern::Prefix("/".into()),
         methods: vec![Method::GET],
         target: Target::Upstream(UpstreamId(0)),
+        strip_prefix: None,
+        addresses: Addresses::default(),
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        cors: None,
         access: Access::Authenticated,
         rule: Rule::default(),
         max_body: 0,

@@ -3,6 +3,7 @@
 //! [`Gateway::admit`] makes every decision, in order, without waiting for anything. [`Gateway::handle`] wraps it: admit, forward, turn
 //! the one error into the one response, write the one record. No stage answers the client itself.
 
+mod admitted;
 mod answer;
 
 use std::{
@@ -13,12 +14,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+pub use admitted::Admitted;
+use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
 use futures_util::FutureExt;
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
-    uri::PathAndQuery,
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
@@ -27,9 +27,8 @@ use crate::{
     authn::Authenticator,
     limit::IpLimiter,
     policy::{
-        Caller, ClientIp, Forwarding, Head, HeaderPolicy, NormalPath, PathFault, PeerIp, Permit,
-        Rejection, Routes, Target, TrustedProxies, UpstreamId, authorize, head::HeadLimits,
-        headers::X_REQUEST_ID,
+        Caller, Cors, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Rejection, Routes, Target,
+        TrustedProxies, UpstreamId, authorize, head::HeadLimits, headers::X_REQUEST_ID,
     },
     portal::{PortalCall, PortalHandle},
     respond,
@@ -95,16 +94,6 @@ pub struct Inbound<'l> {
     parts: Parts,
     body: Incoming,
     has_fragment: bool,
-}
-
-/// A request that may go on, with what of its head is needed further.
-#[derive(Debug)]
-pub struct Admitted<'g> {
-    permit: Permit<'g>,
-    /// The normalised path; `None` where the request's own was normal.
-    path: Option<NormalPath<'static>>,
-    /// Host and port as the client named them.
-    host: HeaderValue,
 }
 
 impl Lane {
@@ -174,6 +163,7 @@ impl Gateway {
             .routes
             .find(&head.host, head.path.as_str(), &request.method)?;
         record.route = self.route_metrics.get(route.index).cloned();
+        route.addresses.check(client)?;
         let caller = self
             .authn
             .authenticate(&request.headers, route.access, record.time)?;
@@ -214,11 +204,51 @@ impl Gateway {
         if inbound.has_fragment {
             return Err(Rejection::AmbiguousPath(PathFault::Fragment));
         }
+        if Cors::is_preflight(&inbound.parts)
+            && let Some(answer) = self.preflight(inbound.peer.ip, &inbound.parts, record)?
+        {
+            return Ok(answer);
+        }
         let admitted = self.admit(inbound.peer.ip, &inbound.parts, record)?;
         match admitted.permit.route().target {
             Target::Accounts => self.call_portal(admitted, inbound, record).await,
             Target::Upstream(id) => self.forward(id, admitted, inbound, record).await,
         }
+    }
+
+    /// Answers a browser's question for the route that the announced request would take; `None` where that route says nothing of
+    /// other origins, and the question is a request like any other. Needs no token and reaches no upstream (URI-3).
+    fn preflight(
+        &self,
+        peer: PeerIp,
+        request: &Parts,
+        record: &mut Record,
+    ) -> Result<Option<Response<Answer>>, Rejection> {
+        let client = self.proxies.client_ip(peer, &request.headers);
+        let head = Head::read(request, &self.head)?;
+        let announced = request.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let method = announced.and_then(|name| Method::from_bytes(name.as_bytes()).ok());
+        let route = method.and_then(|method| {
+            let found = self.routes.find(&head.host, head.path.as_str(), &method);
+            found.ok()
+        });
+        let Some((route, cors)) = route.and_then(|route| Some((route, route.cors.as_ref()?)))
+        else {
+            return Ok(None);
+        };
+        record.client = Some(client.ip());
+        self.keep_for_log(&head, record);
+        self.limit.check(client).map_err(Rejection::RateLimited)?;
+        record.route = self.route_metrics.get(route.index).cloned();
+        route.addresses.check(client)?;
+        let (status, headers) = cors
+            .preflight(&request.headers)
+            .ok_or(Rejection::OriginDenied)?;
+        let mut response = Response::new(Answer::from_bytes(bytes::Bytes::new()));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        respond::answer::finish_own(response.headers_mut(), self.hsts);
+        Ok(Some(response))
     }
 
     /// Forwards an admitted request to its upstream.
@@ -245,6 +275,8 @@ impl Gateway {
             return Err(Rejection::BodyTooLarge);
         }
         let target = admitted.target(&parts)?;
+        let cors = route.cors.as_ref();
+        let granted = cors.and_then(|cors| cors.granted(&parts.headers));
         let mut headers = parts.headers;
         if headers.get(header::HOST) != Some(&admitted.host) {
             headers.insert(header::HOST, admitted.host.clone());
@@ -275,6 +307,10 @@ impl Gateway {
         let mut response = outcome?;
         *response.version_mut() = Version::HTTP_11;
         respond::answer::finish_upstream(response.headers_mut(), self.hsts);
+        route.response_headers.apply(response.headers_mut());
+        if let Some(cors) = cors {
+            cors.finish(response.headers_mut(), granted);
+        }
         Ok(response.map(Answer::from_upstream))
     }
 
@@ -366,63 +402,9 @@ impl Gateway {
     }
 }
 
-/// Whether nothing more is read from an HTTP/1 connection after this refusal: its body was not read to the end, or where the
-/// request ends is in doubt. What follows might be part of it and is not to be taken for another request (MSG-1, MSG-11).
-fn ends_connection(rejection: &Rejection, method: &Method, has_body: bool) -> bool {
-    has_body
-        || matches!(*method, Method::CONNECT | Method::TRACE)
-        || matches!(
-            rejection,
-            Rejection::BadRequest(_) | Rejection::HeadersTooLarge | Rejection::UriTooLong
-        )
-}
-
 fn note(rejection: &Rejection, record: &mut Record) {
     record.code = Some(rejection.code());
     record.reason = rejection.reason();
-}
-
-impl<'g> Admitted<'g> {
-    /// `field` is the request's own `Host`, shared where it says the same.
-    fn new(
-        permit: Permit<'g>,
-        head: Head<'_>,
-        field: Option<&HeaderValue>,
-    ) -> Result<Self, Rejection> {
-        let host = match field.filter(|field| field.as_bytes() == head.authority.as_bytes()) {
-            Some(field) => field.clone(),
-            None => HeaderValue::from_str(head.authority).map_err(|_| Rejection::Internal)?,
-        };
-        let path = if head.path.is_borrowed() {
-            None
-        } else {
-            Some(head.path.into_owned())
-        };
-        Ok(Self { permit, path, host })
-    }
-
-    /// The address that the request is charged to.
-    #[must_use]
-    pub fn client(&self) -> ClientIp {
-        self.permit.client()
-    }
-
-    /// The normalised path with the query as it came: what was decided on is what is forwarded (URI-1).
-    fn target(&self, parts: &Parts) -> Result<PathAndQuery, Rejection> {
-        match (&self.path, parts.uri.path_and_query()) {
-            (None, Some(target)) => Ok(target.clone()),
-            (None, None) => Ok(PathAndQuery::from_static("/")),
-            (Some(path), _) => {
-                let query = parts
-                    .uri
-                    .query()
-                    .map(|query| format!("?{query}"))
-                    .unwrap_or_default();
-                PathAndQuery::try_from(format!("{}{query}", path.as_str()))
-                    .map_err(|_| Rejection::Internal)
-            }
-        }
-    }
 }
 
 /// Keeps a panic to the request in which it happened (FAULT-2): its client gets a 500, nobody else notices.

@@ -42,7 +42,7 @@ fn the_sample_loads_with_and_without_its_examples() {
     let sample = read(SAMPLE, &root).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!((sample.issuers.len(), sample.routes.len()), (0, 1));
     let whole = read(&whole_sample(), &root).unwrap_or_else(|report| panic!("{report}"));
-    assert_eq!((whole.issuers.len(), whole.routes.len()), (1, 2));
+    assert_eq!((whole.issuers.len(), whole.routes.len()), (1, 3));
     assert_eq!(whole.routes[0].rule.roles.len(), 2);
 }
 
@@ -169,7 +169,11 @@ fn cfg_1_a_dropped_key_never_weakens_the_policy() {
 fn is_added_restriction(place: &Place) -> bool {
     matches!(
         keys(place)[..],
-        ["route", "hosts" | "methods" | "require", ..]
+        [
+            "route",
+            "allow_ips" | "deny_ips" | "hosts" | "methods" | "require",
+            ..
+        ]
     )
 }
 
@@ -205,8 +209,12 @@ fn cfg_1_a_misspelt_key_is_always_refused() {
                 table.insert(misspell(key), value);
             });
             let refused = not_weaker(&before, &text, &root, &format!("misspelt {place:?}"));
-            // The names of claims are the operator's own.
-            let own = matches!(keys(&place)[..], ["route", "require", "claims", _]);
+            // The names of claims and headers are the operator's own.
+            let own = matches!(
+                keys(&place)[..],
+                ["route", "require", "claims", _]
+                    | ["route", "request_headers" | "response_headers", "set", _]
+            );
             assert!(refused || own, "{place:?}\n{text}");
         }
     }

@@ -9,7 +9,7 @@ use super::{say, tell, tell_report};
 use crate::{
     authn::{Authenticator, Revocations},
     config::{Checked, Config, Problem, Report, Severity, inspect, show_duration, show_size},
-    policy::{Access, HostPattern, PathPattern, Route, Rule, Target},
+    policy::{Access, HostPattern, PathPattern, Route, Target},
     server::tls,
 };
 
@@ -98,8 +98,8 @@ fn rows(config: &Config) -> Vec<[String; 9]> {
             path(&route.path),
             listed(route.methods.iter().map(ToString::to_string), "any"),
             access(route.access).to_owned(),
-            listed(requirements(&route.rule).into_iter(), "-"),
-            upstream(route, config).to_owned(),
+            listed(requirements(route).into_iter(), "-"),
+            told(route, config),
             show_size(route.max_body),
             show_duration(route.timeout),
         ]
@@ -175,6 +175,8 @@ fn problem(problem: &Problem) -> Value {
 fn route_json(route: &Route, config: &Config) -> Value {
     let methods = route.methods.iter().map(ToString::to_string);
     let rule = &route.rule;
+    let networks =
+        |list: &[ipnet::IpNet]| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
     let claims: serde_json::Map<String, Value> = rule
         .claims
         .iter()
@@ -190,7 +192,10 @@ fn route_json(route: &Route, config: &Config) -> Value {
         "require": {
             "roles": rule.roles, "scopes": rule.scopes, "claims": claims, "issuers": rule.issuers, "audiences": rule.audiences,
         },
+        "allow_ips": networks(&route.addresses.allow),
+        "deny_ips": networks(&route.addresses.deny),
         "upstream": upstream(route, config),
+        "strip_prefix": route.strip_prefix,
         "max_body": route.max_body,
         "timeout_ms": u64::try_from(route.timeout.as_millis()).unwrap_or(u64::MAX),
     })
@@ -219,7 +224,8 @@ fn access(access: Access) -> &'static str {
     }
 }
 
-fn requirements(rule: &Rule) -> Vec<String> {
+fn requirements(route: &Route) -> Vec<String> {
+    let (rule, addresses) = (&route.rule, &route.addresses);
     let mut parts = Vec::new();
     let any = |what: &str, list: &[Box<str>]| {
         (!list.is_empty()).then(|| format!("{what} {}", list.join("|")))
@@ -232,7 +238,22 @@ fn requirements(rule: &Rule) -> Vec<String> {
     }
     parts.extend(any("issuer", &rule.issuers));
     parts.extend(any("audience", &rule.audiences));
+    for (what, networks) in [("from", &addresses.allow), ("not from", &addresses.deny)] {
+        let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        if !networks.is_empty() {
+            parts.push(format!("{what} {}", networks.join("|")));
+        }
+    }
     parts
+}
+
+/// The upstream, and what it is not told of the path.
+fn told(route: &Route, config: &Config) -> String {
+    let name = upstream(route, config);
+    match &route.strip_prefix {
+        Some(prefix) => format!("{name} without {prefix}"),
+        None => name.to_owned(),
+    }
 }
 
 fn upstream<'c>(route: &Route, config: &'c Config) -> &'c str {
@@ -272,7 +293,8 @@ mod tests {
             .replace("#require = { roles = [\"staff\"] }", require)
             .replace(
                 "path_prefix = \"/\"",
-                "path_prefix = \"/app/\"\nhosts = [\"a.com\", \"*.b.com\"]\nmethods = [\"GET\"]",
+                "path_prefix = \"/app/\"\nhosts = [\"a.com\", \"*.b.com\"]\nmethods = [\"GET\"]\nstrip_prefix = \"/app\"\n\
+                 allow_ips = [\"10.0.0.0/8\", \"192.0.2.7\"]\ndeny_ips = [\"10.66.0.0/16\"]",
             );
         let rows = rows(&config(&text));
         let want = [
@@ -281,8 +303,9 @@ mod tests {
             "/app/*",
             "GET",
             "authenticated",
-            "role clerk|admin, scope r, scope w, tenant=\"a\"|1, issuer portcullis, audience x",
-            "app",
+            "role clerk|admin, scope r, scope w, tenant=\"a\"|1, issuer portcullis, audience x, \
+             from 10.0.0.0/8|192.0.2.7/32, not from 10.66.0.0/16",
+            "app without /app",
             "10MiB",
             "5m",
         ];

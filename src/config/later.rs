@@ -21,7 +21,7 @@ pub(super) enum Harmless {
 use Harmless::{Empty, Flag, Nothing, Word};
 
 /// Section, key, and the value that is accepted.
-pub(super) const NOT_YET: [(&str, &str, Harmless); 26] = [
+pub(super) const NOT_YET: [(&str, &str, Harmless); 20] = [
     ("", "cluster", Nothing),
     ("", "forward_auth", Nothing),
     ("", "mail", Nothing),
@@ -31,15 +31,9 @@ pub(super) const NOT_YET: [(&str, &str, Harmless); 26] = [
     ("identity", "assertion", Flag(false)),
     ("issuer", "jwks_url", Nothing),
     ("rate_limit", "bad_tokens", Nothing),
-    ("route", "allow_ips", Empty),
-    ("route", "cors", Nothing),
-    ("route", "deny_ips", Empty),
     ("route", "enforce", Flag(true)),
     ("route", "rate_limit", Empty),
-    ("route", "request_headers", Nothing),
-    ("route", "response_headers", Nothing),
     ("route", "sign_in", Word("never")),
-    ("route", "strip_prefix", Nothing),
     ("route", "websocket", Flag(false)),
     ("server", "proxy_protocol", Flag(false)),
     ("server", "redirect_listen", Empty),

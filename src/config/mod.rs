@@ -7,9 +7,11 @@
 mod accounts;
 pub mod assemble;
 mod bounds;
+mod cors;
 pub mod development;
 mod diagnostic;
 mod files;
+mod header_edits;
 mod identity;
 mod issuer;
 mod keys;
@@ -227,6 +229,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
     let around = Surroundings {
         upstreams: &upstreams,
         issuers: &issuer_names,
+        identity: &identity.templates,
         body_bytes: server.map_or(0, |server| server.body_bytes),
     };
     let routes = route::read(top.sections("route"), &around);

@@ -240,7 +240,7 @@ fn text(path: &PathPattern) -> &str {
 }
 
 /// Whether a path is a prefix or lies below it, on segment boundaries.
-fn covers(prefix: &str, path: &str) -> bool {
+pub(super) fn covers(prefix: &str, path: &str) -> bool {
     path.strip_prefix(prefix.trim_end_matches('/'))
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -3,11 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Method;
+use ipnet::IpNet;
 
 use super::{
     bounds::Bounds,
+    cors,
     diagnostic::{Fault, Place},
+    header_edits::{self, Side},
     name::read_name,
+    network,
+    overlap::covers,
     reader::{Table, Text},
     rule,
     server::{BODY, secs},
@@ -15,7 +20,8 @@ use super::{
     words::{Choice::Is, refuse_repeats, suggest},
 };
 use crate::policy::{
-    Access, HostPattern, NormalPath, PathFault, PathPattern, Route, Rule, Target, UpstreamId, head,
+    Access, Addresses, HostPattern, IdentityHeaders, NormalPath, PathFault, PathPattern, Route,
+    Rule, Target, UpstreamId, head,
 };
 
 /// What a route refers to.
@@ -23,6 +29,8 @@ pub(super) struct Surroundings<'s> {
     pub(super) upstreams: &'s Upstreams,
     /// Every name that `require.issuers` may hold.
     pub(super) issuers: &'s [Arc<str>],
+    /// What requests are told of the caller, which a route cannot change.
+    pub(super) identity: &'s IdentityHeaders,
     /// The largest body where the route says nothing.
     pub(super) body_bytes: u64,
 }
@@ -59,9 +67,15 @@ fn read_one(
     let hosts = hosts(&mut table);
     let path = path(&mut table);
     let methods = methods(&mut table);
+    let strip_prefix = strip_prefix(&mut table, path.as_ref());
     let target = target(&mut table, around.upstreams);
+    let addresses = addresses(&mut table);
     let access = access(&mut table);
     let rule = requirement(&mut table, access, around.issuers);
+    let caller = Side::Request(around.identity);
+    let request_headers = header_edits::read(&mut table, "request_headers", caller);
+    let response_headers = header_edits::read(&mut table, "response_headers", Side::Response);
+    let cors = cors::read(&mut table);
     let max_body = table.size("max_body", BODY);
     let bounds = Bounds::new(Duration::from_millis(100), secs(24 * 3600));
     let timeout = table.duration("timeout", bounds);
@@ -76,8 +90,13 @@ fn read_one(
                 path: path?,
                 methods: methods?,
                 target: Target::Upstream(target?),
+                strip_prefix,
+                addresses: addresses?,
                 access: access?,
                 rule,
+                request_headers,
+                response_headers,
+                cors,
                 max_body: max_body.unwrap_or(around.body_bytes),
                 timeout: timeout.unwrap_or(secs(300)),
             },
@@ -180,6 +199,29 @@ fn normal(text: &str) -> Result<Box<str>, Fault> {
     }
 }
 
+/// What is cut off must be part of every path that the route takes: a prefix of `path_prefix`, on a segment boundary.
+fn strip_prefix(table: &mut Table<'_>, path: Option<&PathPattern>) -> Option<Box<str>> {
+    table.parsed("strip_prefix", |text| {
+        let prefix = normal(text)?;
+        let bare = prefix.trim_end_matches('/');
+        if bare.is_empty() {
+            let hint = "every path begins with `/`; take the key out";
+            return Err(Fault::new("strips nothing", hint));
+        }
+        match path {
+            Some(PathPattern::Exact(_)) => Err(Fault::new(
+                "is for routes with a path_prefix",
+                "write path_prefix instead of path, or take the key out",
+            )),
+            Some(PathPattern::Prefix(path)) if !covers(bare, path) => Err(Fault::new(
+                format!("`{text}` is not a prefix of path_prefix, `{path}`"),
+                format!("write `{path}`, or the segments that it begins with"),
+            )),
+            Some(PathPattern::Prefix(_)) | None => Ok(bare.into()),
+        }
+    })
+}
+
 fn methods(table: &mut Table<'_>) -> Option<Vec<Method>> {
     if !table.has("methods") {
         return Some(Vec::new());
@@ -198,7 +240,7 @@ fn methods(table: &mut Table<'_>) -> Option<Vec<Method>> {
     Some(methods)
 }
 
-fn method(text: &str) -> Result<Method, Fault> {
+pub(super) fn method(text: &str) -> Result<Method, Fault> {
     let bad = |what: &str, hint: &str| Err(Fault::new(format!("`{text}` {what}"), hint));
     match Method::from_bytes(text.as_bytes()) {
         Ok(Method::CONNECT | Method::TRACE) => bad("is never forwarded", "take it out"),
@@ -228,6 +270,33 @@ fn target(table: &mut Table<'_>, upstreams: &Upstreams) -> Option<UpstreamId> {
         return None;
     };
     *id
+}
+
+/// Where a network could not be read there is no route: its list would be another one without it.
+fn addresses(table: &mut Table<'_>) -> Option<Addresses> {
+    let allow = networks(table, "allow_ips")?;
+    let deny = networks(table, "deny_ips")?;
+    if let Some(dead) = allow
+        .iter()
+        .find(|one| deny.iter().any(|net| net.contains(*one)))
+    {
+        let fault = format!("`{dead}` is wholly within `deny_ips`, which wins");
+        table.fault(
+            "allow_ips",
+            Fault::new(fault, "take it out of one of the two lists"),
+        );
+    }
+    let everything = "nobody could use the route; take it out, or narrow the list";
+    network::refuse_everything(table, "deny_ips", &deny, everything);
+    Some(Addresses { allow, deny })
+}
+
+fn networks(table: &mut Table<'_>, key: &'static str) -> Option<Vec<IpNet>> {
+    if !table.has(key) {
+        return Some(Vec::new());
+    }
+    let networks = network::read(table, key)?;
+    Some(networks.into_iter().map(|(network, _)| network).collect())
 }
 
 fn access(table: &mut Table<'_>) -> Option<Access> {

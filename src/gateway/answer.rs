@@ -8,9 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Method;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
+    policy::Rejection,
     telemetry::{Ending, Record, Telemetry},
     upstream::{AnswerFault, AnswerStream},
 };
@@ -94,6 +96,17 @@ impl Answer {
             recording.telemetry.record(recording.record);
         }
     }
+}
+
+/// Whether nothing more is read from an HTTP/1 connection after this refusal: its body was not read to the end, or where the
+/// request ends is in doubt. What follows might be part of it and is not to be taken for another request (MSG-1, MSG-11).
+pub(super) fn ends_connection(rejection: &Rejection, method: &Method, has_body: bool) -> bool {
+    has_body
+        || matches!(*method, Method::CONNECT | Method::TRACE)
+        || matches!(
+            rejection,
+            Rejection::BadRequest(_) | Rejection::HeadersTooLarge | Rejection::UriTooLong
+        )
 }
 
 impl Body for Answer {

@@ -96,9 +96,11 @@ impl Caller {
 /// Decides whether this caller may use this route.
 ///
 /// # Errors
-/// [`Rejection::CredentialsMissing`] for nobody where somebody is required; [`Rejection::ClaimMismatch`],
+/// [`Rejection::AddressDenied`]; [`Rejection::CredentialsMissing`] for nobody where somebody is required; [`Rejection::ClaimMismatch`],
 /// [`Rejection::RoleMissing`] or [`Rejection::ScopeMissing`] by the first part of the rule that is not met, in that order.
 pub fn authorize(route: &Route, client: ClientIp, caller: Caller) -> Result<Permit<'_>, Rejection> {
+    // Whoever costs a signature check was asked before; here it is asked again, so that there is no permit without it.
+    route.addresses.check(client)?;
     match (route.access, &caller) {
         (Access::Public, _) | (Access::Optional, Caller::Anonymous) => {}
         (Access::Authenticated, Caller::Anonymous) => return Err(Rejection::CredentialsMissing),

@@ -4,6 +4,7 @@
 //! names can take away what the gateway sets (HDR-1 to HDR-4). Names are compared folded to lower case with `_`, `.` and `-`
 //! alike, for CGI and WSGI servers make one variable of them all (HDR-2).
 
+mod edits;
 mod forwarding;
 mod hop_by_hop;
 mod templates;
@@ -15,6 +16,7 @@ use http::{
     header::{self, HeaderName, HeaderValue},
 };
 
+pub use edits::{HeaderEdits, is_reserved_name};
 pub use forwarding::{Forwarding, X_REQUEST_ID};
 use forwarding::{TrustedChain, Via};
 pub use hop_by_hop::strip_hop_by_hop;
@@ -151,6 +153,8 @@ impl HeaderPolicy {
         strip_hop_by_hop(headers);
         self.strip_reserved(headers);
         self.strip_credentials(headers, permit.route().access);
+        // Before the injection: what the gateway says of the caller stands whatever the operator wrote.
+        permit.route().request_headers.apply(headers);
         headers.reserve(INJECTED_USUALLY);
         self.inject_identity(headers, permit, from)?;
         forwarding::inject(headers, permit, from, chain, &self.via)

@@ -3,8 +3,10 @@
 //! Nothing here performs I/O, reads a clock, or knows hyper, tokio, TOML or JSON Web Tokens; the inputs are `http` types
 //! and plain values, so every decision is tested without a socket. `tests/tidy.rs` keeps it so.
 
+pub mod addresses;
 pub mod authorize;
 pub mod client_ip;
+pub mod cors;
 pub mod head;
 pub mod headers;
 pub mod identity;
@@ -12,10 +14,12 @@ pub mod path;
 pub mod rejection;
 pub mod route;
 
+pub use addresses::Addresses;
 pub use authorize::{Access, Caller, Permit, Rule, authorize};
 pub use client_ip::{ClientIp, PeerIp, TrustedProxies};
+pub use cors::{Cors, Origins};
 pub use head::Head;
-pub use headers::{Forwarding, HeaderPolicy, IdentityHeaders};
+pub use headers::{Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders};
 pub use identity::{Claims, Identity};
 pub use path::NormalPath;
 pub use rejection::{HeadFault, PathFault, Rejection, TokenFault};

@@ -41,6 +41,19 @@ impl<'a> NormalPath<'a> {
         matches!(self.0, Cow::Borrowed(_))
     }
 
+    /// The path as an upstream is told it that knows nothing of `prefix`, which ends without a slash. Cut on a segment boundary
+    /// and read once more: what leaves is a normal path too and cannot climb out of the upstream's base path (URI-5).
+    ///
+    /// # Errors
+    /// [`PathFault::Relative`] where the path does not lie under the prefix, and every fault of [`NormalPath::parse`].
+    pub fn without_prefix(path: &'a str, prefix: &str) -> Result<Self, PathFault> {
+        match path.strip_prefix(prefix) {
+            Some("") => Ok(Self(Cow::Borrowed("/"))),
+            Some(rest) => Self::parse(rest),
+            None => Err(PathFault::Relative),
+        }
+    }
+
     /// The path with a life of its own.
     #[must_use]
     pub fn into_owned(self) -> NormalPath<'static> {
@@ -168,6 +181,44 @@ mod tests {
     #[track_caller]
     fn refused(raw: &str, want: PathFault) {
         assert_eq!(NormalPath::parse(raw), Err(want), "{raw}");
+    }
+
+    #[test]
+    fn uri_5_a_prefix_is_cut_on_a_segment_boundary() {
+        let cut = |path, prefix| {
+            let cut = NormalPath::without_prefix(path, prefix);
+            cut.map(|path| path.as_str().to_owned())
+        };
+        for (path, prefix) in [
+            ("/ordersx", "/orders"),
+            ("/orders%2e", "/orders"),
+            ("/order", "/orders"),
+            ("/", "/orders"),
+            ("/Orders/1", "/orders"),
+            ("/x/orders", "/orders"),
+        ] {
+            assert_eq!(cut(path, prefix), Err(PathFault::Relative), "{path}");
+        }
+        // No normal path gives these; whatever does is refused and not repaired.
+        for path in [
+            "/orders/..",
+            "/orders/../x",
+            "/orders/%2e%2e/x",
+            "/orders/.",
+        ] {
+            assert_eq!(cut(path, "/orders"), Err(PathFault::DotSegment), "{path}");
+        }
+        for (path, prefix, want) in [
+            ("/orders", "/orders", "/"),
+            ("/orders/", "/orders", "/"),
+            ("/orders/1", "/orders", "/1"),
+            ("/orders/orders/1", "/orders", "/orders/1"),
+            ("/a/b/c/", "/a/b", "/c/"),
+            ("/caf%C3%A9/x", "/caf%C3%A9", "/x"),
+            ("/orders//evil.example.com", "/orders", "/evil.example.com"),
+        ] {
+            assert_eq!(cut(path, prefix).as_deref(), Ok(want), "{path}");
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use http::Method;
 
 use super::{
+    addresses::Addresses,
     authorize::{Access, Rule},
+    cors::Cors,
+    headers::HeaderEdits,
     rejection::Rejection,
 };
 
@@ -40,10 +43,20 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Where its requests go.
     pub target: Target,
+    /// What its upstream is not told of the path: a prefix of `path` without a slash at its end.
+    pub strip_prefix: Option<Box<str>>,
+    /// From where it may be reached.
+    pub addresses: Addresses,
     /// Whether it looks at credentials.
     pub access: Access,
     /// What it requires of an identity.
     pub rule: Rule,
+    /// What is changed in the headers of requests, beside what the gateway does to all.
+    pub request_headers: HeaderEdits,
+    /// What is changed in the headers of the upstream's answers.
+    pub response_headers: HeaderEdits,
+    /// What pages of other origins may; `None`: nothing is said of it.
+    pub cors: Option<Arc<Cors>>,
     /// The largest request body, in bytes.
     pub max_body: u64,
     /// How long the whole exchange may take.

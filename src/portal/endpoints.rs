@@ -24,8 +24,8 @@ use crate::{
     },
     authn::Authenticator,
     policy::{
-        Access, Caller, Claims, ClientIp, HeadFault, PathPattern, Rejection, Route, Rule, Target,
-        TokenFault,
+        Access, Addresses, Caller, Claims, ClientIp, HeadFault, HeaderEdits, PathPattern,
+        Rejection, Route, Rule, Target, TokenFault,
     },
     respond,
     telemetry::RequestId,
@@ -107,6 +107,11 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
                 vec![endpoint.method.clone()]
             },
             target: Target::Accounts,
+            strip_prefix: None,
+            addresses: Addresses::default(),
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            cors: None,
             access: endpoint.access,
             rule: match endpoint.access {
                 Access::Authenticated => Rule {

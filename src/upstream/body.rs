@@ -274,6 +274,11 @@ impl Body for AnswerStream {
             match frame {
                 Some(Ok(frame)) if frame.is_data() => {
                     stream.release_at_end();
+                    // A client that reads slowly from an upstream that is always ready never waits above.
+                    if stream.lease.is_some() && Instant::now() >= stream.deadline {
+                        stream.lease = None;
+                        return Poll::Ready(Some(Err(AnswerFault::TimedOut)));
+                    }
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 // Trailers of an upstream are dropped like those of a client.

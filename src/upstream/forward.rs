@@ -7,7 +7,7 @@ use http::{
     uri::PathAndQuery,
 };
 use hyper::{body::Incoming, client::conn::TrySendError};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     AnswerStream, Lease, Pool, Pools, Server, UploadProgress, Upstream, balance::Choice,
@@ -94,7 +94,12 @@ async fn exchange(
 ) -> Result<Response<AnswerStream>, Rejection> {
     let mut attempts = 0;
     loop {
-        let mut lease = pool.lease(attempts >= STALE_CONNECTIONS_MAX, dial).await?;
+        let lease = pool.lease(attempts >= STALE_CONNECTIONS_MAX, dial);
+        // Waiting for a connection is a part of the exchange, too.
+        let Ok(lease) = timeout_at(wait.deadline, lease).await else {
+            return Err(Rejection::UpstreamTimeout);
+        };
+        let mut lease = lease?;
         lease.watch(Rc::clone(progress));
         let unsent = request.take().ok_or(Rejection::Internal)?;
         let sent = lease.sender().try_send_request(unsent);

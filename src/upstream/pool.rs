@@ -62,6 +62,13 @@ struct Connection {
 #[derive(Debug)]
 struct OpenCount(Rc<Pool>);
 
+/// A place in the queue for a connection.
+struct Turn<'p> {
+    pool: &'p Pool,
+    receiver: oneshot::Receiver<()>,
+    taken: bool,
+}
+
 /// A connection in use by one exchange. It returns to the pool by [`Lease::release`] alone; dropped, it closes.
 #[derive(Debug)]
 pub struct Lease {
@@ -161,7 +168,7 @@ impl Pool {
     }
 
     async fn wait(&self) -> Result<(), Rejection> {
-        let receiver = {
+        let mut turn = {
             let mut waiting = self.waiting.borrow_mut();
             waiting.retain(|sender| !sender.is_closed());
             if waiting.len() >= self.caps.pending {
@@ -169,10 +176,17 @@ impl Pool {
             }
             let (sender, receiver) = oneshot::channel();
             waiting.push_back(sender);
-            receiver
+            Turn {
+                pool: self,
+                receiver,
+                taken: false,
+            }
         };
-        match timeout(self.server.settings().connect_timeout, receiver).await {
-            Ok(_) => Ok(()),
+        match timeout(self.server.settings().connect_timeout, &mut turn.receiver).await {
+            Ok(_) => {
+                turn.taken = true;
+                Ok(())
+            }
             Err(_elapsed) => Err(Rejection::Overloaded),
         }
     }
@@ -213,6 +227,16 @@ impl Pool {
             task: task.abort_handle(),
             open,
         })
+    }
+}
+
+impl Drop for Turn<'_> {
+    /// A turn that came to somebody who had gone is the next one's.
+    fn drop(&mut self) {
+        self.receiver.close();
+        if !self.taken && self.receiver.try_recv().is_ok() {
+            self.pool.wake_one();
+        }
     }
 }
 

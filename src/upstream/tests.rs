@@ -13,8 +13,8 @@ use tokio::{
 use super::{settings::*, *};
 use crate::{
     policy::{
-        Access, Caller, ClientIp, PathPattern, PeerIp, Rejection, Route, Rule, Target, UpstreamId,
-        authorize,
+        Access, Addresses, Caller, ClientIp, HeaderEdits, PathPattern, PeerIp, Rejection, Route,
+        Rule, Target, UpstreamId, authorize,
     },
     telemetry::{Telemetry, settings::LogSettings},
 };
@@ -108,6 +108,11 @@ fn route() -> Route {
         path: PathPattern::Prefix("/".into()),
         methods: vec![],
         target: Target::Upstream(UpstreamId(0)),
+        strip_prefix: None,
+        addresses: Addresses::default(),
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        cors: None,
         access: Access::Public,
         rule: Rule::default(),
         max_body: 1 << 20,
@@ -335,6 +340,54 @@ async fn up_4_connections_and_waits_are_capped() {
         );
         let late = pool.lease(false, DIAL).await;
         assert!(late.is_ok() || late.unwrap_err() == Rejection::Overloaded);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn up_4_a_turn_that_comes_to_who_has_gone_is_the_next_one_s() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut settings = settings(listener.local_addr().unwrap().port());
+        (settings.max_connections, settings.max_pending) = (1, 2);
+        let upstream = make(settings);
+        let pools = Pools::new(1);
+        let pool = pools.of(&upstream.servers[0]);
+        let held = pool.lease(false, DIAL).await.unwrap();
+        let mut first = Box::pin(pool.lease(false, DIAL));
+        let mut second = Box::pin(pool.lease(false, DIAL));
+        assert!(futures_util::poll!(first.as_mut()).is_pending());
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        drop(held);
+        // Its turn has come, but it is never told.
+        drop(first);
+        let started = tokio::time::Instant::now();
+        assert!(second.await.is_ok());
+        assert_eq!(
+            started.elapsed(),
+            Duration::ZERO,
+            "without waiting for the timeout"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_connection_is_a_part_of_the_exchange() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut settings = settings(listener.local_addr().unwrap().port());
+        (settings.max_connections, settings.connect_timeout) = (1, Duration::from_secs(600));
+        let upstream = make(settings);
+        let pools = Pools::new(1);
+        let pool = pools.of(&upstream.servers[0]);
+        let _held = pool.lease(false, DIAL).await.unwrap();
+        let started = tokio::time::Instant::now();
+        assert_eq!(
+            get(&pools, &upstream).await.unwrap_err(),
+            Rejection::UpstreamTimeout
+        );
+        assert_eq!(started.elapsed().as_secs(), 60);
     })
     .await;
 }

@@ -21,6 +21,7 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod paths;
+mod routes;
 mod secrets;
 mod servers;
 mod sessions;

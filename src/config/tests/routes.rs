@@ -160,6 +160,158 @@ fn uri_1_paths_are_written_as_they_are_matched() {
 }
 
 #[test]
+fn uri_5_only_a_part_of_the_path_prefix_is_stripped() {
+    let project = Project::new();
+    let base = with("[[route]]", "path_prefix = \"/app/v1\"");
+    for (line, words) in [
+        ("strip_prefix = \"\"", "is empty"),
+        ("strip_prefix = true", "expected a string"),
+        ("strip_prefix = \"/\"", "strips nothing"),
+        ("strip_prefix = \"app\"", "begin with"),
+        ("strip_prefix = \"/ap\"", "not a prefix of path_prefix"),
+        ("strip_prefix = \"/app/v\"", "not a prefix of path_prefix"),
+        ("strip_prefix = \"/v1\"", "not a prefix of path_prefix"),
+        (
+            "strip_prefix = \"/app/v1/x\"",
+            "not a prefix of path_prefix",
+        ),
+        ("strip_prefix = \"/app/../app\"", "two ways"),
+        ("strip_prefix = \"/%61pp\"", "not normalised"),
+        ("strip_prefix = \"//app\"", "not normalised"),
+    ] {
+        let text = with_in(&base, "[[route]]", line);
+        project.refuses(&text, "route[0].strip_prefix", words);
+    }
+    let exact = with("[[route]]", "path = \"/app\"").replace("path_prefix = \"/\"", "");
+    let exact = with_in(&exact, "[[route]]", "strip_prefix = \"/app\"");
+    project.refuses(&exact, "route[0].strip_prefix", "with a path_prefix");
+    for (written, want) in [("/app", "/app"), ("/app/", "/app"), ("/app/v1", "/app/v1")] {
+        let text = with_in(&base, "[[route]]", &format!("strip_prefix = {written:?}"));
+        let route = &project.accepts(&text).routes[0];
+        assert_eq!(route.strip_prefix.as_deref(), Some(want));
+    }
+}
+
+#[test]
+fn cfg_1_addresses_of_a_route_are_networks() {
+    refused_each(
+        "[[route]]",
+        r#"
+        allow_ips = "10.0.0.0/8"          | route[0].allow_ips    | expected a list
+        allow_ips = [""]                  | route[0].allow_ips[0] | is empty
+        allow_ips = ["office"]            | route[0].allow_ips[0] | not a network
+        allow_ips = ["10.0.0.1/8"]        | route[0].allow_ips[0] | bits beyond
+        allow_ips = ["::ffff:10.0.0.1"]   | route[0].allow_ips[0] | IPv4 written as IPv6
+        deny_ips = ["10.0.0.0/33"]        | route[0].deny_ips[0]  | not a network
+        deny_ips = ["10.0.0.1", "10.0.0.1"] | route[0].deny_ips[1] | twice
+        deny_ips = ["0.0.0.0/1", "128.0.0.0/1"] | route[0].deny_ips | every address
+        "#,
+    );
+    let both = with("[[route]]", "allow_ips = [\"10.1.0.0/16\"]");
+    let both = with_in(&both, "[[route]]", "deny_ips = [\"10.0.0.0/8\"]");
+    Project::new().refuses(&both, "route[0].allow_ips", "which wins");
+    let line = "allow_ips = [\"10.0.0.0/8\", \"2001:db8::1\"]";
+    let addresses = accepted("[[route]]", line).routes[0].addresses.clone();
+    assert_eq!((addresses.allow.len(), addresses.deny.len()), (2, 0));
+    let none = accepted("[[route]]", "allow_ips = []").routes[0]
+        .addresses
+        .clone();
+    assert!(none.allow.is_empty());
+}
+
+#[test]
+fn hdr_7_header_edits_leave_what_is_the_gateways() {
+    refused_each(
+        "[[route]]",
+        r#"
+        request_headers = {}                                  | route[0].request_headers              | empty table
+        request_headers = []                                  | route[0].request_headers              | expected a table
+        request_headers = { add = {} }                        | route[0].request_headers.add          | unknown key
+        request_headers = { set = { "X-A" = "" } }            | route[0].request_headers.set.X-A      | is empty
+        request_headers = { set = { "X-A" = 1 } }             | route[0].request_headers.set.X-A      | expected a string
+        request_headers = { set = { "X-A" = "a\r\nX-B: c" } } | route[0].request_headers.set.X-A      | may not be in
+        request_headers = { set = { "X-A" = "é" } }           | route[0].request_headers.set.X-A      | may not be in
+        request_headers = { set = { "X A" = "a" } }           | route[0].request_headers.set.X A      | not a header name
+        request_headers = { set = { "X_A" = "a" } }           | route[0].request_headers.set.X_A      | underscore
+        request_headers = { set = { "X-A" = "1", "x.a" = "2" } } | route[0].request_headers.set.x.a   | twice
+        request_headers = { set = { "X-A" = "1" }, remove = ["x-a"] } | route[0].request_headers.remove[0] | twice
+        request_headers = { set = { "Content-Length" = "1" } } | route[0].request_headers.set.Content-Length | reserved
+        request_headers = { set = { "x_forwarded_user" = "r" } } | route[0].request_headers.set.x_forwarded_user | reserved
+        request_headers = { set = { "Remote-User" = "root" } } | route[0].request_headers.set.Remote-User | reserved
+        request_headers = { set = { "Cookie" = "a=b" } }      | route[0].request_headers.set.Cookie   | reserved
+        request_headers = { set = { "Host" = "a" } }          | route[0].request_headers.set.Host     | reserved
+        request_headers = { set = { "Authorization" = "a" } } | route[0].request_headers.set.Authorization | reserved
+        request_headers = { remove = ["Authorization"] }      | route[0].request_headers.remove[0]    | reserved
+        request_headers = { remove = ["X-Forwarded-For"] }    | route[0].request_headers.remove[0]    | reserved
+        request_headers = { remove = ["Transfer.Encoding"] }  | route[0].request_headers.remove[0]    | reserved
+        request_headers = { remove = ["Via"] }                | route[0].request_headers.remove[0]    | reserved
+        request_headers = { remove = [""] }                   | route[0].request_headers.remove[0]    | is empty
+        response_headers = { remove = ["Content-Length"] }    | route[0].response_headers.remove[0]   | reserved
+        response_headers = { remove = ["transfer-encoding"] } | route[0].response_headers.remove[0]   | reserved
+        response_headers = { set = { "Connection" = "a" } }   | route[0].response_headers.set.Connection | reserved
+        response_headers = { set = { "Set-Cookie" = "a=b" } } | route[0].response_headers.set.Set-Cookie | reserved
+        response_headers = { remove = ["X-Content-Type-Options"] } | route[0].response_headers.remove[0] | every answer
+        "#,
+    );
+    let project = Project::new();
+    let own = with(
+        "[identity]",
+        "headers = { \"X-Tenant\" = \"{claims.tenant}\" }",
+    );
+    for edits in [
+        "{ set = { \"x-tenant\" = \"a\" } }",
+        "{ remove = [\"X-Tenant\"] }",
+    ] {
+        let text = with_in(&own, "[[route]]", &format!("request_headers = {edits}"));
+        let report = project.read(&text).unwrap_err().to_string();
+        assert!(report.contains("is reserved"), "{report}");
+    }
+    let template = with(
+        "[[route]]",
+        "request_headers = { set = { \"X-A\" = \"{user}\" } }",
+    );
+    project.warns(&template, "route[0].request_headers.set.X-A", "as it is");
+    let line =
+        "response_headers = { set = { \"X-Frame-Options\" = \"DENY\" }, remove = [\"Server\"] }";
+    let edits = accepted("[[route]]", line).routes[0]
+        .response_headers
+        .clone();
+    assert_eq!((edits.set.len(), edits.remove.len()), (1, 1));
+}
+
+#[test]
+fn cfg_1_cors_names_origins_exactly() {
+    refused_each(
+        "[[route]]",
+        r#"
+        cors = "*"                                              | route[0].cors            | expected a table
+        cors = { credentials = true }                           | route[0].cors.origins    | missing
+        cors = { origins = [] }                                 | route[0].cors.origins    | empty list
+        cors = { origins = ["*"], credentials = true }          | route[0].cors.origins    | with credentials
+        cors = { origins = ["*", "https://a.com"] }             | route[0].cors.origins    | beside others
+        cors = { origins = ["null"] }                           | route[0].cors.origins[0] | not an origin
+        cors = { origins = ["a.com"] }                          | route[0].cors.origins[0] | not an origin
+        cors = { origins = ["https://a.com/"] }                 | route[0].cors.origins[0] | not written
+        cors = { origins = ["https://A.com"] }                  | route[0].cors.origins[0] | not written
+        cors = { origins = ["https://a.com:443"] }              | route[0].cors.origins[0] | not written
+        cors = { origins = ["https://u@a.com"] }                | route[0].cors.origins[0] | not written
+        cors = { origins = ["https://*.a.com"] }                | route[0].cors.origins[0] | `*` in it
+        cors = { origins = ["ftp://a.com"] }                    | route[0].cors.origins[0] | not an http
+        cors = { origins = ["https://a.com"], methods = [] }    | route[0].cors.methods    | empty list
+        cors = { origins = ["https://a.com"], methods = ["*"], credentials = true } | route[0].cors.methods[0] | not a method
+        cors = { origins = ["https://a.com"], headers = ["*"] } | route[0].cors.headers[0] | not a header name
+        cors = { origins = ["https://a.com"], headers = ["a b"] } | route[0].cors.headers[0] | not a header name
+        cors = { origins = ["https://a.com"], max_age = "2d" }  | route[0].cors.max_age    | above the most
+        cors = { origins = ["https://a.com"], orgins = [] }     | route[0].cors.orgins     | unknown key
+        "#,
+    );
+    let line =
+        "cors = { origins = [\"https://a.com:8443\", \"http://[::1]\"], credentials = true }";
+    let cors = accepted("[[route]]", line).routes[0].cors.clone().unwrap();
+    assert!(cors.credentials && cors.methods.len() == 3);
+}
+
+#[test]
 fn uri_4_hosts_are_names() {
     refused_each(
         "[[route]]",
