@@ -47,6 +47,7 @@ pub(super) fn check(problems: &Problems, routes: &[Placed], accounts: Option<&Ac
             for placed in routes {
                 refuse_host_shadows(problems, placed, &closed, &table);
                 warn_of_open_doors(problems, placed, &closed);
+                refuse_back_door(problems, placed, &closed);
             }
         }
         Err(conflicts) => {
@@ -166,6 +167,38 @@ fn report_shadow(problems: &Problems, protected: &Placed, open: &Placed, host: &
         protected.route.name
     );
     problems.add_related(&open.place, related, Fault::new(message, hint));
+}
+
+/// Refuses an open route that, its prefix cut off, reaches what another route of the same upstream protects.
+fn refuse_back_door(problems: &Problems, placed: &Placed, closed: &[&Placed]) {
+    let open = &placed.route;
+    if !is_open(open) || open.strip_prefix.is_none() {
+        return;
+    }
+    let reached = at_upstream(open);
+    let is_reached = |other: &&&Placed| {
+        !is_open(&other.route)
+            && other.route.target == open.target
+            && covers(reached, at_upstream(&other.route))
+    };
+    if let Some(protected) = closed.iter().find(is_reached) {
+        let name = &protected.route.name;
+        let message = format!("without its prefix it reaches what route `{name}` protects");
+        let hint =
+            "protect this route too, name a longer path_prefix, or give it an upstream of its own";
+        let related = Related {
+            span: protected.place.span.clone(),
+            label: "protected here",
+        };
+        problems.add_related(&placed.place, related, Fault::new(message, hint));
+    }
+}
+
+/// The part of an upstream's paths that a route leads to.
+fn at_upstream(route: &Route) -> &str {
+    let path = bare(&route.path);
+    let cut = route.strip_prefix.as_deref().unwrap_or_default();
+    path.strip_prefix(cut.trim_end_matches('/')).unwrap_or(path)
 }
 
 /// Points at public routes that lie around or beside a protected one; both are legal and easily overlooked.

@@ -174,3 +174,35 @@ fn own_routes_are_not_taken() {
     );
     Project::new().accepts(&off);
 }
+
+#[test]
+fn uri_5_a_cut_prefix_is_no_back_door() {
+    let static_files = "path_prefix = \"/static\"; strip_prefix = \"/static\"";
+    let everything = ("all", A, "path_prefix = \"/\"");
+    for open in ["public", "optional"] {
+        refused(
+            &[everything, ("files", open, static_files)],
+            "route[1]",
+            "reaches what route",
+        );
+        let admin = ("admin", A, "path_prefix = \"/admin\"");
+        refused(
+            &[admin, ("files", open, static_files)],
+            "route[1]",
+            "reaches what route",
+        );
+        let moved = (
+            "moved",
+            A,
+            "path_prefix = \"/x/admin\"; strip_prefix = \"/x\"",
+        );
+        refused(
+            &[moved, ("files", open, static_files)],
+            "route[1]",
+            "reaches what route",
+        );
+    }
+    let narrow = "path_prefix = \"/v1/assets\"; strip_prefix = \"/v1\"";
+    silent(&[everything, ("files", P, narrow)]);
+    silent(&[everything, ("files", A, static_files)]);
+}
