@@ -196,10 +196,12 @@ async fn uri_3_a_route_without_a_policy_does_not_load() {
 async fn cfg_1_keys_of_later_versions_are_refused_by_name() {
     for (key, value) in [
         ("websocket", "true"),
-        ("strip_prefix", "\"/x\""),
-        ("cors", r#"{ origins = ["https://a.example"] }"#),
+        (
+            "rate_limit",
+            r#"[{ key = "user", rate = "20/s", burst = 40 }]"#,
+        ),
         ("enforce", "false"),
-        ("deny_ips", r#"["10.0.0.0/8"]"#),
+        ("sign_in", "\"auto\""),
     ] {
         let site = site()
             .route("later", "/later", "public")
