@@ -1,7 +1,7 @@
 //! Every reason for which a request is not served, as one closed enum.
 //!
-//! A rejection carries data, never prose: status, code and the fixed text for the client come from one `match` each,
-//! without a catch-all arm, so that a new reason cannot slip out as a 500. What a stranger must not learn (which check of
+//! A rejection carries data, never prose: status, code and the fixed text for the client come from one table without a
+//! catch-all row, so that a new reason cannot slip out as a 500. What a stranger must not learn (which check of
 //! a bad token failed) is in [`Rejection::reason`], which goes to the log alone.
 
 use std::time::Duration;
@@ -79,6 +79,14 @@ pub enum Rejection {
     UpstreamUnreachable,
     /// The request target is longer than the limit.
     UriTooLong,
+}
+
+/// What is said of a reason.
+struct Terms {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: &'static str,
 }
 
 /// A limit that was exceeded, with what the client needs to behave.
@@ -197,275 +205,269 @@ pub enum TokenFault {
 }
 
 impl Rejection {
+    /// Every reason with all that is said of it, one row each and no catch-all: a new reason cannot slip out as a 500.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a table; a row for each reason, and nothing else"
+    )]
+    const fn terms(&self) -> Terms {
+        match self {
+            Self::AccountExists => Terms {
+                status: StatusCode::CONFLICT,
+                code: "account_exists",
+                title: "Account exists",
+                detail: "An account with this name or address exists; sign in, or choose another name.",
+            },
+            Self::AddressDenied => Terms {
+                status: StatusCode::FORBIDDEN,
+                code: "address_denied",
+                title: "Address not allowed",
+                detail: "Requests from this address are not allowed here.",
+            },
+            Self::AmbiguousCredentials => Terms {
+                status: StatusCode::BAD_REQUEST,
+                code: "ambiguous_credentials",
+                title: "Ambiguous credentials",
+                detail: "Send exactly one credential: one Authorization field with one bearer token.",
+            },
+            Self::AmbiguousPath(_) => Terms {
+                status: StatusCode::BAD_REQUEST,
+                code: "ambiguous_path",
+                title: "Ambiguous path",
+                detail: "The path can be read in more than one way; send it without dot segments, encoded slashes, backslashes, semicolons, control characters or double encoding.",
+            },
+            Self::BadRequest(_) => Terms {
+                status: StatusCode::BAD_REQUEST,
+                code: "bad_request",
+                title: "Bad request",
+                detail: "The request is malformed; see the code's documentation for what is checked.",
+            },
+            Self::BodyTooLarge => Terms {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                code: "body_too_large",
+                title: "Body too large",
+                detail: "The request body is larger than this route accepts.",
+            },
+            Self::ClaimMismatch(_) => Terms {
+                status: StatusCode::FORBIDDEN,
+                code: "claim_mismatch",
+                title: "Not allowed for this token",
+                detail: "The token is valid, but its claims do not allow this request.",
+            },
+            Self::CredentialsMissing => Terms {
+                status: StatusCode::UNAUTHORIZED,
+                code: "credentials_missing",
+                title: "Sign-in required",
+                detail: "Send a bearer token in the Authorization field.",
+            },
+            Self::ExpectationFailed => Terms {
+                status: StatusCode::EXPECTATION_FAILED,
+                code: "expectation_failed",
+                title: "Expectation failed",
+                detail: "The only expectation served is 100-continue.",
+            },
+            Self::HeadersTooLarge => Terms {
+                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, // RFC 6585 §5
+                code: "headers_too_large",
+                title: "Headers too large",
+                detail: "The header section is larger than the limit; send fewer or shorter fields.",
+            },
+            Self::Internal => Terms {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                code: "internal",
+                title: "Internal error",
+                detail: "The gateway failed; report the request id to its operator.",
+            },
+            Self::InvalidCredentials => Terms {
+                status: StatusCode::UNAUTHORIZED,
+                code: "invalid_credentials",
+                title: "Sign-in failed",
+                detail: "The name or the password is wrong.",
+            },
+            Self::InvalidGrant => Terms {
+                status: StatusCode::UNAUTHORIZED,
+                code: "invalid_grant",
+                title: "Session ended",
+                detail: "The refresh token is not valid any more; sign in again.",
+            },
+            Self::KeysUnavailable => Terms {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "keys_unavailable",
+                title: "Keys unavailable",
+                detail: "The keys of the token's issuer cannot be had now; try again later.",
+            },
+            Self::LoopDetected => Terms {
+                status: StatusCode::LOOP_DETECTED, // RFC 5842 §7.2
+                code: "loop_detected",
+                title: "Loop detected",
+                detail: "The request has passed this gateway before; the upstream points back at it.",
+            },
+            Self::MethodNotAllowed(_) => Terms {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                code: "method_not_allowed",
+                title: "Method not allowed",
+                detail: "This route does not take the method; see the Allow field.",
+            },
+            Self::MisdirectedRequest => Terms {
+                status: StatusCode::MISDIRECTED_REQUEST,
+                code: "misdirected_request",
+                title: "Misdirected request",
+                detail: "This connection was not made for that host; open a new one.",
+            },
+            Self::NoHealthyUpstream => Terms {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "no_healthy_upstream",
+                title: "No healthy upstream",
+                detail: "Every server behind this route is out; try again later.",
+            },
+            Self::OriginDenied => Terms {
+                status: StatusCode::FORBIDDEN,
+                code: "origin_denied",
+                title: "Origin not allowed",
+                detail: "The request comes from an origin that may not make it.",
+            },
+            Self::Overloaded => Terms {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "overloaded",
+                title: "Overloaded",
+                detail: "Too much is going on; try again after the time in Retry-After.",
+            },
+            Self::RateLimited(_) => Terms {
+                status: StatusCode::TOO_MANY_REQUESTS, // RFC 6585 §4
+                code: "rate_limited",
+                title: "Too many requests",
+                detail: "Too many requests; try again after the time in Retry-After.",
+            },
+            Self::RequestTimeout => Terms {
+                status: StatusCode::REQUEST_TIMEOUT,
+                code: "request_timeout",
+                title: "Request timeout",
+                detail: "The request took too long to arrive.",
+            },
+            Self::RoleMissing => Terms {
+                status: StatusCode::FORBIDDEN,
+                code: "role_missing",
+                title: "Role missing",
+                detail: "The caller has none of the roles that this route requires.",
+            },
+            Self::RouteNotFound => Terms {
+                status: StatusCode::NOT_FOUND,
+                code: "route_not_found",
+                title: "Not found",
+                detail: "No route matches this host and path.",
+            },
+            Self::ScopeMissing(_) => Terms {
+                status: StatusCode::FORBIDDEN,
+                code: "scope_missing",
+                title: "Scope missing",
+                detail: "The token lacks a scope that this route requires.",
+            },
+            Self::StoreUnavailable => Terms {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "store_unavailable",
+                title: "Accounts unavailable",
+                detail: "The account store cannot be used now; try again after the time in Retry-After.",
+            },
+            Self::TokenExpired => Terms {
+                status: StatusCode::UNAUTHORIZED,
+                code: "token_expired",
+                title: "Token expired",
+                detail: "The token has expired; get a new one.",
+            },
+            Self::TokenInvalid(_) => Terms {
+                status: StatusCode::UNAUTHORIZED,
+                code: "token_invalid",
+                title: "Token invalid",
+                detail: "The token is not valid; get a new one.",
+            },
+            Self::UnsupportedMediaType => Terms {
+                status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                code: "unsupported_media_type",
+                title: "Unsupported media type",
+                detail: "Send the body as application/json.",
+            },
+            Self::UpstreamInvalid => Terms {
+                status: StatusCode::BAD_GATEWAY,
+                code: "upstream_invalid",
+                title: "Bad answer from upstream",
+                detail: "The server behind this route sent something that is not an HTTP answer.",
+            },
+            Self::UpstreamTls => Terms {
+                status: StatusCode::BAD_GATEWAY,
+                code: "upstream_tls",
+                title: "Upstream TLS failure",
+                detail: "The TLS connection to the server behind this route failed.",
+            },
+            Self::UpstreamTimeout => Terms {
+                status: StatusCode::GATEWAY_TIMEOUT,
+                code: "upstream_timeout",
+                title: "Upstream timeout",
+                detail: "The server behind this route did not answer in time.",
+            },
+            Self::UpstreamUnreachable => Terms {
+                status: StatusCode::BAD_GATEWAY,
+                code: "upstream_unreachable",
+                title: "Upstream unreachable",
+                detail: "The server behind this route cannot be reached.",
+            },
+            Self::UriTooLong => Terms {
+                status: StatusCode::URI_TOO_LONG,
+                code: "uri_too_long",
+                title: "Request target too long",
+                detail: "The request target is longer than the limit.",
+            },
+        }
+    }
+
     /// The status of the answer.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
-        match self {
-            Self::AmbiguousCredentials | Self::AmbiguousPath(_) | Self::BadRequest(_) => {
-                StatusCode::BAD_REQUEST
-            }
-            // RFC 9110 §15.5.2: a 401 always carries a challenge.
-            Self::CredentialsMissing
-            | Self::InvalidCredentials
-            | Self::InvalidGrant
-            | Self::TokenExpired
-            | Self::TokenInvalid(_) => StatusCode::UNAUTHORIZED,
-            Self::AddressDenied
-            | Self::ClaimMismatch(_)
-            | Self::OriginDenied
-            | Self::RoleMissing
-            | Self::ScopeMissing(_) => StatusCode::FORBIDDEN,
-            Self::RouteNotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::AccountExists => StatusCode::CONFLICT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UriTooLong => StatusCode::URI_TOO_LONG,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
-            Self::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
-            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS, // RFC 6585 §4
-            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, // RFC 6585 §5
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::UpstreamInvalid | Self::UpstreamTls | Self::UpstreamUnreachable => {
-                StatusCode::BAD_GATEWAY
-            }
-            Self::KeysUnavailable
-            | Self::NoHealthyUpstream
-            | Self::Overloaded
-            | Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::LoopDetected => StatusCode::LOOP_DETECTED, // RFC 5842 §7.2
-        }
+        self.terms().status
     }
 
     /// The code that is the same in the answer's body, the log, the metrics and `explain`.
     #[must_use]
     pub const fn code(&self) -> &'static str {
-        match self {
-            Self::AccountExists => "account_exists",
-            Self::AddressDenied => "address_denied",
-            Self::AmbiguousCredentials => "ambiguous_credentials",
-            Self::AmbiguousPath(_) => "ambiguous_path",
-            Self::BadRequest(_) => "bad_request",
-            Self::BodyTooLarge => "body_too_large",
-            Self::ClaimMismatch(_) => "claim_mismatch",
-            Self::CredentialsMissing => "credentials_missing",
-            Self::ExpectationFailed => "expectation_failed",
-            Self::HeadersTooLarge => "headers_too_large",
-            Self::Internal => "internal",
-            Self::InvalidCredentials => "invalid_credentials",
-            Self::InvalidGrant => "invalid_grant",
-            Self::KeysUnavailable => "keys_unavailable",
-            Self::LoopDetected => "loop_detected",
-            Self::MethodNotAllowed(_) => "method_not_allowed",
-            Self::MisdirectedRequest => "misdirected_request",
-            Self::NoHealthyUpstream => "no_healthy_upstream",
-            Self::OriginDenied => "origin_denied",
-            Self::Overloaded => "overloaded",
-            Self::RateLimited(_) => "rate_limited",
-            Self::RequestTimeout => "request_timeout",
-            Self::RoleMissing => "role_missing",
-            Self::RouteNotFound => "route_not_found",
-            Self::ScopeMissing(_) => "scope_missing",
-            Self::StoreUnavailable => "store_unavailable",
-            Self::TokenExpired => "token_expired",
-            Self::TokenInvalid(_) => "token_invalid",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::UpstreamInvalid => "upstream_invalid",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::UpstreamTls => "upstream_tls",
-            Self::UpstreamUnreachable => "upstream_unreachable",
-            Self::UriTooLong => "uri_too_long",
-        }
+        self.terms().code
     }
 
     /// A short title for people, the same for every occurrence of the code (RFC 9457 §3.1.3).
     #[must_use]
     pub const fn title(&self) -> &'static str {
-        match self {
-            Self::AccountExists => "Account exists",
-            Self::AddressDenied => "Address not allowed",
-            Self::AmbiguousCredentials => "Ambiguous credentials",
-            Self::AmbiguousPath(_) => "Ambiguous path",
-            Self::BadRequest(_) => "Bad request",
-            Self::BodyTooLarge => "Body too large",
-            Self::ClaimMismatch(_) => "Not allowed for this token",
-            Self::CredentialsMissing => "Sign-in required",
-            Self::ExpectationFailed => "Expectation failed",
-            Self::HeadersTooLarge => "Headers too large",
-            Self::Internal => "Internal error",
-            Self::InvalidCredentials => "Sign-in failed",
-            Self::InvalidGrant => "Session ended",
-            Self::KeysUnavailable => "Keys unavailable",
-            Self::LoopDetected => "Loop detected",
-            Self::MethodNotAllowed(_) => "Method not allowed",
-            Self::MisdirectedRequest => "Misdirected request",
-            Self::NoHealthyUpstream => "No healthy upstream",
-            Self::OriginDenied => "Origin not allowed",
-            Self::Overloaded => "Overloaded",
-            Self::RateLimited(_) => "Too many requests",
-            Self::RequestTimeout => "Request timeout",
-            Self::RoleMissing => "Role missing",
-            Self::RouteNotFound => "Not found",
-            Self::ScopeMissing(_) => "Scope missing",
-            Self::StoreUnavailable => "Accounts unavailable",
-            Self::TokenExpired => "Token expired",
-            Self::TokenInvalid(_) => "Token invalid",
-            Self::UnsupportedMediaType => "Unsupported media type",
-            Self::UpstreamInvalid => "Bad answer from upstream",
-            Self::UpstreamTimeout => "Upstream timeout",
-            Self::UpstreamTls => "Upstream TLS failure",
-            Self::UpstreamUnreachable => "Upstream unreachable",
-            Self::UriTooLong => "Request target too long",
-        }
+        self.terms().title
     }
 
     /// One fixed sentence that tells the client what to do.
     #[must_use]
     pub const fn detail(&self) -> &'static str {
-        match self {
-            Self::AccountExists => {
-                "An account with this name or address exists; sign in, or choose another name."
-            }
-            Self::AddressDenied => "Requests from this address are not allowed here.",
-            Self::AmbiguousCredentials => {
-                "Send exactly one credential: one Authorization field with one bearer token."
-            }
-            Self::AmbiguousPath(_) => {
-                "The path can be read in more than one way; send it without dot segments, encoded slashes, backslashes, semicolons, control characters or double encoding."
-            }
-            Self::BadRequest(_) => {
-                "The request is malformed; see the code's documentation for what is checked."
-            }
-            Self::BodyTooLarge => "The request body is larger than this route accepts.",
-            Self::ClaimMismatch(_) => {
-                "The token is valid, but its claims do not allow this request."
-            }
-            Self::CredentialsMissing => "Send a bearer token in the Authorization field.",
-            Self::ExpectationFailed => "The only expectation served is 100-continue.",
-            Self::HeadersTooLarge => {
-                "The header section is larger than the limit; send fewer or shorter fields."
-            }
-            Self::Internal => "The gateway failed; report the request id to its operator.",
-            Self::InvalidCredentials => "The name or the password is wrong.",
-            Self::InvalidGrant => "The refresh token is not valid any more; sign in again.",
-            Self::KeysUnavailable => {
-                "The keys of the token's issuer cannot be had now; try again later."
-            }
-            Self::LoopDetected => {
-                "The request has passed this gateway before; the upstream points back at it."
-            }
-            Self::MethodNotAllowed(_) => {
-                "This route does not take the method; see the Allow field."
-            }
-            Self::MisdirectedRequest => {
-                "This connection was not made for that host; open a new one."
-            }
-            Self::NoHealthyUpstream => "Every server behind this route is out; try again later.",
-            Self::OriginDenied => "The request comes from an origin that may not make it.",
-            Self::Overloaded => "Too much is going on; try again after the time in Retry-After.",
-            Self::RateLimited(_) => "Too many requests; try again after the time in Retry-After.",
-            Self::RequestTimeout => "The request took too long to arrive.",
-            Self::RoleMissing => "The caller has none of the roles that this route requires.",
-            Self::RouteNotFound => "No route matches this host and path.",
-            Self::ScopeMissing(_) => "The token lacks a scope that this route requires.",
-            Self::StoreUnavailable => {
-                "The account store cannot be used now; try again after the time in Retry-After."
-            }
-            Self::TokenExpired => "The token has expired; get a new one.",
-            Self::TokenInvalid(_) => "The token is not valid; get a new one.",
-            Self::UnsupportedMediaType => "Send the body as application/json.",
-            Self::UpstreamInvalid => {
-                "The server behind this route sent something that is not an HTTP answer."
-            }
-            Self::UpstreamTimeout => "The server behind this route did not answer in time.",
-            Self::UpstreamTls => "The TLS connection to the server behind this route failed.",
-            Self::UpstreamUnreachable => "The server behind this route cannot be reached.",
-            Self::UriTooLong => "The request target is longer than the limit.",
-        }
+        self.terms().detail
     }
 
     /// The finer reason for the log; `None` where the code says it all. Never sent to the client.
     #[must_use]
     pub const fn reason(&self) -> Option<&'static str> {
-        match self {
-            Self::AmbiguousPath(fault) => Some(fault.name()),
-            Self::BadRequest(fault) => Some(fault.name()),
-            Self::ClaimMismatch(fault) => Some(fault.name()),
-            Self::TokenInvalid(fault) => Some(fault.name()),
-            Self::RateLimited(exceeded) => Some(exceeded.limit),
-            Self::AccountExists
-            | Self::AddressDenied
-            | Self::AmbiguousCredentials
-            | Self::BodyTooLarge
-            | Self::CredentialsMissing
-            | Self::ExpectationFailed
-            | Self::HeadersTooLarge
-            | Self::Internal
-            | Self::InvalidCredentials
-            | Self::InvalidGrant
-            | Self::KeysUnavailable
-            | Self::LoopDetected
-            | Self::MethodNotAllowed(_)
-            | Self::MisdirectedRequest
-            | Self::NoHealthyUpstream
-            | Self::OriginDenied
-            | Self::Overloaded
-            | Self::RequestTimeout
-            | Self::RoleMissing
-            | Self::RouteNotFound
-            | Self::ScopeMissing(_)
-            | Self::StoreUnavailable
-            | Self::TokenExpired
-            | Self::UnsupportedMediaType
-            | Self::UpstreamInvalid
-            | Self::UpstreamTimeout
-            | Self::UpstreamTls
-            | Self::UpstreamUnreachable
-            | Self::UriTooLong => None,
+        if let Self::AmbiguousPath(fault) = self {
+            Some(fault.name())
+        } else if let Self::BadRequest(fault) = self {
+            Some(fault.name())
+        } else if let Self::ClaimMismatch(fault) = self {
+            Some(fault.name())
+        } else if let Self::TokenInvalid(fault) = self {
+            Some(fault.name())
+        } else if let Self::RateLimited(exceeded) = self {
+            Some(exceeded.limit)
+        } else {
+            None
         }
     }
 
     /// How long the client should wait before it tries again; `None` where trying again is no use.
     #[must_use]
-    pub const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::RateLimited(exceeded) => Some(exceeded.retry_after),
-            Self::KeysUnavailable
-            | Self::NoHealthyUpstream
-            | Self::Overloaded
-            | Self::StoreUnavailable => Some(Duration::from_secs(1)),
-            Self::AccountExists
-            | Self::AddressDenied
-            | Self::AmbiguousCredentials
-            | Self::AmbiguousPath(_)
-            | Self::BadRequest(_)
-            | Self::BodyTooLarge
-            | Self::ClaimMismatch(_)
-            | Self::CredentialsMissing
-            | Self::ExpectationFailed
-            | Self::HeadersTooLarge
-            | Self::Internal
-            | Self::InvalidCredentials
-            | Self::InvalidGrant
-            | Self::LoopDetected
-            | Self::MethodNotAllowed(_)
-            | Self::MisdirectedRequest
-            | Self::OriginDenied
-            | Self::RequestTimeout
-            | Self::RoleMissing
-            | Self::RouteNotFound
-            | Self::ScopeMissing(_)
-            | Self::TokenExpired
-            | Self::TokenInvalid(_)
-            | Self::UnsupportedMediaType
-            | Self::UpstreamInvalid
-            | Self::UpstreamTimeout
-            | Self::UpstreamTls
-            | Self::UpstreamUnreachable
-            | Self::UriTooLong => None,
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::RateLimited(exceeded) = self {
+            return Some(exceeded.retry_after);
         }
+        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1))
     }
 }
 

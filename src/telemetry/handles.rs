@@ -11,9 +11,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge}
 
 use super::{
     histogram::Histogram,
-    labels::{
-        self, DecisionLabels, RequestLabels, ResultLabel, RouteLabel, ServerLabels, UpstreamLabel,
-    },
+    labels::{self, DecisionLabels, RequestLabels, RouteLabel, ServerLabels, UpstreamLabel},
     metrics::RouteFamilies,
 };
 
@@ -51,14 +49,6 @@ pub(super) struct UpstreamTable {
     pub(super) durations: Family<UpstreamLabel, Histogram>,
     pub(super) healthy: Family<ServerLabels, Gauge>,
     live: Mutex<HashMap<ServerLabels, Weak<UpstreamMetrics>>>,
-}
-
-/// What the cache of verified tokens counts, where it does not count for itself
-/// ([`Scrape::token_cache_lookups`](super::Scrape::token_cache_lookups)).
-#[derive(Debug, Clone, Default)]
-pub struct TokenCacheMetrics {
-    hits: Counter,
-    misses: Counter,
 }
 
 /// The open connections of one listener.
@@ -224,34 +214,6 @@ impl UpstreamTable {
         handle.set_healthy(true);
         live.insert(labels, Arc::downgrade(&handle));
         handle
-    }
-}
-
-impl TokenCacheMetrics {
-    /// A token was found verified.
-    pub fn hit(&self) {
-        self.hits.inc();
-    }
-
-    /// A token had to be verified.
-    pub fn miss(&self) {
-        self.misses.inc();
-    }
-
-    pub(super) fn add(&self, hits: u64, misses: u64) {
-        self.hits.inc_by(hits);
-        self.misses.inc_by(misses);
-    }
-
-    /// Makes the counters members of a family for the registry.
-    pub(super) fn register(&mut self) -> Family<ResultLabel, Counter> {
-        let family = Family::<ResultLabel, Counter>::default();
-        let counter = |result| family.get_or_create_owned(&ResultLabel { result });
-        *self = Self {
-            hits: counter("hit"),
-            misses: counter("miss"),
-        };
-        family
     }
 }
 

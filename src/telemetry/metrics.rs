@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use super::{
-    handles::{Connections, HandshakeResult, RouteMetrics, TokenCacheMetrics, UpstreamTable},
+    handles::{Connections, HandshakeResult, RouteMetrics, UpstreamTable},
     histogram::Histogram,
     labels::{
         DecisionLabels, IssuerLabel, LimitLabel, ListenerLabel, RequestLabels, ResultLabel,
@@ -29,7 +29,7 @@ pub(super) struct Metrics {
     registry: Registry,
     routes: RouteFamilies,
     pub(super) upstreams: Arc<UpstreamTable>,
-    pub(super) token_cache: TokenCacheMetrics,
+    token_cache: Family<ResultLabel, Counter>,
     token_cache_bytes: Gauge,
     token_cache_sampled: Mutex<[u64; 2]>,
     jwks_age: Family<IssuerLabel, Seconds>,
@@ -58,7 +58,7 @@ impl Metrics {
             registry: Registry::with_prefix("portcullis"),
             routes: RouteFamilies::default(),
             upstreams: Arc::default(),
-            token_cache: TokenCacheMetrics::default(),
+            token_cache: Family::default(),
             token_cache_bytes: Gauge::default(),
             token_cache_sampled: Mutex::default(),
             jwks_age: Family::default(),
@@ -116,7 +116,7 @@ impl Metrics {
         registry.register(
             "token_cache",
             "Look-ups of verified tokens",
-            self.token_cache.register(),
+            self.token_cache.clone(),
         );
         registry.register_with_unit(
             "token_cache",
@@ -198,9 +198,13 @@ impl Scrape<'_> {
         let mut last = last.unwrap_or_else(PoisonError::into_inner);
         let [last_hits, last_misses] = *last;
         let grown = |last: u64, now: u64| now.checked_sub(last).unwrap_or(now);
-        self.0
-            .token_cache
-            .add(grown(last_hits, hits), grown(last_misses, misses));
+        for (result, count) in [
+            ("hit", grown(last_hits, hits)),
+            ("miss", grown(last_misses, misses)),
+        ] {
+            let counter = self.0.token_cache.get_or_create(&ResultLabel { result });
+            counter.inc_by(count);
+        }
         *last = [hits, misses];
     }
 

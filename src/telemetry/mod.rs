@@ -27,9 +27,7 @@ mod request_id;
 pub mod settings;
 
 pub use events::init_events;
-pub use handles::{
-    Connections, HandshakeResult, OpenConnection, RouteMetrics, TokenCacheMetrics, UpstreamMetrics,
-};
+pub use handles::{Connections, HandshakeResult, OpenConnection, RouteMetrics, UpstreamMetrics};
 pub use metrics::Scrape;
 pub use record::{Ending, Record};
 pub use request_id::{RequestId, RequestIds};
@@ -127,12 +125,6 @@ impl Telemetry {
         if let Some(log) = &self.access_log {
             log.push((record.into(), took));
         }
-    }
-
-    /// What the token cache counts.
-    #[must_use]
-    pub fn token_cache(&self) -> &TokenCacheMetrics {
-        &self.metrics.token_cache
     }
 
     /// The open connections of a listener: `tls`, `redirect` or `admin`. To be kept, not fetched for each connection.

@@ -22,14 +22,13 @@ fn exercised() -> Arc<Telemetry> {
         reason: Some("per_ip"),
         ..record()
     });
-    telemetry.token_cache().hit();
-    telemetry.token_cache().miss();
     telemetry.on_scrape(
         "authn",
         // The closure keeps the upstream in use as well.
         Box::new(move |scrape| {
             upstream.set_healthy(true);
             scrape.token_cache_bytes(4096);
+            scrape.token_cache_lookups(1, 1);
             scrape.jwks_age("corp", Duration::from_millis(1500));
         }),
     );
