@@ -5,6 +5,7 @@
 
 mod admitted;
 mod answer;
+pub mod forward_auth;
 
 use std::{
     net::IpAddr,
@@ -17,6 +18,7 @@ use std::{
 pub use admitted::Admitted;
 use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
+use forward_auth::ForwardAuthSettings;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
@@ -27,8 +29,9 @@ use crate::{
     authn::Authenticator,
     limit::IpLimiter,
     policy::{
-        Caller, Cors, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Rejection, Routes, Target,
-        TrustedProxies, UpstreamId, authorize, head::HeadLimits, headers::X_REQUEST_ID,
+        Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Permit,
+        Rejection, Routes, Target, TrustedProxies, UpstreamId, authorize, head::HeadLimits,
+        headers::X_REQUEST_ID,
     },
     portal::{PortalCall, PortalHandle},
     respond,
@@ -60,6 +63,8 @@ pub struct Gateway {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The built-in account routes, where accounts are on.
     pub portal: Option<PortalHandle>,
+    /// The endpoint where other proxies ask, where it is on.
+    pub forward_auth: Option<ForwardAuthSettings>,
     /// Counters and the access log.
     pub telemetry: Arc<Telemetry>,
     /// The longest wait for the next byte of a request's body.
@@ -159,6 +164,18 @@ impl Gateway {
         let head = Head::read(request, &self.head)?;
         self.keep_for_log(&head, record);
         self.limit.check(client).map_err(Rejection::RateLimited)?;
+        let permit = self.decide(client, &head, request, record)?;
+        Admitted::new(permit, head, request.headers.get(header::HOST))
+    }
+
+    /// Decides which route a request takes and whether its caller may, once its client has not asked too often.
+    fn decide(
+        &self,
+        client: ClientIp,
+        head: &Head<'_>,
+        request: &Parts,
+        record: &mut Record,
+    ) -> Result<Permit<'_>, Rejection> {
         let route = self
             .routes
             .find(&head.host, head.path.as_str(), &request.method)?;
@@ -170,8 +187,7 @@ impl Gateway {
         if let Caller::Verified(identity) = &caller {
             record.caller = Some(Arc::clone(identity));
         }
-        let permit = authorize(route, client, caller)?;
-        Admitted::new(permit, head, request.headers.get(header::HOST))
+        authorize(route, client, caller)
     }
 
     /// Serves one request: the answer of its target, or the refusal.
@@ -212,6 +228,11 @@ impl Gateway {
         let admitted = self.admit(inbound.peer.ip, &inbound.parts, record)?;
         match admitted.permit.route().target {
             Target::Accounts => self.call_portal(admitted, inbound, record).await,
+            Target::Elsewhere => Err(Rejection::RouteNotFound),
+            Target::ForwardAuth => {
+                let path = admitted.path(&inbound.parts);
+                self.answer_question(&inbound, path, record)
+            }
             Target::Upstream(id) => self.forward(id, admitted, inbound, record).await,
         }
     }

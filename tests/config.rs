@@ -27,13 +27,17 @@ fn read(text: &str, root: &TempDir) -> Result<Config, Report> {
     parse(text, Path::new("config/gateway.toml"), root.path())
 }
 
-/// The sample with its examples: lines that begin with `#` and no space.
+/// The sample with its examples: lines that begin with `#` and no space. Somebody must be trusted to ask `[forward_auth]`.
 fn whole_sample() -> String {
     let uncomment = |line: &str| match line.strip_prefix('#') {
         Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
         _ => line.to_owned(),
     };
-    SAMPLE.lines().map(uncomment).collect::<Vec<_>>().join("\n")
+    let whole = SAMPLE.lines().map(uncomment).collect::<Vec<_>>().join("\n");
+    whole.replace(
+        "trusted_proxies = []",
+        "trusted_proxies = [\"192.0.2.1/32\"]",
+    )
 }
 
 #[test]
@@ -266,7 +270,7 @@ fn the_comparison_sees_what_is_weaker() {
         ("claims = { tenant = [\"a\", \"b\"] }, ", ""),
         ("issuers = [\"corp\"], ", ""),
         ("methods = [\"GET\", \"HEAD\"]\n", ""),
-        ("trusted_proxies = []", "trusted_proxies = [\"10.0.0.0/8\"]"),
+        ("[\"192.0.2.1/32\"]", "[\"10.0.0.0/8\"]"),
         ("exempt = []", "exempt = [\"10.0.0.0/8\"]"),
         ("burst = 200", "burst = 201"),
         ("rate = \"100/s\"", "rate = \"101/s\""),

@@ -259,6 +259,8 @@ fn told(route: &Route, config: &Config) -> String {
 fn upstream<'c>(route: &Route, config: &'c Config) -> &'c str {
     match route.target {
         Target::Accounts => "(accounts)",
+        Target::Elsewhere => "(another proxy)",
+        Target::ForwardAuth => "(forward_auth)",
         Target::Upstream(id) => config
             .upstreams
             .get(id.0)

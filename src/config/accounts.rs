@@ -59,12 +59,13 @@ pub(super) fn read(
     })
 }
 
-fn path(text: &str) -> Result<Box<str>, Fault> {
+/// The path of a place that holds routes of the gateway's own.
+pub(super) fn path(text: &str) -> Result<Box<str>, Fault> {
     let hint = "begins with `/`, ends without, and is not the whole site: \"/auth\"";
     let normal = NormalPath::parse(text).ok();
     if normal.is_none_or(|path| path.as_str() != text) || text.ends_with('/') {
         return Err(Fault::new(
-            format!("`{text}` cannot hold the account routes"),
+            format!("`{text}` cannot hold built-in routes"),
             hint,
         ));
     }

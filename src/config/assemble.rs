@@ -6,7 +6,7 @@ use super::Config;
 use crate::{
     accounts::Accounts,
     authn::{Authenticator, IssuerFault, Revocations},
-    gateway::Gateway,
+    gateway::{self, Gateway},
     limit::IpLimiter,
     policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
     portal::{self, PortalHandle},
@@ -51,6 +51,10 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         issuers.push(accounts.issuer());
         routes.extend(on_every_host(portal::routes(settings), &config.routes));
     }
+    if let Some(settings) = &config.forward_auth {
+        let asked = gateway::forward_auth::routes(settings);
+        routes.extend(on_every_host(asked, &config.routes));
+    }
     let templates = Arc::clone(&config.identity.templates);
     let revocations = Arc::clone(&lasting.revocations);
     let authn = Authenticator::new(
@@ -86,6 +90,7 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
             })
             .collect(),
         portal: lasting.accounts.as_ref().map(|(_, portal)| portal.clone()),
+        forward_auth: config.forward_auth.clone(),
         telemetry: Arc::clone(telemetry),
         body_idle: config.server.timeouts.body_idle,
         hsts: !config.tls.development,

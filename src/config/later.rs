@@ -21,9 +21,8 @@ pub(super) enum Harmless {
 use Harmless::{Empty, Flag, Nothing, Word};
 
 /// Section, key, and the value that is accepted.
-pub(super) const NOT_YET: [(&str, &str, Harmless); 20] = [
+pub(super) const NOT_YET: [(&str, &str, Harmless); 19] = [
     ("", "cluster", Nothing),
-    ("", "forward_auth", Nothing),
     ("", "mail", Nothing),
     ("accounts", "cookie_session", Flag(false)),
     ("accounts", "store_password_env", Nothing),

@@ -11,6 +11,7 @@ mod cors;
 pub mod development;
 mod diagnostic;
 mod files;
+mod forward_auth;
 mod header_edits;
 mod identity;
 mod issuer;
@@ -52,6 +53,7 @@ pub(crate) use units::{show_duration, show_size};
 use crate::{
     accounts::settings::AccountSettings,
     authn::settings::{CacheSettings, IssuerSettings},
+    gateway::forward_auth::ForwardAuthSettings,
     limit::settings::IpLimitSettings,
     policy::{Access, IdentityHeaders, Route},
     server::settings::{ServerSettings, TlsSettings},
@@ -80,6 +82,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamSettings>,
     /// Routes in the order of the file, without the built-in ones.
     pub routes: Vec<Route>,
+    /// The endpoint where other proxies ask; `None` where the section is absent.
+    pub forward_auth: Option<ForwardAuthSettings>,
     /// Accounts; `None` where the section is absent or disabled.
     pub accounts: Option<AccountSettings>,
     /// Logs.
@@ -222,6 +226,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
     let upstreams = upstream::read(top.sections("upstream"));
     let has_accounts = top.has("accounts");
     let accounts = accounts::read(top.section("accounts"), has_accounts, server);
+    let forward_auth = forward_auth::read(top.section("forward_auth"), server, accounts.as_ref());
     let mut issuer_names = issuers.names;
     if accounts.is_some() {
         issuer_names.push(issuer::BUILT_IN.into());
@@ -230,6 +235,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         upstreams: &upstreams,
         issuers: &issuer_names,
         identity: &identity.templates,
+        asked_by_proxies: forward_auth.is_some(),
         body_bytes: server.map_or(0, |server| server.body_bytes),
     };
     let routes = route::read(top.sections("route"), &around);
@@ -238,7 +244,12 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         top.need("route", "a gateway without [[route]] forwards nothing");
     }
     top.finish();
-    overlap::check(&context.problems, &routes, accounts.as_ref());
+    overlap::check(
+        &context.problems,
+        &routes,
+        accounts.as_ref(),
+        forward_auth.as_ref(),
+    );
     check_issuers(&context.problems, &routes, &issuers.settings, &issuer_names);
     Some(Config {
         root: context.root.to_owned(),
@@ -250,6 +261,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         limit,
         upstreams: upstreams.settings,
         routes: routes.into_iter().map(|placed| placed.route).collect(),
+        forward_auth,
         accounts,
         log,
     })

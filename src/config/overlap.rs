@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     accounts::settings::AccountSettings,
+    gateway::forward_auth::{ALIAS, ForwardAuthSettings},
     policy::{Access, HostPattern, PathPattern, Route, Routes},
 };
 
@@ -30,7 +31,17 @@ const METHODS: [Method; 7] = [
 ];
 
 /// Checks all routes against each other and against the built-in ones.
-pub(super) fn check(problems: &Problems, routes: &[Placed], accounts: Option<&AccountSettings>) {
+pub(super) fn check(
+    problems: &Problems,
+    routes: &[Placed],
+    accounts: Option<&AccountSettings>,
+    forward_auth: Option<&ForwardAuthSettings>,
+) {
+    if let Some(settings) = forward_auth {
+        for placed in routes {
+            refuse_at_endpoint(problems, placed, &settings.path);
+        }
+    }
     if let Some(accounts) = accounts {
         for placed in routes {
             refuse_under_accounts(problems, placed, &accounts.path);
@@ -77,6 +88,16 @@ fn report_tie(problems: &Problems, first: &Placed, second: &Placed) {
     );
     let hint = "a request could not choose; give one of them another host, path or methods";
     problems.add_related(&second.place, related, Fault::new(message, hint));
+}
+
+/// Refuses a route at the place where other proxies ask: its requests would be taken for questions.
+fn refuse_at_endpoint(problems: &Problems, placed: &Placed, endpoint: &str) {
+    let path = text(&placed.route.path);
+    if covers(endpoint, path) || path == ALIAS {
+        let message = format!("`{path}` belongs to the endpoint of [forward_auth]");
+        let hint = "choose another path, or move the endpoint with forward_auth.path";
+        problems.add(&placed.place, Fault::new(message, hint));
+    }
 }
 
 fn refuse_under_accounts(problems: &Problems, placed: &Placed, prefix: &str) {

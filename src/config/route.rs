@@ -21,7 +21,7 @@ use super::{
 };
 use crate::policy::{
     Access, Addresses, HostPattern, IdentityHeaders, NormalPath, PathFault, PathPattern, Route,
-    Rule, Target, UpstreamId, head,
+    Rule, Target, head,
 };
 
 /// What a route refers to.
@@ -31,6 +31,8 @@ pub(super) struct Surroundings<'s> {
     pub(super) issuers: &'s [Arc<str>],
     /// What requests are told of the caller, which a route cannot change.
     pub(super) identity: &'s IdentityHeaders,
+    /// Whether other proxies ask about requests that they forward themselves.
+    pub(super) asked_by_proxies: bool,
     /// The largest body where the route says nothing.
     pub(super) body_bytes: u64,
 }
@@ -68,7 +70,7 @@ fn read_one(
     let path = path(&mut table);
     let methods = methods(&mut table);
     let strip_prefix = strip_prefix(&mut table, path.as_ref());
-    let target = target(&mut table, around.upstreams);
+    let target = target(&mut table, around);
     let addresses = addresses(&mut table);
     let access = access(&mut table);
     let rule = requirement(&mut table, access, around.issuers);
@@ -89,7 +91,7 @@ fn read_one(
                 hosts: hosts?,
                 path: path?,
                 methods: methods?,
-                target: Target::Upstream(target?),
+                target: target?,
                 strip_prefix,
                 addresses: addresses?,
                 access: access?,
@@ -256,7 +258,11 @@ pub(super) fn method(text: &str) -> Result<Method, Fault> {
     }
 }
 
-fn target(table: &mut Table<'_>, upstreams: &Upstreams) -> Option<UpstreamId> {
+fn target(table: &mut Table<'_>, around: &Surroundings<'_>) -> Option<Target> {
+    if around.asked_by_proxies && !table.has("upstream") {
+        return Some(Target::Elsewhere);
+    }
+    let upstreams = around.upstreams;
     table.need("upstream", "the name of an [[upstream]]");
     let Text { text, place } = table.text("upstream")?;
     let Some(id) = upstreams.places.get(text) else {
@@ -269,7 +275,7 @@ fn target(table: &mut Table<'_>, upstreams: &Upstreams) -> Option<UpstreamId> {
         table.context.problems.add(&place, fault);
         return None;
     };
-    *id
+    id.map(Target::Upstream)
 }
 
 /// Where a network could not be read there is no route: its list would be another one without it.

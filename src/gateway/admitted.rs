@@ -39,15 +39,22 @@ impl<'g> Admitted<'g> {
         self.permit.client()
     }
 
+    /// The normalised path.
+    pub(super) fn path<'a>(&'a self, parts: &'a Parts) -> &'a str {
+        match &self.path {
+            Some(path) => path.as_str(),
+            None => parts.uri.path(),
+        }
+    }
+
     /// The normalised path with the query as it came: what was decided on is what is forwarded (URI-1).
     /// Only the route's `strip_prefix` is cut off, after the decision (URI-5).
     pub(super) fn target(&self, parts: &Parts) -> Result<PathAndQuery, Rejection> {
         let prefix = self.permit.route().strip_prefix.as_deref();
-        let path = match (prefix, &self.path, parts.uri.path_and_query()) {
-            (None, None, Some(target)) => return Ok(target.clone()),
-            (_, Some(path), _) => path.as_str(),
-            (_, None, _) => parts.uri.path(),
-        };
+        if let (None, None, Some(target)) = (prefix, &self.path, parts.uri.path_and_query()) {
+            return Ok(target.clone());
+        }
+        let path = self.path(parts);
         let stripped = prefix.map(|prefix| NormalPath::without_prefix(path, prefix));
         let stripped = stripped.transpose().map_err(Rejection::AmbiguousPath)?;
         let path = stripped.as_ref().map_or(path, NormalPath::as_str);

@@ -61,6 +61,12 @@ impl TrustedProxies {
         Self(networks)
     }
 
+    /// Whether nobody is trusted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether what this peer says of others is believed.
     #[must_use]
     pub fn trusts(&self, peer: PeerIp) -> bool {

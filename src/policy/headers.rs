@@ -156,8 +156,22 @@ impl HeaderPolicy {
         // Before the injection: what the gateway says of the caller stands whatever the operator wrote.
         permit.route().request_headers.apply(headers);
         headers.reserve(INJECTED_USUALLY);
-        self.inject_identity(headers, permit, from)?;
+        self.inject_identity(headers, permit, from.request_id)?;
         forwarding::inject(headers, permit, from, chain, &self.via)
+    }
+
+    /// The identity headers alone, for a proxy that forwards the request itself. Empty for nobody.
+    ///
+    /// # Errors
+    /// [`Rejection::ClaimMismatch`] where a header cannot be written.
+    pub fn identity(
+        &self,
+        permit: &Permit<'_>,
+        request_id: &HeaderValue,
+    ) -> Result<HeaderMap, Rejection> {
+        let mut headers = HeaderMap::new();
+        self.inject_identity(&mut headers, permit, request_id)?;
+        Ok(headers)
     }
 
     /// Removes every reserved name, in all its spellings, and every name with an underscore.
@@ -201,7 +215,7 @@ impl HeaderPolicy {
         &self,
         headers: &mut HeaderMap,
         permit: &Permit<'_>,
-        from: &Forwarding<'_>,
+        request_id: &HeaderValue,
     ) -> Result<(), Rejection> {
         let Caller::Verified(identity) = permit.caller() else {
             return Ok(());
@@ -214,7 +228,7 @@ impl HeaderPolicy {
         }
         let places = RequestPlaces {
             client_ip: permit.client().ip(),
-            request_id: from.request_id.to_str().map_err(|_| Rejection::Internal)?,
+            request_id: request_id.to_str().map_err(|_| Rejection::Internal)?,
             route: &permit.route().name,
         };
         for (name, template) in &self.templates.by_request {

@@ -142,6 +142,8 @@ pub enum HeadFault {
     HostMissing,
     /// `Host` is not a host with an optional port.
     HostSyntax,
+    /// A proxy's question does not say which request it is about, or says it in two ways.
+    OriginalRequest,
     /// A field that may appear once appears twice.
     RepeatedField,
     /// `Transfer-Encoding` is something other than `chunked`.
@@ -501,6 +503,7 @@ impl HeadFault {
             Self::Framing => "framing",
             Self::HostMissing => "host_missing",
             Self::HostSyntax => "host_syntax",
+            Self::OriginalRequest => "original_request",
             Self::RepeatedField => "repeated_field",
             Self::TransferEncoding => "transfer_encoding",
             Self::Version => "version",

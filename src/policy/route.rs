@@ -24,6 +24,10 @@ pub struct UpstreamId(pub usize);
 pub enum Target {
     /// The built-in account routes and documents.
     Accounts,
+    /// Another proxy, which asks and forwards by itself; the gateway has nowhere to send such a request.
+    Elsewhere,
+    /// The endpoint where other proxies ask.
+    ForwardAuth,
     /// A backend.
     Upstream(UpstreamId),
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Response,
+    HeaderMap, Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
 
@@ -39,9 +39,19 @@ const CHALLENGE_INVALID: HeaderValue =
 /// log and for whoever turns the refusal into a page.
 #[must_use]
 pub fn refusal(rejection: &Rejection, request_id: &RequestId) -> Response<Bytes> {
-    let body = problem(rejection, request_id);
+    refusal_as(rejection.status(), rejection, request_id)
+}
+
+/// Writes the same refusal under another status, for those who understand only some.
+#[must_use]
+pub fn refusal_as(
+    status: StatusCode,
+    rejection: &Rejection,
+    request_id: &RequestId,
+) -> Response<Bytes> {
+    let body = problem(status, rejection, request_id);
     let mut response = Response::new(Bytes::new());
-    *response.status_mut() = rejection.status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.reserve(10);
     headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
@@ -68,9 +78,8 @@ pub fn refusal(rejection: &Rejection, request_id: &RequestId) -> Response<Bytes>
 
 /// The document. All texts are our own and need no escape, which a test checks for each rejection; a request id is
 /// `[A-Za-z0-9-]`.
-fn problem(rejection: &Rejection, request_id: &RequestId) -> Bytes {
+fn problem(status: StatusCode, rejection: &Rejection, request_id: &RequestId) -> Bytes {
     let code = rejection.code();
-    let status = rejection.status();
     let pieces = [
         "{\"type\":\"urn:portcullis:problem:",
         code,

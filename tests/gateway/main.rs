@@ -14,6 +14,7 @@ mod harness;
 
 mod cache;
 mod deadlines;
+mod forward_auth;
 mod framing;
 mod headers;
 mod heads;

@@ -209,11 +209,6 @@ async fn cfg_1_keys_of_later_versions_are_refused_by_name() {
         settings_refused(site, &[key]).await;
     }
     settings_refused(
-        site().set("forward_auth", "path", "\"/auth/verify\""),
-        &["forward_auth"],
-    )
-    .await;
-    settings_refused(
         site().set("cluster", "redis", "\"redis://127.0.0.1\""),
         &["cluster"],
     )

@@ -1,6 +1,7 @@
 //! `[[issuer]]`, `[identity]` and `[accounts]`: who is believed, and what is told of them.
 
 use super::*;
+use crate::policy::Target;
 
 #[test]
 fn issuers() {
@@ -155,4 +156,42 @@ fn accounts() {
         .argon2;
     assert_eq!((argon2.memory_kib, argon2.iterations), (19 << 10, 2));
     assert!(argon2.concurrent >= 1);
+}
+
+#[test]
+fn forward_auth() {
+    let asked = |section: &str| format!("{BASE}\n{section}\n");
+    let project = Project::new();
+    let trusting = |section: &str| {
+        let text = with("[server]", "trusted_proxies = [\"192.0.2.1/32\"]");
+        format!("{text}\n{section}\n")
+    };
+    project.refuses(
+        &asked("[forward_auth]"),
+        "forward_auth.path",
+        "would answer nobody",
+    );
+    for (line, words) in [
+        ("path = \"verify\"", "cannot hold"),
+        ("path = \"/\"", "cannot hold"),
+        ("path = \"/a/../b\"", "cannot hold"),
+        ("path = \"\"", "is empty"),
+        ("path = \"/auth\"", "account routes"),
+    ] {
+        let text = trusting(&format!("[forward_auth]\n{line}"));
+        project.refuses(&text, "forward_auth.path", words);
+    }
+    let text = trusting("[forward_auth]\npaths = \"/verify\"");
+    project.refuses(&text, "forward_auth.paths", "unknown key");
+    let config = project.accepts(&trusting("[forward_auth]"));
+    assert_eq!(&*config.forward_auth.unwrap().path, "/auth/verify");
+    // Only there may a route leave out where its requests go.
+    let without = with_in(&trusting("[forward_auth]"), "[[route]]", "upstream");
+    let config = project.accepts(&without);
+    assert_eq!(config.routes[0].target, Target::Elsewhere);
+    project.refuses(
+        &with("[[route]]", "upstream"),
+        "route[0].upstream",
+        "missing",
+    );
 }

@@ -1,0 +1,130 @@
+//! The endpoint that other proxies ask before they forward a request themselves: the same decision, and no forwarding.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode, uri::PathAndQuery};
+
+use super::{Answer, Gateway, Inbound, note};
+use crate::{
+    policy::{
+        Access, Addresses, Head, HeaderEdits, PathPattern, Rejection, Route, Rule, Target,
+        original_request,
+    },
+    respond,
+    telemetry::Record,
+};
+
+/// The checked section `[forward_auth]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardAuthSettings {
+    /// Where it is asked, without a slash at its end.
+    pub path: Box<str>,
+}
+
+/// The path that oauth2-proxy answers at, for configurations that were written for it.
+pub const ALIAS: &str = "/oauth2/auth";
+
+/// The endpoint's routes, for the route table.
+#[must_use]
+pub fn routes(settings: &ForwardAuthSettings) -> Vec<Route> {
+    let route = |name: &str, path| Route {
+        name: name.into(),
+        index: 0,
+        hosts: Vec::new(),
+        path,
+        methods: Vec::new(),
+        target: Target::ForwardAuth,
+        strip_prefix: None,
+        addresses: Addresses::default(),
+        access: Access::Public,
+        rule: Rule::default(),
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        cors: None,
+        max_body: 0,
+        timeout: Duration::from_secs(10),
+    };
+    vec![
+        route("forward_auth", PathPattern::Prefix(settings.path.clone())),
+        route("forward_auth.alias", PathPattern::Exact(ALIAS.into())),
+    ]
+}
+
+impl Gateway {
+    /// Answers a proxy's question about a request: 200 with the headers that tell its upstream who is calling, or the refusal.
+    ///
+    /// A status that is neither success, 401, 429 nor a fault of ours becomes 403: what is not allowed is forbidden, and
+    /// proxies take anything else for a failure. Body, log and metrics keep the code. Only [`Self::proxies`] are answered, for
+    /// anybody else could find out what a stolen token opens without any upstream's noticing.
+    pub(super) fn answer_question(
+        &self,
+        inbound: &Inbound<'_>,
+        path: &str,
+        record: &mut Record,
+    ) -> Result<Response<Answer>, Rejection> {
+        if !self.proxies.trusts(inbound.peer.ip) {
+            return Err(Rejection::RouteNotFound);
+        }
+        let decided = self.decide_question(inbound, path, record);
+        Ok(decided.unwrap_or_else(|rejection| {
+            note(&rejection, record);
+            let status = understood(rejection.status());
+            let mut refusal = respond::refusal_as(status, &rejection, &record.request_id);
+            respond::answer::finish_own(refusal.headers_mut(), self.hsts);
+            refusal.map(Answer::from_bytes)
+        }))
+    }
+
+    fn decide_question(
+        &self,
+        inbound: &Inbound<'_>,
+        path: &str,
+        record: &mut Record,
+    ) -> Result<Response<Answer>, Rejection> {
+        let below = self.below_endpoint(inbound, path)?;
+        let original = original_request(&inbound.parts, below)?;
+        record.method = original.method.clone();
+        let head = Head::read(&original, &self.head)?;
+        self.keep_for_log(&head, record);
+        let client = self.proxies.client_ip(inbound.peer.ip, &original.headers);
+        let permit = self.decide(client, &head, &original, record)?;
+        match permit.route().target {
+            Target::Elsewhere | Target::Upstream(_) => {}
+            // What the gateway itself answers is reached by asking for it, not by asking about it.
+            Target::Accounts | Target::ForwardAuth => return Err(Rejection::RouteNotFound),
+        }
+        let mut response = Response::new(Answer::from_bytes(Bytes::new()));
+        *response.headers_mut() = self.headers.identity(&permit, &inbound.request_id)?;
+        respond::answer::finish_own(response.headers_mut(), self.hsts);
+        Ok(response)
+    }
+
+    /// The path behind the endpoint's own, with the query; `None` where there is none.
+    fn below_endpoint(
+        &self,
+        inbound: &Inbound<'_>,
+        path: &str,
+    ) -> Result<Option<PathAndQuery>, Rejection> {
+        let endpoint = self.forward_auth.as_ref().map_or("", |on| &*on.path);
+        let Some(below) = path.strip_prefix(endpoint).filter(|path| !path.is_empty()) else {
+            return Ok(None);
+        };
+        let target = match inbound.parts.uri.query() {
+            Some(query) => format!("{below}?{query}"),
+            None => below.to_owned(),
+        };
+        let target = PathAndQuery::try_from(target).map_err(|_| Rejection::Internal)?;
+        Ok(Some(target))
+    }
+}
+
+/// The status that says the same to a proxy that asks.
+fn understood(status: StatusCode) -> StatusCode {
+    let is_kept = status == StatusCode::UNAUTHORIZED || status == StatusCode::TOO_MANY_REQUESTS;
+    if status.is_client_error() && !is_kept {
+        StatusCode::FORBIDDEN
+    } else {
+        status
+    }
+}
