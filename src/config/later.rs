@@ -34,7 +34,6 @@ pub(super) const NOT_YET: [(&str, &str, Harmless); 19] = [
     ("route", "rate_limit", Empty),
     ("route", "sign_in", Word("never")),
     ("route", "websocket", Flag(false)),
-    ("server", "proxy_protocol", Flag(false)),
     ("server", "redirect_listen", Empty),
     ("tls", "client_auth", Word("none")),
     ("tls", "client_ca", Nothing),

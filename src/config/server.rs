@@ -26,6 +26,7 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
         .number("workers", Bounds::new(0, 1024))
         .unwrap_or(0_usize);
     let trusted_proxies = trusted_proxies(&mut table);
+    let proxy_protocol = proxy_protocol(&mut table, &trusted_proxies);
     let max_connections = table.number("max_connections", Bounds::new(1, 10_000_000));
     let max_connections_per_ip = table.number("max_connections_per_ip", Bounds::new(1, 10_000_000));
     let drain_delay = table.duration("drain_delay", Bounds::new(Duration::ZERO, secs(3600)));
@@ -39,6 +40,7 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
         public_url: public_url?,
         workers: if workers == 0 { cores() } else { workers },
         trusted_proxies,
+        proxy_protocol,
         max_connections: max_connections.unwrap_or(20_000),
         max_connections_per_ip: max_connections_per_ip.unwrap_or(1000),
         drain_delay: drain_delay.unwrap_or(Duration::ZERO),
@@ -171,6 +173,18 @@ fn trusted_proxies(table: &mut Table<'_>) -> TrustedProxies {
         }
     }
     TrustedProxies::new(networks)
+}
+
+fn proxy_protocol(table: &mut Table<'_>, proxies: &TrustedProxies) -> bool {
+    let required = table.flag("proxy_protocol").unwrap_or(false);
+    if required && proxies.is_empty() {
+        let hint = "name the proxies that connect in trusted_proxies: nobody else is let in then";
+        table.fault(
+            "proxy_protocol",
+            Fault::new("nobody may connect: trusted_proxies is empty", hint),
+        );
+    }
+    required
 }
 
 fn timeouts(mut table: Table<'_>) -> Timeouts {

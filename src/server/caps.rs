@@ -1,10 +1,11 @@
-//! How many connections may be open, in all and for one address (NET-2). Decided at accept, before any TLS work.
+//! How many connections may be open, in all and for one address (NET-2). Decided at accept, before any TLS work;
+//! where a proxy names the client, that client's cap is looked at as soon as it is named.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -27,7 +28,7 @@ pub struct ConnectionCaps {
 #[derive(Debug)]
 pub struct ConnectionSlot {
     caps: Arc<ConnectionCaps>,
-    network: IpAddr,
+    network: Option<IpAddr>,
 }
 
 impl ConnectionCaps {
@@ -52,27 +53,24 @@ impl ConnectionCaps {
         })
     }
 
-    /// Takes a place for a connection of `peer`; `None` when there is none.
+    /// Takes a place for a connection whose client is still to be named; `None` when there is none.
     #[must_use]
-    pub fn admit(self: &Arc<Self>, peer: PeerIp) -> Option<ConnectionSlot> {
-        let network = network(peer.ip());
+    pub fn admit(self: &Arc<Self>) -> Option<ConnectionSlot> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_ip.entry(network).or_default();
-        if *count >= self.max_per_ip {
-            drop(by_ip);
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        *count += 1;
-        drop(by_ip);
         Some(ConnectionSlot {
             caps: Arc::clone(self),
-            network,
+            network: None,
         })
+    }
+
+    /// Takes a place for a connection of `client`; `None` when there is none.
+    #[must_use]
+    pub fn admit_from(self: &Arc<Self>, client: PeerIp) -> Option<ConnectionSlot> {
+        let mut slot = self.admit()?;
+        slot.charge(client).then_some(slot)
     }
 
     /// How many connections are open.
@@ -80,20 +78,43 @@ impl ConnectionCaps {
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.by_ip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConnectionSlot {
+    /// Counts the connection for its client, once; false when that one has as many as it may, and the connection is to end.
+    #[must_use]
+    pub fn charge(&mut self, client: PeerIp) -> bool {
+        if self.network.is_some() {
+            return true;
+        }
+        let network = network(client.ip());
+        let mut by_ip = self.caps.counts();
+        let count = by_ip.entry(network).or_default();
+        if *count >= self.caps.max_per_ip {
+            return false;
+        }
+        *count += 1;
+        drop(by_ip);
+        self.network = Some(network);
+        true
+    }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.caps.open.fetch_sub(1, Ordering::Relaxed);
-        let mut by_ip = self
-            .caps
-            .by_ip
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_ip.get_mut(&self.network) {
+        let Some(network) = self.network else {
+            return;
+        };
+        let mut by_ip = self.caps.counts();
+        if let Some(count) = by_ip.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
-                by_ip.remove(&self.network);
+                by_ip.remove(&network);
             }
         }
     }
@@ -136,20 +157,23 @@ mod tests {
     #[test]
     fn net_2_one_address_has_a_cap_and_others_still_connect() {
         let caps = ConnectionCaps::new(10, 2, None);
-        let first = caps.admit(peer("192.0.2.1"));
-        let second = caps.admit(peer("::ffff:192.0.2.1"));
+        let first = caps.admit_from(peer("192.0.2.1"));
+        let second = caps.admit_from(peer("::ffff:192.0.2.1"));
         assert!(first.is_some() && second.is_some());
-        assert!(caps.admit(peer("192.0.2.1")).is_none());
-        assert!(caps.admit(peer("192.0.2.2")).is_some());
+        assert!(caps.admit_from(peer("192.0.2.1")).is_none());
+        assert!(caps.admit_from(peer("192.0.2.2")).is_some());
         drop(first);
-        assert!(caps.admit(peer("192.0.2.1")).is_some());
+        assert!(caps.admit_from(peer("192.0.2.1")).is_some());
     }
 
     #[test]
     fn net_2_all_addresses_together_have_a_cap() {
         let caps = ConnectionCaps::new(2, 2, None);
-        let held = (caps.admit(peer("192.0.2.1")), caps.admit(peer("192.0.2.2")));
-        assert!(caps.admit(peer("192.0.2.3")).is_none());
+        let held = (
+            caps.admit_from(peer("192.0.2.1")),
+            caps.admit_from(peer("192.0.2.2")),
+        );
+        assert!(caps.admit_from(peer("192.0.2.3")).is_none());
         assert_eq!(caps.open(), 2);
         drop(held);
         assert_eq!(caps.open(), 0);
@@ -159,17 +183,35 @@ mod tests {
     #[test]
     fn net_2_addresses_of_one_ipv6_network_share_a_cap() {
         let caps = ConnectionCaps::new(10, 1, None);
-        let held = caps.admit(peer("2001:db8::1"));
+        let held = caps.admit_from(peer("2001:db8::1"));
         assert!(held.is_some());
-        assert!(caps.admit(peer("2001:db8::2")).is_none());
-        assert!(caps.admit(peer("2001:db8:0:1::1")).is_some());
+        assert!(caps.admit_from(peer("2001:db8::2")).is_none());
+        assert!(caps.admit_from(peer("2001:db8:0:1::1")).is_some());
+    }
+
+    #[test]
+    fn net_2_a_client_that_is_named_later_is_counted_then() {
+        let caps = ConnectionCaps::new(3, 1, None);
+        let mut first = caps.admit().unwrap();
+        let mut second = caps.admit().unwrap();
+        assert!(first.charge(peer("192.0.2.1")));
+        assert!(first.charge(peer("192.0.2.1")), "counted once");
+        assert!(!second.charge(peer("192.0.2.1")));
+        drop(second);
+        assert_eq!(caps.open(), 1);
+        let mut other = caps.admit().unwrap();
+        assert!(other.charge(peer("192.0.2.2")));
+        drop(first);
+        assert!(caps.admit_from(peer("192.0.2.1")).is_some());
+        drop(other);
+        assert!(caps.by_ip.lock().unwrap().is_empty());
     }
 
     #[test]
     fn net_2_descriptors_bound_the_cap() {
         let caps = ConnectionCaps::new(20_000, 20_000, Some(128));
         let held: Vec<_> = (0..100)
-            .map_while(|_| caps.admit(peer("192.0.2.1")))
+            .map_while(|_| caps.admit_from(peer("192.0.2.1")))
             .collect();
         assert_eq!(held.len(), 32);
     }

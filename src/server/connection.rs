@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     future::poll_fn,
-    net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -19,18 +18,19 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{sleep_until, timeout},
+    time::{sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     caps::ConnectionSlot,
+    proxy_protocol::{self, Relayed},
     vitals::{ExchangeMark, Phase, Verdict, Vitals, Watched},
     worker::Worker,
 };
 use crate::{
     gateway::{Answer, AnswerError, Inbound, Peer, contain},
-    policy::Rejection,
+    policy::{PeerIp, Rejection},
     respond,
     telemetry::HandshakeResult,
 };
@@ -53,13 +53,27 @@ enum Ended {
 }
 
 /// Serves a connection until it ends. Never fails: what a client does wrong is its own loss.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: ConnectionSlot) {
+pub async fn serve(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    mut peer: PeerIp,
+    mut slot: ConnectionSlot,
+) {
+    // One deadline for all that comes before the first byte of HTTP (NET-3).
+    let deadline = tokio::time::Instant::now() + worker.timeouts.handshake;
     let _open = worker.open_connections.open();
-    let _slot = slot;
     // Answers are written whole; waiting for more to fill a segment only adds delay.
     let _ = stream.set_nodelay(true);
-    let accepted = timeout(
-        worker.timeouts.handshake,
+    if worker.relays.is_some() {
+        let named = timeout_at(deadline, client(&worker, &mut stream, peer, &mut slot)).await;
+        peer = match named {
+            Ok(Some(client)) => client,
+            Ok(None) => return,
+            Err(_elapsed) => return worker.telemetry.handshake(HandshakeResult::TimedOut),
+        };
+    }
+    let accepted = timeout_at(
+        deadline,
         TlsAcceptor::from(Arc::clone(&worker.tls)).accept(stream),
     )
     .await;
@@ -82,6 +96,30 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot
     } else {
         serve_http1(&worker, stream, &peer).await;
     }
+}
+
+/// Reads for whom a proxy has opened a connection; `None` when it does not say so properly (NET-10), or when that client has as
+/// many connections as it may (NET-2). From here on the client is the peer.
+async fn client(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    proxy: PeerIp,
+    slot: &mut ConnectionSlot,
+) -> Option<PeerIp> {
+    let client = match proxy_protocol::read(stream).await {
+        Ok(Relayed::From(address)) => PeerIp::new(address),
+        Ok(Relayed::Itself) => proxy,
+        Err(fault) => {
+            worker.telemetry.handshake(HandshakeResult::NotRelayed);
+            tracing::debug!(error = %fault, proxy = %proxy.ip(), "connection closed");
+            return None;
+        }
+    };
+    if !slot.charge(client) {
+        tracing::debug!(peer = %client.ip(), "connection closed: a cap is reached");
+        return None;
+    }
+    Some(client)
 }
 
 async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &Peer) {

@@ -5,6 +5,7 @@
 
 pub mod caps;
 pub mod connection;
+pub mod proxy_protocol;
 pub mod settings;
 pub mod tls;
 pub mod vitals;

@@ -19,6 +19,8 @@ pub struct ServerSettings {
     pub workers: usize,
     /// Whose `X-Forwarded-*` fields are believed.
     pub trusted_proxies: TrustedProxies,
+    /// Whether every TLS connection begins with a PROXY header, of a trusted proxy; then that list is not empty.
+    pub proxy_protocol: bool,
     /// Open client connections, over all workers.
     pub max_connections: usize,
     /// Open client connections of one address (IPv6: one /64).

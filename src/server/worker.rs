@@ -19,14 +19,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    caps::ConnectionCaps,
+    caps::{ConnectionCaps, ConnectionSlot},
     connection::serve,
     settings::{ServerSettings, Timeouts},
 };
 use crate::{
     gateway::{Gateway, Lane},
-    policy::PeerIp,
-    telemetry::{Connections, Telemetry},
+    policy::{PeerIp, TrustedProxies},
+    telemetry::{Connections, HandshakeResult, Telemetry},
 };
 
 /// How often unused upstream connections are looked at.
@@ -69,6 +69,8 @@ pub struct Worker {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) lane: Rc<Lane>,
     pub(super) tls: Arc<rustls::ServerConfig>,
+    /// Who may connect, and must say for whom, where the PROXY protocol is required.
+    pub(super) relays: Option<TrustedProxies>,
     pub(super) timeouts: Timeouts,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<LocalExecutor>,
@@ -138,10 +140,9 @@ async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 back_off = shortest;
-                if let Some(slot) = shared.caps.admit(PeerIp::new(peer.ip())) {
+                let peer = PeerIp::new(peer.ip());
+                if let Some(slot) = worker.admit(&shared.caps, peer) {
                     connections.spawn_local(serve(Rc::clone(&worker), stream, peer, slot));
-                } else {
-                    tracing::debug!(peer = %peer.ip(), "connection refused: a cap is reached");
                 }
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -180,12 +181,33 @@ impl Worker {
             telemetry: Arc::clone(&shared.telemetry),
             lane: Rc::new(Lane::new(settings.workers)),
             tls: Arc::clone(&shared.tls),
+            relays: settings
+                .proxy_protocol
+                .then(|| settings.trusted_proxies.clone()),
             timeouts: settings.timeouts,
             http1: http1_builder(settings),
             http2: http2_builder(settings),
             open_connections: shared.telemetry.connections("tls"),
             drain: Drain::default(),
         }
+    }
+
+    /// Decides at accept whether a connection may go on. Where proxies name the clients, theirs is the one address that is known
+    /// yet: a stranger is turned away before anything is read (NET-10), and the client's own cap is looked at later.
+    fn admit(&self, caps: &Arc<ConnectionCaps>, peer: PeerIp) -> Option<ConnectionSlot> {
+        let slot = match &self.relays {
+            None => caps.admit_from(peer),
+            Some(relays) if relays.trusts(peer) => caps.admit(),
+            Some(_) => {
+                self.telemetry.handshake(HandshakeResult::NotRelayed);
+                tracing::debug!(peer = %peer.ip(), "connection closed: not one of trusted_proxies");
+                return None;
+            }
+        };
+        if slot.is_none() {
+            tracing::debug!(peer = %peer.ip(), "connection closed: a cap is reached");
+        }
+        slot
     }
 }
 

@@ -67,6 +67,8 @@ pub enum HandshakeResult {
     Completed,
     /// The client, or what it sent, was not acceptable, or it went away.
     Failed,
+    /// It did not begin: a PROXY header was required, and was missing, malformed, or of a peer that may not send one.
+    NotRelayed,
     /// The client was too slow.
     TimedOut,
 }
@@ -248,6 +250,7 @@ impl HandshakeResult {
         match self {
             Self::Completed => "completed",
             Self::Failed => "failed",
+            Self::NotRelayed => "not_relayed",
             Self::TimedOut => "timed_out",
         }
     }

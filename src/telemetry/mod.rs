@@ -49,7 +49,7 @@ type Sampler = Box<dyn Fn(&mut Scrape<'_>) + Send + Sync>;
 pub struct Telemetry {
     metrics: Metrics,
     no_route: RouteMetrics,
-    handshakes: [Counter; 3],
+    handshakes: [Counter; 4],
     access_log: Option<LineQueue<access_log::Entry>>,
     samplers: Mutex<BTreeMap<&'static str, Sampler>>,
 }
@@ -75,6 +75,7 @@ impl Telemetry {
             handshakes: [
                 HandshakeResult::Completed,
                 HandshakeResult::Failed,
+                HandshakeResult::NotRelayed,
                 HandshakeResult::TimedOut,
             ]
             .map(|result| metrics.handshake(result)),
@@ -135,10 +136,11 @@ impl Telemetry {
 
     /// Counts a TLS handshake.
     pub fn handshake(&self, result: HandshakeResult) {
-        let [completed, failed, timed_out] = &self.handshakes;
+        let [completed, failed, not_relayed, timed_out] = &self.handshakes;
         match result {
             HandshakeResult::Completed => completed.inc(),
             HandshakeResult::Failed => failed.inc(),
+            HandshakeResult::NotRelayed => not_relayed.inc(),
             HandshakeResult::TimedOut => timed_out.inc(),
         };
     }

@@ -50,6 +50,10 @@ fn trust(before: &Config, after: &Config, found: &mut Vec<String>) {
             "trusted_proxies",
             proxies(after) != proxies(before) && !nobody,
         ),
+        (
+            "proxy_protocol",
+            after.server.proxy_protocol && !before.server.proxy_protocol,
+        ),
         ("exempt", !after.limit.exempt.iter().all(exempt)),
         (
             "pass_token",

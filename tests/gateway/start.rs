@@ -215,7 +215,7 @@ async fn cfg_1_keys_of_later_versions_are_refused_by_name() {
     .await;
     settings_refused(
         site().set("server", "proxy_protocol", "true"),
-        &["proxy_protocol"],
+        &["proxy_protocol", "trusted_proxies is empty"],
     )
     .await;
     settings_refused(

@@ -94,6 +94,21 @@ fn hdr_4_trusting_everybody_is_refused() {
 }
 
 #[test]
+fn net_10_requiring_a_header_that_nobody_may_send_is_refused() {
+    let words = "trusted_proxies is empty";
+    for line in [
+        "proxy_protocol = true",
+        "proxy_protocol = true\ntrusted_proxies = []",
+    ] {
+        let text = with("[server]", line);
+        Project::new().refuses(&text, "server.proxy_protocol", words);
+    }
+    let line = "proxy_protocol = true\ntrusted_proxies = [\"10.0.0.0/24\"]";
+    assert!(accepted("[server]", line).server.proxy_protocol);
+    assert!(!Project::new().accepts(BASE).server.proxy_protocol);
+}
+
+#[test]
 fn numbers_are_neither_zero_nor_absurd() {
     refused_each(
         "[server]",

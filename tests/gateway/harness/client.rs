@@ -36,8 +36,19 @@ pub(crate) async fn tls(
     host: &str,
     alpn: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect(address).await?;
+    tls_after(b"", address, host, alpn).await
+}
+
+/// Opens TLS as [`tls`] does, after these bytes.
+pub(crate) async fn tls_after(
+    preamble: &[u8],
+    address: SocketAddr,
+    host: &str,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
+    socket.write_all(preamble).await?;
     let name = ServerName::try_from(host.to_owned()).unwrap();
     TlsConnector::from(keys::tls_client(alpn))
         .connect(name, socket)
@@ -54,6 +65,21 @@ impl Raw {
             Self {
                 io: BufReader::new(Box::new(stream)),
             }
+        })
+    }
+
+    /// Opens a TLS connection after these bytes; an error when the gateway closes it.
+    #[track_caller]
+    pub(crate) fn after(
+        preamble: &[u8],
+        gateway: &Gateway,
+    ) -> impl Future<Output = std::io::Result<Self>> {
+        let address = gateway.tls;
+        within("a TLS connection or its end", async move {
+            let stream = tls_after(preamble, address, "localhost", &[b"http/1.1"]).await?;
+            Ok(Self {
+                io: BufReader::new(Box::new(stream)),
+            })
         })
     }
 
@@ -220,17 +246,21 @@ impl H2 {
         let address = gateway.tls;
         within("an HTTP/2 connection", async move {
             let stream = tls(address, "localhost", &[b"h2"]).await.unwrap();
-            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-            let (sender, connection) =
-                hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-                    .handshake(TokioIo::new(stream))
-                    .await
-                    .unwrap();
-            let driver = tokio::spawn(async move {
-                let _ = connection.await;
-            });
-            Self { sender, driver }
+            Self::over(stream).await
         })
+    }
+
+    /// Speaks HTTP/2 on a TLS connection that has agreed to it.
+    pub(crate) async fn over(stream: TlsStream<TcpStream>) -> Self {
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        let driver = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Self { sender, driver }
     }
 
     /// Waits for the end of the connection.
