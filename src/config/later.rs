@@ -21,7 +21,7 @@ pub(super) enum Harmless {
 use Harmless::{Empty, Flag, Nothing, Word};
 
 /// Section, key, and the value that is accepted.
-pub(super) const NOT_YET: [(&str, &str, Harmless); 19] = [
+pub(super) const NOT_YET: [(&str, &str, Harmless); 18] = [
     ("", "cluster", Nothing),
     ("", "mail", Nothing),
     ("accounts", "cookie_session", Flag(false)),
@@ -39,7 +39,6 @@ pub(super) const NOT_YET: [(&str, &str, Harmless); 19] = [
     ("tls", "client_auth", Word("none")),
     ("tls", "client_ca", Nothing),
     ("upstream", "protocol", Word("http1")),
-    ("upstream", "retry", Nothing),
     ("upstream", "tls", Nothing),
 ];
 

@@ -22,6 +22,7 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod paths;
+mod retries;
 mod routes;
 mod secrets;
 mod servers;
