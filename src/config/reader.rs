@@ -131,6 +131,23 @@ impl<'d> Table<'d> {
         self.keep(&place, read)
     }
 
+    /// Reads a fraction, in thousandths.
+    pub(super) fn thousandths(&mut self, key: &'static str, bounds: Bounds<u32>) -> Option<u32> {
+        let (value, place) = self.value(key)?;
+        let text = match value {
+            DeValue::Float(number) => number.as_str(),
+            DeValue::Integer(number) => number.as_str(),
+            DeValue::String(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)
+            | DeValue::Table(_) => return self.mistyped(&place, "a fraction", value),
+        };
+        let read = units::thousandths(text)
+            .and_then(|number| bounds.check(number, |value| units::show_thousandths(*value)));
+        self.keep(&place, read)
+    }
+
     /// Reads a duration.
     pub(super) fn duration(
         &mut self,

@@ -66,6 +66,30 @@ pub(super) fn rate(text: &str) -> Result<(u32, Duration), Fault> {
     Ok((count, Duration::from_millis(millis)))
 }
 
+/// Reads a fraction such as `0.2`, in thousandths.
+pub(super) fn thousandths(text: &str) -> Result<u32, Fault> {
+    let bad = || {
+        Fault::new(
+            format!("`{text}` is not a fraction that is read here"),
+            "plain digits, at most three of them after the point: 0.2",
+        )
+    };
+    let (whole, parts) = text.split_once('.').unwrap_or((text, "0"));
+    let padded = format!("{parts:0<3}");
+    let number = |text: &str| digits(text).and_then(|number| u32::try_from(number).ok());
+    number(whole)
+        .and_then(|whole| whole.checked_mul(1000))
+        .zip(number(&padded).filter(|_| padded.len() == 3 && !parts.is_empty()))
+        .and_then(|(whole, parts)| whole.checked_add(parts))
+        .ok_or_else(bad)
+}
+
+/// Writes thousandths as a fraction.
+pub(crate) fn show_thousandths(value: u32) -> String {
+    let text = format!("{}.{:03}", value / 1000, value % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// Writes a duration in the largest unit that loses nothing.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -153,6 +177,43 @@ mod tests {
         ] {
             assert!(rate(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn fractions_of_more_than_three_digits_and_other_forms_are_refused() {
+        for text in [
+            "",
+            ".",
+            "0.",
+            ".2",
+            "0.1234",
+            "-0.1",
+            "+0.1",
+            "1e-1",
+            "nan",
+            "inf",
+            "0,2",
+            "0.2.",
+            "0. 2",
+            "4294968",
+            "99999999999999999999.0",
+        ] {
+            assert!(thousandths(text).is_err(), "{text:?}");
+        }
+        for (text, value) in [
+            ("0", 0),
+            ("0.2", 200),
+            ("0.25", 250),
+            ("1.001", 1001),
+            ("10.0", 10_000),
+        ] {
+            assert_eq!(thousandths(text), Ok(value));
+            assert_eq!(thousandths(&show_thousandths(value)), Ok(value));
+        }
+        assert_eq!(
+            (&*show_thousandths(200), &*show_thousandths(0)),
+            ("0.2", "0")
+        );
     }
 
     #[test]

@@ -16,7 +16,8 @@ use super::{
 use crate::{
     policy::{NormalPath, UpstreamId, head},
     upstream::settings::{
-        Balance, EjectSettings, HealthSettings, HostPolicy, ServerAddress, UpstreamSettings,
+        Balance, EjectSettings, HealthSettings, HostPolicy, RetrySettings, ServerAddress,
+        UpstreamSettings,
     },
 };
 
@@ -55,6 +56,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
     let balance = table.choice("balance", &BALANCES);
     let eject = eject(&mut table);
     let health = health(&mut table);
+    let retry = retry(&mut table);
     let deadline = Bounds::new(std::time::Duration::from_millis(10), secs(24 * 3600));
     let connect_timeout = table.duration("connect_timeout", deadline);
     let response_timeout = table.duration("response_timeout", deadline);
@@ -72,6 +74,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
             balance: balance.unwrap_or_default(),
             eject,
             health,
+            retry,
             connect_timeout: connect_timeout.unwrap_or(secs(3)),
             response_timeout: response_timeout.unwrap_or(secs(30)),
             idle_timeout: idle_timeout.unwrap_or(secs(60)),
@@ -162,6 +165,24 @@ fn health(table: &mut Table<'_>) -> Option<HealthSettings> {
         healthy: healthy.unwrap_or(2),
         unhealthy: unhealthy.unwrap_or(3),
     })
+}
+
+/// On, unless it is switched off by no attempts.
+fn retry(table: &mut Table<'_>) -> Option<RetrySettings> {
+    table.refuse_empty(
+        "retry",
+        "retries are on without it; off is: retry = { attempts = 0 }",
+    );
+    let mut retry = table.section("retry");
+    let attempts = retry.number("attempts", Bounds::new(0, 3));
+    let most = Bounds::new(0, 200).because("more would be a load of their own in an outage");
+    let thousandths = retry.thousandths("budget", most);
+    retry.finish();
+    let settings = RetrySettings {
+        attempts: attempts.unwrap_or(1),
+        thousandths: thousandths.unwrap_or(200),
+    };
+    (settings.attempts > 0).then_some(settings)
 }
 
 fn address(text: &str) -> Result<ServerAddress, Fault> {

@@ -11,7 +11,9 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge}
 
 use super::{
     histogram::Histogram,
-    labels::{self, DecisionLabels, RequestLabels, RouteLabel, ServerLabels, UpstreamLabel},
+    labels::{
+        self, DecisionLabels, RequestLabels, RetryLabels, RouteLabel, ServerLabels, UpstreamLabel,
+    },
     metrics::RouteFamilies,
 };
 
@@ -48,6 +50,7 @@ pub struct UpstreamMetrics {
 pub(super) struct UpstreamTable {
     pub(super) durations: Family<UpstreamLabel, Histogram>,
     pub(super) healthy: Family<ServerLabels, Gauge>,
+    pub(super) retries: Family<RetryLabels, Counter>,
     live: Mutex<HashMap<ServerLabels, Weak<UpstreamMetrics>>>,
 }
 
@@ -71,6 +74,17 @@ pub enum HandshakeResult {
     NotRelayed,
     /// The client was too slow.
     TimedOut,
+}
+
+/// What became of a request that was to be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryResult {
+    /// It was sent again and answered.
+    Answered,
+    /// It was sent again and not answered either.
+    Failed,
+    /// It was not sent again: too many were already.
+    OverBudget,
 }
 
 impl RouteMetrics {
@@ -171,6 +185,19 @@ impl UpstreamMetrics {
     /// Says whether the server takes requests. Until told otherwise it does.
     pub fn set_healthy(&self, healthy: bool) {
         self.healthy.set(i64::from(healthy));
+    }
+
+    /// Counts a request that was to be sent again.
+    pub fn retried(&self, result: RetryResult) {
+        let labels = RetryLabels {
+            upstream: Arc::clone(&self.labels.upstream),
+            result: match result {
+                RetryResult::Answered => "answered",
+                RetryResult::Failed => "failed",
+                RetryResult::OverBudget => "over_budget",
+            },
+        };
+        self.table.retries.get_or_create_owned(&labels).inc();
     }
 
     pub(super) fn observe(&self, took: Duration) {

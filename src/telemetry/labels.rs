@@ -29,6 +29,12 @@ pub(super) struct UpstreamLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RetryLabels {
+    pub(super) upstream: Arc<str>,
+    pub(super) result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ServerLabels {
     pub(super) upstream: Arc<str>,
     pub(super) server: Arc<str>,

@@ -101,6 +101,11 @@ impl Metrics {
             self.upstreams.healthy.clone(),
         );
         registry.register(
+            "upstream_retries",
+            "Requests sent again after a connection that ended before an answer, by what became of them",
+            self.upstreams.retries.clone(),
+        );
+        registry.register(
             "rate_limited",
             "Requests refused by a limit",
             self.rate_limited.clone(),

@@ -27,7 +27,9 @@ mod request_id;
 pub mod settings;
 
 pub use events::init_events;
-pub use handles::{Connections, HandshakeResult, OpenConnection, RouteMetrics, UpstreamMetrics};
+pub use handles::{
+    Connections, HandshakeResult, OpenConnection, RetryResult, RouteMetrics, UpstreamMetrics,
+};
 pub use metrics::Scrape;
 pub use record::{Ending, Record};
 pub use request_id::{RequestId, RequestIds};

@@ -53,6 +53,14 @@ impl<'c> Choice<'c> {
         }
     }
 
+    pub(super) fn upstream(&self) -> &'c Upstream {
+        self.upstream
+    }
+
+    pub(super) fn pools(&self) -> &'c Pools {
+        self.pools
+    }
+
     /// Picks the next server.
     ///
     /// # Errors
@@ -95,6 +103,16 @@ impl<'c> Choice<'c> {
                 dial,
                 probe,
             });
+        }
+    }
+
+    /// Begins anew for a request that is sent once more: with the servers not tried yet or, where none of them is usable, with
+    /// all.
+    pub(super) fn begin_again(&mut self) {
+        self.picks = 0;
+        self.begun = None;
+        if self.usable(Instant::now()).is_empty() {
+            self.tried.clear();
         }
     }
 

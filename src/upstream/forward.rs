@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     AnswerStream, Lease, Pool, Pools, Server, UploadProgress, Upstream, balance::Choice,
-    body::RequestBody, settings::HostPolicy,
+    body::RequestBody, retry::Attempts, settings::HostPolicy,
 };
 use crate::policy::{Permit, Rejection};
 
@@ -38,7 +38,8 @@ pub struct Outbound {
 /// Forwards a request that `permit` allows and gives the answer as soon as its head is there.
 ///
 /// A request whose kept connection died before a byte of it was sent goes out again on another one; a server that cannot be
-/// connected to is passed over for another one. Dropping the future closes the connection and with it the upstream's work.
+/// connected to is passed over for another one. One that may be done twice, and to which not a byte of an answer came, is sent
+/// again as far as the upstream's budget goes (UP-2). Dropping the future closes the connection and with it the upstream's work.
 ///
 /// # Errors
 /// What the client did wrong with its body first ([`UploadProgress::rejection`]); else [`Rejection::UpstreamUnreachable`],
@@ -50,30 +51,52 @@ pub async fn forward(
     permit: &Permit<'_>,
     outbound: Outbound,
 ) -> Result<Response<AnswerStream>, Rejection> {
+    let mut attempts = Attempts::new(upstream);
+    let choice = Choice::new(upstream, pools, permit);
+    let outcome = attempt(choice, outbound, &mut attempts).await;
+    attempts.end(outcome.is_ok());
+    outcome
+}
+
+async fn attempt(
+    mut choice: Choice<'_>,
+    outbound: Outbound,
+    attempts: &mut Attempts<'_>,
+) -> Result<Response<AnswerStream>, Rejection> {
     let progress = Rc::clone(&outbound.progress);
     let wait = Wait {
-        response: upstream.settings().response_timeout,
+        response: choice.upstream().settings().response_timeout,
         deadline: outbound.deadline,
     };
     let target = outbound.target.clone();
     let mut request = Some(request(outbound));
-    let mut choice = Choice::new(upstream, pools, permit);
+    let mut failed: Option<Rejection> = None;
     loop {
-        let picked = choice.pick()?;
+        // Where there is nowhere to send it again, what became of it before is what is told.
+        let picked = choice
+            .pick()
+            .map_err(|none| failed.take().unwrap_or(none))?;
         if let Some(request) = &mut request {
             address(request, picked.server, &target)?;
         }
-        let pool = pools.of(picked.server);
+        let spare = request.as_ref().and_then(|request| attempts.spare(request));
+        let pool = choice.pools().of(picked.server);
         let outcome = exchange(&pool, &mut request, picked.dial, (&progress, wait)).await;
         // A client that was still uploading when the time was over is no fault of the server.
-        let late = matches!(outcome, Err(Rejection::UpstreamTimeout));
-        if !late || progress.finished().is_some() {
-            picked.server.note(outcome.as_ref().map(drop), picked.probe);
+        let ended = outcome.as_ref().map(drop).map_err(|fault| &fault.rejection);
+        if !matches!(ended, Err(Rejection::UpstreamTimeout)) || progress.finished().is_some() {
+            picked.server.note(ended, picked.probe);
         }
-        match outcome {
+        match (outcome, spare) {
+            (Ok(response), _) => return Ok(response),
             // Not a byte was sent: the request may still go to another server.
-            Err(Rejection::UpstreamUnreachable) if request.is_some() => {}
-            outcome => return outcome,
+            (Err(fault), _)
+                if request.is_some() && fault.rejection == Rejection::UpstreamUnreachable => {}
+            (Err(fault), Some(spare)) if fault.is_silent && attempts.take(wait.deadline) => {
+                (request, failed) = (Some(spare), Some(fault.rejection));
+                choice.begin_again();
+            }
+            (Err(fault), _) => return Err(fault.rejection),
         }
     }
 }
@@ -85,29 +108,46 @@ struct Wait {
     deadline: Instant,
 }
 
+/// Why a server gave no answer.
+#[derive(Debug)]
+struct Failed {
+    rejection: Rejection,
+    /// The connection ended, and not a byte of an answer had come.
+    is_silent: bool,
+}
+
+impl From<Rejection> for Failed {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            is_silent: false,
+        }
+    }
+}
+
 /// Sends the request to one server. It is taken as soon as a byte of it may have been sent.
 async fn exchange(
     pool: &Rc<Pool>,
     request: &mut Option<Request<RequestBody>>,
     dial: Duration,
     (progress, wait): (&Rc<UploadProgress>, Wait),
-) -> Result<Response<AnswerStream>, Rejection> {
+) -> Result<Response<AnswerStream>, Failed> {
     let mut attempts = 0;
     loop {
         let lease = pool.lease(attempts >= STALE_CONNECTIONS_MAX, dial);
         // Waiting for a connection is a part of the exchange, too.
         let Ok(lease) = timeout_at(wait.deadline, lease).await else {
-            return Err(Rejection::UpstreamTimeout);
+            return Err(Rejection::UpstreamTimeout.into());
         };
         let mut lease = lease?;
         lease.watch(Rc::clone(progress));
         let unsent = request.take().ok_or(Rejection::Internal)?;
         let sent = lease.sender().try_send_request(unsent);
         let Some(outcome) = within(wait, progress, sent).await else {
-            return Err(Rejection::UpstreamTimeout);
+            return Err(Rejection::UpstreamTimeout.into());
         };
         match outcome {
-            Ok(response) => return answer(response, lease, wait.deadline),
+            Ok(response) => return Ok(answer(response, lease, wait.deadline)?),
             Err(failure) => *request = Some(resend(failure, &lease, progress)?),
         }
         attempts += 1;
@@ -179,21 +219,23 @@ fn resend(
     failure: TrySendError<Request<RequestBody>>,
     lease: &Lease,
     progress: &UploadProgress,
-) -> Result<Request<RequestBody>, Rejection> {
+) -> Result<Request<RequestBody>, Failed> {
     let mut failure = failure;
     if let (true, Some(request)) = (lease.is_reused(), failure.take_message()) {
         return Ok(request);
     }
     if let Some(rejection) = progress.rejection() {
-        return Err(rejection);
+        return Err(rejection.into());
     }
     let error = failure.into_error();
     tracing::debug!(%error, "no answer from upstream");
     if error.is_parse() || error.is_parse_too_large() {
-        Err(Rejection::UpstreamInvalid)
-    } else {
-        Err(Rejection::UpstreamUnreachable)
+        return Err(Rejection::UpstreamInvalid.into());
     }
+    Err(Failed {
+        rejection: Rejection::UpstreamUnreachable,
+        is_silent: !lease.has_heard(),
+    })
 }
 
 fn answer(

@@ -8,7 +8,9 @@ mod body;
 mod checks;
 mod forward;
 mod health;
+mod heard;
 mod pool;
+mod retry;
 mod server;
 pub mod settings;
 #[cfg(test)]
@@ -27,6 +29,7 @@ pub use body::{AnswerFault, AnswerStream, RequestBody, UploadFault, UploadProgre
 use checks::Checks;
 pub use forward::{Outbound, forward};
 pub use pool::{Caps, Lease, Pool};
+use retry::Budget;
 pub use server::Server;
 use settings::{ServerAddress, UpstreamSettings};
 use tokio::runtime::Handle;
@@ -41,6 +44,8 @@ pub struct Upstream {
     /// Whose turn it is, where they take turns.
     turn: AtomicUsize,
     checks: Checks,
+    /// How many requests may be sent again; `None`: none.
+    retries: Option<Budget>,
 }
 
 /// One worker's pools, one for each server in use.
@@ -66,6 +71,7 @@ impl Upstream {
             servers: settings.servers.iter().map(server).collect(),
             turn: AtomicUsize::new(0),
             checks: Checks::default(),
+            retries: settings.retry.map(Budget::new),
             settings,
         })
     }

@@ -19,6 +19,7 @@ use tokio::{net::TcpStream, sync::oneshot, task::AbortHandle, time::timeout};
 use super::{
     Server,
     body::{RequestBody, UploadProgress},
+    heard::{Ear, Heard},
 };
 use crate::policy::Rejection;
 
@@ -56,6 +57,7 @@ struct Connection {
     sender: SendRequest<RequestBody>,
     task: AbortHandle,
     open: OpenCount,
+    ear: Ear,
 }
 
 /// Counts a connection, or the attempt at one, from before the dial to the drop.
@@ -102,6 +104,7 @@ impl Pool {
     pub async fn lease(self: &Rc<Self>, fresh: bool, within: Duration) -> Result<Lease, Rejection> {
         loop {
             if !fresh && let Some(connection) = self.take_idle() {
+                connection.ear.begin();
                 return Ok(Lease {
                     connection,
                     reused: true,
@@ -212,9 +215,10 @@ impl Pool {
         let stream = dialed.map_err(|_| Rejection::UpstreamUnreachable)?;
         // Requests are written whole; waiting for more of them to fill a segment only adds delay.
         let _ = stream.set_nodelay(true);
+        let ear = Ear::default();
         let handshake = http1::Builder::new()
             .max_header_size(ANSWER_HEADER_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Heard::new(stream, ear.clone())))
             .await;
         let (sender, driver) = handshake.map_err(|_| Rejection::UpstreamUnreachable)?;
         let task = tokio::task::spawn_local(async move {
@@ -226,6 +230,7 @@ impl Pool {
             sender,
             task: task.abort_handle(),
             open,
+            ear,
         })
     }
 }
@@ -250,6 +255,11 @@ impl Lease {
     #[must_use]
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// Whether a byte has come on the connection since it was taken.
+    pub(super) fn has_heard(&self) -> bool {
+        self.connection.ear.has_heard()
     }
 
     /// Watches the request's body: a connection whose request was not sent whole is not used again (UP-1).

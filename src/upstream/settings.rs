@@ -15,6 +15,8 @@ pub struct UpstreamSettings {
     pub eject: Option<EjectSettings>,
     /// How its servers are asked for their health; `None`: not at all.
     pub health: Option<HealthSettings>,
+    /// When a request is sent again; `None`: never.
+    pub retry: Option<RetrySettings>,
     /// To an open connection, name look-up included.
     pub connect_timeout: Duration,
     /// From the request's last byte to the first byte of the answer.
@@ -67,6 +69,15 @@ pub struct HealthSettings {
     pub healthy: u32,
     /// So many failed in a row put it out, 1 or more.
     pub unhealthy: u32,
+}
+
+/// Which requests are sent again when a connection ends before an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// How often one request is sent again at most, 1 or more.
+    pub attempts: u32,
+    /// Of a thousand requests, how many may be sent again.
+    pub thousandths: u32,
 }
 
 /// The address in an upstream's URL.

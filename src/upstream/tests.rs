@@ -83,6 +83,7 @@ fn settings(port: u16) -> UpstreamSettings {
         balance: Balance::LeastRequests,
         eject: None,
         health: None,
+        retry: None,
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),

@@ -129,6 +129,12 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
             "max_pending",
             number(upstream.max_pending),
         );
+        let retry = upstream
+            .retry
+            .map(|retry| (retry.attempts, retry.thousandths));
+        let (attempts, thousandths) = retry.unwrap_or_default();
+        named("upstream", name, "retry.attempts", number(attempts));
+        named("upstream", name, "retry.budget", number(thousandths));
         named(
             "upstream",
             name,

@@ -23,6 +23,7 @@ mod lifecycle;
 mod limits;
 mod paths;
 mod proxied;
+mod retries;
 mod routes;
 mod secrets;
 mod servers;

@@ -180,6 +180,7 @@ async fn up_4_a_server_with_faults_is_out_and_comes_back() {
     let good = named("good").await;
     let gateway = site(&[bad.address, good.address], "round_robin")
         .on_upstream("eject", r#"{ failures = 3, window = "1m", for = "2s" }"#)
+        .on_upstream("retry", "{ attempts = 0 }")
         .start()
         .await;
     let mut failed = 0;

@@ -31,6 +31,18 @@ fn upstreams() {
         eject = { window = "0s" }        | upstream[0].eject.window   | below the least
         eject = { for = "2h" }           | upstream[0].eject.for      | above the most
         eject = { after = 3 }            | upstream[0].eject.after    | unknown key
+        retry = {}                       | upstream[0].retry          | empty table
+        retry = true                     | upstream[0].retry          | expected a table
+        retry = { attempts = 4 }         | upstream[0].retry.attempts | above the most
+        retry = { attempts = -1 }        | upstream[0].retry.attempts | negative
+        retry = { budget = 0.201 }       | upstream[0].retry.budget   | 0.201 is above
+        retry = { budget = 1 }           | upstream[0].retry.budget   | 1 is above
+        retry = { budget = -0.1 }        | upstream[0].retry.budget   | not a fraction
+        retry = { budget = 0.1234 }      | upstream[0].retry.budget   | not a fraction
+        retry = { budget = 1e-1 }        | upstream[0].retry.budget   | not a fraction
+        retry = { budget = nan }         | upstream[0].retry.budget   | not a fraction
+        retry = { budget = "0.2" }       | upstream[0].retry.budget   | expected a fraction
+        retry = { share = 0.2 }          | upstream[0].retry.share    | unknown key
         health = {}                      | upstream[0].health.path    | missing
         health = { path = "healthz" }    | upstream[0].health.path    | not a path
         health = { path = "/x#y" }       | upstream[0].health.path    | not a path
