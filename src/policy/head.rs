@@ -133,6 +133,10 @@ fn check_single_fields(headers: &HeaderMap) -> Result<(), Rejection> {
 /// Finds host and port. An absolute-form target replaces `Host` (RFC 9112 §3.2.2); in HTTP/2 a `Host` beside `:authority`
 /// must equal it (RFC 9113 §8.3.1).
 fn authority(parts: &Parts) -> Result<&str, Rejection> {
+    // Something else behind us might go by the scheme; ours is in `X-Forwarded-Proto` alone.
+    if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Rejection::BadRequest(HeadFault::Scheme));
+    }
     let field = match parts.headers.get(header::HOST) {
         Some(value) => Some(
             value
@@ -293,6 +297,26 @@ mod tests {
                 .into_parts()
                 .0;
             refused(&request, Rejection::BadRequest(HeadFault::HostSyntax));
+        }
+    }
+
+    #[test]
+    fn msg_9_schemes_but_http_and_https_are_refused() {
+        for target in [
+            "ftp://app.example.com/",
+            "ws://app.example.com/",
+            "://app.example.com/",
+        ] {
+            refused(
+                &parts(|r| r.uri(target)),
+                Rejection::BadRequest(HeadFault::Scheme),
+            );
+        }
+        for target in ["http://app.example.com/", "HTTPS://app.example.com/", "/"] {
+            assert!(
+                Head::read(&parts(|r| r.uri(target)), &LIMITS).is_ok(),
+                "{target}"
+            );
         }
     }
 

@@ -61,6 +61,30 @@ impl<'a> NormalPath<'a> {
     }
 }
 
+/// The segments of a normal path as a server reads them that decodes once: `/a/b` gives `a`, `b`; `/a/` gives `a` and an empty
+/// one; `/` gives one empty one; the empty path (a prefix `/` without its slash) gives none.
+///
+/// What is compared is what is read: `:` and `%3A` are two spellings in the request that is forwarded, and one to most servers.
+pub fn decoded_segments(path: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    path.split('/').skip(1).map(decode)
+}
+
+fn decode(segment: &str) -> Cow<'_, str> {
+    if !segment.contains('%') {
+        return Cow::Borrowed(segment);
+    }
+    let mut octets = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        let octet = match byte {
+            b'%' => escape(&mut bytes).unwrap_or(byte),
+            _ => byte,
+        };
+        octets.push(octet);
+    }
+    String::from_utf8(octets).map_or(Cow::Borrowed(segment), Cow::Owned)
+}
+
 /// Whether a path is normal without any work: the quick test for nearly every request.
 fn is_plain(path: &[u8]) -> bool {
     let mut previous = 0;
@@ -92,6 +116,11 @@ fn normalise(raw: &str) -> Result<String, PathFault> {
                 push_escaped(octet, &mut normal)?;
             }
             b'/' if normal.last() == Some(&b'/') => {}
+            // Raw or escaped, it is the same letter to a server; so it is written in one way.
+            0x80.. => {
+                decoded.push(byte);
+                push_escaped(byte, &mut normal)?;
+            }
             _ => {
                 refuse(byte)?;
                 decoded.push(byte);
@@ -292,6 +321,7 @@ mod tests {
         check("/%7euser", "/~user");
         check("/a%20b", "/a%20b");
         check("/caf%c3%a9", "/caf%C3%A9");
+        check("/caf\u{e9}", "/caf%C3%A9");
         check("/100%25", "/100%25");
         check("/100%25/b", "/100%25/b");
         check("/.well-known/jwks.json", "/.well-known/jwks.json");

@@ -146,6 +146,8 @@ pub enum HeadFault {
     OriginalRequest,
     /// A field that may appear once appears twice.
     RepeatedField,
+    /// The request target's scheme is neither `http` nor `https`.
+    Scheme,
     /// `Transfer-Encoding` is something other than `chunked`.
     TransferEncoding,
     /// The protocol version is not served.
@@ -505,6 +507,7 @@ impl HeadFault {
             Self::HostSyntax => "host_syntax",
             Self::OriginalRequest => "original_request",
             Self::RepeatedField => "repeated_field",
+            Self::Scheme => "scheme",
             Self::TransferEncoding => "transfer_encoding",
             Self::Version => "version",
         }

@@ -12,6 +12,7 @@ use super::{
     authorize::{Access, Rule},
     cors::Cors,
     headers::HeaderEdits,
+    path::decoded_segments,
     rejection::Rejection,
 };
 
@@ -178,7 +179,7 @@ impl Segments {
             PathPattern::Exact(path) => (&**path, true),
             PathPattern::Prefix(path) => (path.trim_end_matches('/'), false),
         };
-        for segment in segments(path) {
+        for segment in decoded_segments(path) {
             node = node.below.entry(segment.into()).or_default();
         }
         let level = if exact {
@@ -212,8 +213,8 @@ impl Segments {
     ) -> Option<&'r Route> {
         let mut node = self;
         let mut best = pick(&node.prefix, method, routes, allowed);
-        for segment in segments(path) {
-            let Some(below) = node.below.get(segment) else {
+        for segment in decoded_segments(path) {
+            let Some(below) = node.below.get(&*segment) else {
                 return best;
             };
             node = below;
@@ -221,12 +222,6 @@ impl Segments {
         }
         pick(&node.exact, method, routes, allowed).or(best)
     }
-}
-
-/// The segments of a path: `/a/b` gives `a`, `b`; `/a/` gives `a` and an empty one; `/` gives one empty one; the empty path
-/// (a prefix `/` without its slash) gives none.
-fn segments(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').skip(1)
 }
 
 fn pick<'r>(

@@ -444,3 +444,35 @@ proptest! {
         prop_assert_eq!(found.as_ref(), want);
     }
 }
+
+#[test]
+fn uri_1_spellings_that_a_server_reads_alike_take_one_route() {
+    let table = table(&[
+        ("*", "/*", ""),
+        ("*", "/things:delete*", ""),
+        ("*", "/caf%C3%A9", ""),
+        ("*", "/a%3Db/(c)", ""),
+        ("*", "/100%25*", ""),
+    ]);
+    let named = |path: &str| {
+        let path = crate::policy::NormalPath::parse(path).unwrap();
+        let route = table.find("any", path.as_str(), &Method::GET).unwrap();
+        route.name.to_string()
+    };
+    for path in [
+        "/things:delete",
+        "/things%3Adelete",
+        "/things%3adelete/x",
+        "/%74hings%3A%64elete",
+    ] {
+        assert_eq!(named(path), "* /things:delete* ", "{path}");
+    }
+    for path in ["/caf\u{e9}", "/caf%c3%a9", "/%63af%C3%A9"] {
+        assert_eq!(named(path), "* /caf%C3%A9 ", "{path}");
+    }
+    for path in ["/a=b/(c)", "/a%3db/%28c%29", "/a=b/%28c)"] {
+        assert_eq!(named(path), "* /a%3Db/(c) ", "{path}");
+    }
+    assert_eq!(named("/100%25/x"), "* /100%25* ");
+    assert_eq!(named("/things:deletes"), "* /* ");
+}
