@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     AnswerStream, Lease, Pool, Pools, Server, UploadProgress, Upstream, balance::Choice,
-    body::RequestBody, retry::Attempts, settings::HostPolicy,
+    body::RequestBody, framing, retry::Attempts, settings::HostPolicy,
 };
 use crate::policy::{Permit, Rejection};
 
@@ -240,12 +240,19 @@ fn resend(
 
 fn answer(
     response: Response<Incoming>,
-    lease: Lease,
+    mut lease: Lease,
     deadline: Instant,
 ) -> Result<Response<AnswerStream>, Rejection> {
     // Nobody asked for another protocol: whatever follows is not an answer to this request (MSG-3).
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Rejection::UpstreamInvalid);
+    }
+    if !framing::is_clear(response.version(), response.headers()) {
+        return Err(Rejection::UpstreamInvalid);
+    }
+    // hyper would speak HTTP/1.0 on it from now on, where a body of unknown length has no framing at all.
+    if response.version() == Version::HTTP_10 {
+        lease.retire();
     }
     Ok(response.map(|body| AnswerStream::new(body, lease, deadline)))
 }

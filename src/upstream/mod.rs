@@ -7,6 +7,7 @@ mod balance;
 mod body;
 mod checks;
 mod forward;
+mod framing;
 mod health;
 mod heard;
 mod pool;

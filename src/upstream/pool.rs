@@ -76,6 +76,7 @@ struct Turn<'p> {
 pub struct Lease {
     connection: Connection,
     reused: bool,
+    retired: bool,
     upload: Option<Rc<UploadProgress>>,
 }
 
@@ -108,6 +109,7 @@ impl Pool {
                 return Ok(Lease {
                     connection,
                     reused: true,
+                    retired: false,
                     upload: None,
                 });
             }
@@ -123,6 +125,7 @@ impl Pool {
             return Ok(Lease {
                 connection,
                 reused: false,
+                retired: false,
                 upload: None,
             });
         }
@@ -267,13 +270,18 @@ impl Lease {
         self.upload = Some(upload);
     }
 
+    /// Sees to it that the connection is not used again.
+    pub(super) fn retire(&mut self) {
+        self.retired = true;
+    }
+
     /// Gives the connection back after an answer that ended properly.
     pub fn release(self) {
         let sent_whole = self
             .upload
             .as_ref()
             .is_none_or(|upload| upload.finished().is_some());
-        if !sent_whole || self.connection.sender.is_closed() {
+        if !sent_whole || self.retired || self.connection.sender.is_closed() {
             return;
         }
         let pool = Rc::clone(&self.connection.open.0);

@@ -13,6 +13,7 @@
 mod harness;
 
 mod cache;
+mod corpus;
 mod deadlines;
 mod forward_auth;
 mod framing;
@@ -23,6 +24,8 @@ mod lifecycle;
 mod limits;
 mod paths;
 mod proxied;
+mod raw_answers;
+mod raw_requests;
 mod retries;
 mod routes;
 mod secrets;

@@ -125,6 +125,11 @@ impl Raw {
         within("an answer", read_answer(&mut self.io, false)).await
     }
 
+    /// Says that nothing more will be sent.
+    pub(crate) async fn finish(&mut self) {
+        let _ = within("the end of the writing side", self.io.shutdown()).await;
+    }
+
     /// Reads one answer to a HEAD request.
     pub(crate) async fn answer_to_head(&mut self) -> Answer {
         within("an answer", read_answer(&mut self.io, true))
