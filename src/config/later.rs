@@ -21,7 +21,7 @@ pub(super) enum Harmless {
 use Harmless::{Empty, Flag, Nothing, Word};
 
 /// Section, key, and the value that is accepted.
-pub(super) const NOT_YET: [(&str, &str, Harmless); 19] = [
+pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("", "cluster", Nothing),
     ("", "mail", Nothing),
     ("accounts", "cookie_session", Flag(false)),

@@ -202,7 +202,7 @@ fn what_comes_later_is_refused_by_name() {
             Project::new().refuses(&text, key, "not yet supported");
             continue;
         }
-        if key == "jwks_url" {
+        if *key == "jwks_url" {
             continue; // tested with the other sources of keys
         }
         let list = format!("[[{section}]]");
