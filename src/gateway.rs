@@ -36,7 +36,7 @@ use crate::{
     portal::{PortalCall, PortalHandle},
     respond,
     telemetry::{Ending, Record, RequestId, RequestIds, RouteMetrics, Telemetry},
-    upstream::{Outbound, Pools, RequestBody, Upstream, forward},
+    upstream::{ClientBody, Outbound, Pools, RequestBody, Upstream, forward},
 };
 
 /// The largest body that a built-in route reads, in bytes (MSG-8).
@@ -97,7 +97,7 @@ pub struct Inbound<'l> {
     /// The id that the exchange was given when its record began.
     request_id: HeaderValue,
     parts: Parts,
-    body: Incoming,
+    body: ClientBody,
     has_fragment: bool,
 }
 
@@ -135,6 +135,7 @@ impl<'l> Inbound<'l> {
         has_fragment: bool,
     ) -> Self {
         let (parts, body) = request.into_parts();
+        let body = ClientBody::new(body, parts.version);
         let request_id = HeaderValue::from_static("");
         Self {
             lane,

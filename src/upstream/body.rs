@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::pool::Lease;
+use super::{client_body::ClientBody, pool::Lease};
 use crate::policy::Rejection;
 
 /// The body of a request on its way to the upstream.
@@ -29,7 +29,7 @@ pub enum RequestBody {
 /// A client's body with its limits. Trailers are dropped (MSG-13).
 #[derive(Debug)]
 pub struct Upload {
-    incoming: Incoming,
+    incoming: ClientBody,
     remaining: u64,
     idle: IdleTimer,
     progress: Rc<UploadProgress>,
@@ -98,7 +98,7 @@ impl IdleTimer {
 impl RequestBody {
     /// Wraps a client's body. `limit` is in bytes, `idle` the longest wait for the next one.
     #[must_use]
-    pub fn new(incoming: Incoming, limit: u64, idle: Duration) -> (Self, Rc<UploadProgress>) {
+    pub fn new(incoming: ClientBody, limit: u64, idle: Duration) -> (Self, Rc<UploadProgress>) {
         if incoming.is_end_stream() {
             return (Self::Empty, UploadProgress::finished_now());
         }

@@ -6,6 +6,7 @@
 mod balance;
 mod body;
 mod checks;
+mod client_body;
 mod forward;
 mod framing;
 mod health;
@@ -28,6 +29,7 @@ use std::{
 
 pub use body::{AnswerFault, AnswerStream, RequestBody, UploadFault, UploadProgress};
 use checks::Checks;
+pub use client_body::ClientBody;
 pub use forward::{Outbound, forward};
 pub use pool::{Caps, Lease, Pool};
 use retry::Budget;

@@ -1,5 +1,7 @@
 //! HTTP/2 requests that are malformed by their frames and fields: no part of one reaches an upstream as a request.
 
+use std::time::{Duration, Instant};
+
 use crate::harness::{
     Gateway, Site, Upstream,
     frames::{Frames, Outcome},
@@ -87,6 +89,22 @@ async fn the_frames_of_a_good_request_are_answered() {
         Outcome::Status(401)
     );
     upstream.saw_no_fault();
+}
+
+#[tokio::test]
+async fn msg_11_refused_upload_over_http2_is_reset_only_when_its_client_could_read_why() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address).start().await;
+    let mut private = GOOD;
+    private[3] = (b":path", b"/private");
+    let mut frames = Frames::connect(&gateway).await;
+    let begun = Instant::now();
+    frames.begin(1, &private).await;
+    assert_eq!(frames.outcome(1).await, Outcome::Status(401));
+    // Clients that are told so at once, while they still send, lose the answer. It is not left open for ever either.
+    assert_eq!(frames.outcome(1).await, Outcome::Reset);
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert_eq!(upstream.count(), 0);
 }
 
 #[tokio::test]

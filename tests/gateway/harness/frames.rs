@@ -70,6 +70,19 @@ impl Frames {
         fields: &[(&[u8], &[u8])],
         body: Option<&[u8]>,
     ) {
+        let end = if body.is_none() { END_STREAM } else { 0 };
+        self.head(id, fields, end).await;
+        if let Some(body) = body {
+            self.frame(DATA, END_STREAM, id, body).await;
+        }
+    }
+
+    /// Sends a request's fields and nothing of the body that they promise.
+    pub(crate) async fn begin(&mut self, id: u32, fields: &[(&[u8], &[u8])]) {
+        self.head(id, fields, 0).await;
+    }
+
+    async fn head(&mut self, id: u32, fields: &[(&[u8], &[u8])], flags: u8) {
         let mut block = Vec::new();
         for (name, value) in fields {
             // A literal without indexing, with a new name, not Huffman-coded (RFC 7541 §6.2.2).
@@ -79,11 +92,7 @@ impl Frames {
                 block.extend_from_slice(text);
             }
         }
-        let end = if body.is_none() { END_STREAM } else { 0 };
-        self.frame(HEADERS, END_HEADERS | end, id, &block).await;
-        if let Some(body) = body {
-            self.frame(DATA, END_STREAM, id, body).await;
-        }
+        self.frame(HEADERS, END_HEADERS | flags, id, &block).await;
     }
 
     /// Waits for what becomes of a stream. Only the first answer of a connection can be read.
