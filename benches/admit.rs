@@ -357,11 +357,12 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         cors: None,
         access: Access::Authenticated,
         rule: Rule::default(),
+        enforce: true,
         max_body: 0,
         timeout: Duration::from_secs(30),
     };
     let client = PeerIp::new(IpAddr::from([192, 0, 2, 1])).into();
-    let permit = authorize(&route, client, Caller::Verified(identity)).unwrap();
+    let permit = authorize(&route, client, Ok(Caller::Verified(identity))).unwrap();
     let mut headers = bearer(&token);
     for (name, value) in [
         ("host", "app.example.com"),

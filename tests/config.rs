@@ -278,6 +278,7 @@ fn the_comparison_sees_what_is_weaker() {
         ("\nbody = \"10MiB\"", "\nbody = \"11MiB\""),
         ("leeway = \"30s\"", "leeway = \"31s\""),
         ("audience = [\"orders\"]", "audience = [\"orders\", \"x\"]"),
+        ("enforce = true", "enforce = false"),
         ("pass_token = false", "pass_token = true"),
         ("password_min = 15", "password_min = 14"),
         ("per_account = \"5/15m\"", "per_account = \"6/15m\""),

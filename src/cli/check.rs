@@ -97,7 +97,7 @@ fn rows(config: &Config) -> Vec<[String; 9]> {
             listed(route.hosts.iter().map(host), "any"),
             path(&route.path),
             listed(route.methods.iter().map(ToString::to_string), "any"),
-            access(route.access).to_owned(),
+            enforced(route),
             listed(requirements(route).into_iter(), "-"),
             told(route, config),
             show_size(route.max_body),
@@ -189,6 +189,7 @@ fn route_json(route: &Route, config: &Config) -> Value {
         "path_prefix": match &route.path { PathPattern::Prefix(path) => Some(path), PathPattern::Exact(_) => None },
         "methods": methods.collect::<Vec<_>>(),
         "access": access(route.access),
+        "enforce": route.enforce,
         "require": {
             "roles": rule.roles, "scopes": rule.scopes, "claims": claims, "issuers": rule.issuers, "audiences": rule.audiences,
         },
@@ -213,6 +214,16 @@ fn path(path: &PathPattern) -> String {
     match path {
         PathPattern::Exact(path) => path.to_string(),
         PathPattern::Prefix(path) => format!("{}/*", path.trim_end_matches('/')),
+    }
+}
+
+/// The access, and whether it is more than told.
+fn enforced(route: &Route) -> String {
+    let access = access(route.access);
+    if route.enforce {
+        access.to_owned()
+    } else {
+        format!("{access}, not enforced")
     }
 }
 

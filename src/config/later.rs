@@ -30,7 +30,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("identity", "assertion", Flag(false)),
     ("issuer", "jwks_url", Nothing),
     ("rate_limit", "bad_tokens", Nothing),
-    ("route", "enforce", Flag(true)),
     ("route", "rate_limit", Empty),
     ("route", "sign_in", Word("never")),
     ("route", "websocket", Flag(false)),

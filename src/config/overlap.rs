@@ -279,7 +279,7 @@ fn share_a_host(one: &Route, other: &Route) -> bool {
 }
 
 fn is_open(route: &Route) -> bool {
-    route.access != Access::Authenticated
+    route.access != Access::Authenticated || !route.enforce
 }
 
 /// The path without the slash that means nothing at the end of a prefix.

@@ -74,6 +74,7 @@ fn read_one(
     let addresses = addresses(&mut table);
     let access = access(&mut table);
     let rule = requirement(&mut table, access, around.issuers);
+    let enforce = enforce(&mut table);
     let caller = Side::Request(around.identity);
     let request_headers = header_edits::read(&mut table, "request_headers", caller);
     let response_headers = header_edits::read(&mut table, "response_headers", Side::Response);
@@ -96,6 +97,7 @@ fn read_one(
                 addresses: addresses?,
                 access: access?,
                 rule,
+                enforce,
                 request_headers,
                 response_headers,
                 cors,
@@ -107,6 +109,21 @@ fn read_one(
     };
     let route = route();
     (name, route)
+}
+
+/// Whether the route's rules are enforced. They are unless the operator is trying them out, and then he is told at each start.
+fn enforce(table: &mut Table<'_>) -> bool {
+    let enforce = table.flag("enforce").unwrap_or(true);
+    if !enforce {
+        let message = "lets every request pass and only tells what would be refused";
+        let hint =
+            "enforce = true when the access log shows no `unenforced` that should not be there";
+        table
+            .context
+            .problems
+            .warn(&table.place_of("enforce"), Fault::new(message, hint));
+    }
+    enforce
 }
 
 fn hosts(table: &mut Table<'_>) -> Option<Vec<HostPattern>> {

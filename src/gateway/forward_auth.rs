@@ -39,6 +39,7 @@ pub fn routes(settings: &ForwardAuthSettings) -> Vec<Route> {
         addresses: Addresses::default(),
         access: Access::Public,
         rule: Rule::default(),
+        enforce: true,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         cors: None,

@@ -53,13 +53,14 @@ pub struct Rule {
 ///
 /// ```compile_fail
 /// // The fields are private: a permit cannot be written down.
-/// let forged = portcullis::policy::Permit { route: todo!(), client: todo!(), caller: todo!() };
+/// let forged = portcullis::policy::Permit { route: todo!(), client: todo!(), caller: todo!(), unenforced: None };
 /// ```
 #[derive(Debug)]
 pub struct Permit<'r> {
     route: &'r Route,
     client: ClientIp,
     caller: Caller,
+    unenforced: Option<Rejection>,
 }
 
 impl<'r> Permit<'r> {
@@ -80,6 +81,20 @@ impl<'r> Permit<'r> {
     pub fn caller(&self) -> &Caller {
         &self.caller
     }
+
+    /// What the route would have refused, were its rules enforced.
+    #[must_use]
+    pub fn unenforced(&self) -> Option<&Rejection> {
+        self.unenforced.as_ref()
+    }
+
+    /// Whether the gateway has taken the caller's credential, which is not the upstream's then: not on a public route, and not
+    /// where one that it refused goes on for want of enforcement, for it may be one of the upstream's own.
+    #[must_use]
+    pub fn consumed_credential(&self) -> bool {
+        self.route.access != Access::Public
+            && (self.route.enforce || self.caller.identity().is_some())
+    }
 }
 
 impl Caller {
@@ -93,26 +108,45 @@ impl Caller {
     }
 }
 
-/// Decides whether this caller may use this route.
+/// Decides whether this caller, or this want of one, may use this route. Where the route is not enforced the answer is always
+/// yes, and the permit tells what it would have been.
 ///
 /// # Errors
-/// [`Rejection::AddressDenied`]; [`Rejection::CredentialsMissing`] for nobody where somebody is required; [`Rejection::ClaimMismatch`],
+/// What the credential check refused; [`Rejection::AddressDenied`]; [`Rejection::CredentialsMissing`] for nobody where somebody is required; [`Rejection::ClaimMismatch`],
 /// [`Rejection::RoleMissing`] or [`Rejection::ScopeMissing`] by the first part of the rule that is not met, in that order.
-pub fn authorize(route: &Route, client: ClientIp, caller: Caller) -> Result<Permit<'_>, Rejection> {
+pub fn authorize(
+    route: &Route,
+    client: ClientIp,
+    caller: Result<Caller, Rejection>,
+) -> Result<Permit<'_>, Rejection> {
+    let (caller, refused) = match caller {
+        Ok(caller) => {
+            let refused = check(route, client, &caller).err();
+            (caller, refused)
+        }
+        Err(rejection) => (Caller::Anonymous, Some(rejection)),
+    };
+    match refused {
+        Some(rejection) if route.enforce => Err(rejection),
+        unenforced => Ok(Permit {
+            route,
+            client,
+            caller,
+            unenforced,
+        }),
+    }
+}
+
+fn check(route: &Route, client: ClientIp, caller: &Caller) -> Result<(), Rejection> {
     // Whoever costs a signature check was asked before; here it is asked again, so that there is no permit without it.
     route.addresses.check(client)?;
-    match (route.access, &caller) {
-        (Access::Public, _) | (Access::Optional, Caller::Anonymous) => {}
-        (Access::Authenticated, Caller::Anonymous) => return Err(Rejection::CredentialsMissing),
+    match (route.access, caller) {
+        (Access::Public, _) | (Access::Optional, Caller::Anonymous) => Ok(()),
+        (Access::Authenticated, Caller::Anonymous) => Err(Rejection::CredentialsMissing),
         (Access::Authenticated | Access::Optional, Caller::Verified(identity)) => {
-            route.rule.check(identity.claims())?
+            route.rule.check(identity.claims())
         }
     }
-    Ok(Permit {
-        route,
-        client,
-        caller,
-    })
 }
 
 impl Rule {

@@ -24,7 +24,7 @@ pub use templates::{IdentityHeaders, MultiValue, Preset, Template};
 use templates::{RequestPlaces, check_size, header_value};
 
 use super::{
-    authorize::{Access, Caller, Permit},
+    authorize::{Caller, Permit},
     rejection::Rejection,
 };
 
@@ -152,7 +152,7 @@ impl HeaderPolicy {
         };
         strip_hop_by_hop(headers);
         self.strip_reserved(headers);
-        self.strip_credentials(headers, permit.route().access);
+        self.strip_credentials(headers, permit.consumed_credential());
         // Before the injection: what the gateway says of the caller stands whatever the operator wrote.
         permit.route().request_headers.apply(headers);
         headers.reserve(INJECTED_USUALLY);
@@ -200,10 +200,9 @@ impl HeaderPolicy {
                 .any(|prefix| name.starts_with(prefix))
     }
 
-    /// Removes what the gateway consumed: its token, unless the route is public or tokens are passed on, and its cookies
-    /// always (HDR-8).
-    fn strip_credentials(&self, headers: &mut HeaderMap, access: Access) {
-        if access != Access::Public && !self.pass_token {
+    /// Removes what the gateway consumed: its token, unless tokens are passed on, and its cookies always (HDR-8).
+    fn strip_credentials(&self, headers: &mut HeaderMap, consumed: bool) {
+        if consumed && !self.pass_token {
             headers.remove(header::AUTHORIZATION);
         }
         if headers.contains_key(header::COOKIE) {

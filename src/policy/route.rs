@@ -56,6 +56,8 @@ pub struct Route {
     pub access: Access,
     /// What it requires of an identity.
     pub rule: Rule,
+    /// Whether a caller whom `addresses`, `access` or `rule` turn away is refused; if not, the refusal is only told.
+    pub enforce: bool,
     /// What is changed in the headers of requests, beside what the gateway does to all.
     pub request_headers: HeaderEdits,
     /// What is changed in the headers of the upstream's answers.

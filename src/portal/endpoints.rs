@@ -120,6 +120,7 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
                 },
                 Access::Optional | Access::Public => Rule::default(),
             },
+            enforce: true,
             max_body: BODY_BYTES_MAX,
             timeout: TIMEOUT,
         })

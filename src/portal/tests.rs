@@ -68,7 +68,7 @@ impl Portal {
         let headers = request.headers();
         let authn = &self.site.authn;
         let caller = authn.authenticate(headers, route.access, self.site.time())?;
-        let permit = authorize(route, client, caller)?;
+        let permit = authorize(route, client, Ok(caller))?;
         Ok(PortalCall {
             caller: permit.caller().clone(),
             client,

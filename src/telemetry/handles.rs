@@ -136,6 +136,12 @@ impl RouteMetrics {
                 })
         });
     }
+
+    pub(super) fn count_unenforced(&self, code: &'static str) {
+        let route = Arc::clone(&self.name);
+        let labels = DecisionLabels { route, code };
+        self.families.unenforced.get_or_create(&labels).inc();
+    }
 }
 
 fn count(slot: Option<&OnceLock<Counter>>, fetch: impl Fn() -> Counter) {

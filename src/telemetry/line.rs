@@ -44,6 +44,7 @@ fn json(out: &mut String, record: &Record, took: Duration) {
     object.number("status", record.status.as_u16());
     object.some_text("code", record.code);
     object.some_text("reason", record.reason);
+    object.some_text("unenforced", record.unenforced);
     if let Some(caller) = &record.caller {
         let claims = caller.claims();
         object.nested("user", |user| {
@@ -91,6 +92,7 @@ fn text(out: &mut String, record: &Record, took: Duration) {
     );
     pair("code", record.code);
     pair("reason", record.reason);
+    pair("unenforced", record.unenforced);
     if let Some(caller) = &record.caller {
         let claims = caller.claims();
         pair("issuer", Some(&claims.issuer));

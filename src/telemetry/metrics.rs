@@ -47,6 +47,7 @@ pub(super) struct RouteFamilies {
     pub(super) requests: Family<RequestLabels, Counter>,
     pub(super) durations: Family<RouteLabel, Histogram>,
     pub(super) decisions: Family<DecisionLabels, Counter>,
+    pub(super) unenforced: Family<DecisionLabels, Counter>,
 }
 
 /// What closures given to [`Telemetry::on_scrape`](super::Telemetry::on_scrape) may set.
@@ -88,6 +89,11 @@ impl Metrics {
             "decisions",
             "Requests by code: admitted, or why not",
             routes.decisions.clone(),
+        );
+        registry.register(
+            "unenforced",
+            "Requests that a route not enforced let pass, by the code of the refusal",
+            routes.unenforced.clone(),
         );
         registry.register_with_unit(
             "upstream_duration",

@@ -115,6 +115,9 @@ impl Telemetry {
             let route = record.route.as_deref().unwrap_or(&self.no_route);
             route.count_request(&record.method, record.status);
             route.count_decision(record.code);
+            if let Some(code) = record.unenforced {
+                route.count_unenforced(code);
+            }
             route.observe(took);
             if let (Some(upstream), Some(time)) = (&record.upstream, record.upstream_time) {
                 upstream.observe(time);

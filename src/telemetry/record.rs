@@ -45,6 +45,8 @@ pub struct Record {
     pub code: Option<&'static str>,
     /// The finer reason, for the log alone.
     pub reason: Option<&'static str>,
+    /// The code of the refusal that a route not enforced only tells; `None` where there would have been none.
+    pub unenforced: Option<&'static str>,
     /// From the request's start at the upstream to the first byte of its answer.
     pub upstream_time: Option<Duration>,
     /// Bytes of the request's body.

@@ -36,6 +36,7 @@ pub(super) fn record() -> Record {
         status: StatusCode::OK,
         code: None,
         reason: None,
+        unenforced: None,
         upstream_time: None,
         bytes_in: 0,
         bytes_out: 12,

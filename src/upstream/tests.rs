@@ -116,6 +116,7 @@ fn route() -> Route {
         cors: None,
         access: Access::Public,
         rule: Rule::default(),
+        enforce: true,
         max_body: 1 << 20,
         timeout: Duration::from_secs(60),
     }
@@ -140,7 +141,7 @@ async fn get_from(
     };
     let route = route();
     let client = ClientIp::from(PeerIp::new(client));
-    let permit = authorize(&route, client, Caller::Anonymous).unwrap();
+    let permit = authorize(&route, client, Ok(Caller::Anonymous)).unwrap();
     forward(pools, upstream, &permit, outbound).await
 }
 

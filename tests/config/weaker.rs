@@ -207,6 +207,7 @@ fn opened(old: &Route, new: &Route) -> bool {
         Access::Authenticated => 2,
     };
     rank(new.access) < rank(old.access)
+        || (old.enforce && !new.enforce)
         || (old.access != Access::Public && lost(&old.rule, &new.rule))
 }
 

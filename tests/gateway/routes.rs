@@ -412,3 +412,63 @@ async fn sess_6_only_a_listed_origin_may_read_an_answer() {
     let other = get(&gateway, "/public", &[("Origin", SPA)]).await;
     assert_eq!(other.header("access-control-allow-origin"), Some("*"));
 }
+
+#[tokio::test]
+async fn a_route_not_enforced_lets_pass_and_tells() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .route("trial", "/trial", "authenticated")
+        .on_route("require", r#"{ roles = ["admin"] }"#)
+        .on_route("enforce", "false")
+        .route("elsewhere", "/elsewhere", "authenticated")
+        .on_route("deny_ips", r#"["127.0.0.0/8"]"#)
+        .on_route("enforce", "false")
+        .start()
+        .await;
+    let clerk = bearer(&Token::good().sign());
+    let admin = bearer(&Token::good().claim("roles", vec!["admin"]).sign());
+    for (target, token, told, user) in [
+        ("/trial/1", None, Some("credentials_missing"), None),
+        (
+            "/trial/2",
+            Some("Bearer a.b.c"),
+            Some("token_invalid"),
+            None,
+        ),
+        ("/trial/3", Some("Basic eDp5"), Some("token_invalid"), None),
+        (
+            "/trial/4",
+            Some(&*clerk),
+            Some("role_missing"),
+            Some("alice"),
+        ),
+        ("/trial/5", Some(&*admin), None, Some("alice")),
+        (
+            "/elsewhere/6",
+            Some(&*admin),
+            Some("address_denied"),
+            Some("alice"),
+        ),
+    ] {
+        let mut fields = vec![("X-Forwarded-User", "root")];
+        fields.extend(token.map(|token| ("Authorization", token)));
+        get(&gateway, target, &fields).await.is(200);
+        let seen = upstream.last();
+        assert_eq!(seen.header("x-forwarded-user"), user, "{target}");
+        // What was not taken may be a credential of the upstream's own.
+        let passed = if user.is_some() { None } else { token };
+        assert_eq!(seen.header("authorization"), passed, "{target}");
+        let line = gateway.access_line(|line| line["path"] == target).await;
+        assert_eq!(line["unenforced"].as_str(), told, "{line}");
+        assert_eq!(line["code"].as_str(), None, "{line}");
+    }
+    let series = r#"portcullis_unenforced_total{route="trial",code="role_missing"}"#;
+    assert_eq!(gateway.metric(series).await, Some(1.0));
+    // Nothing else is let pass.
+    ask(&gateway, "/trial/../private", Some(&clerk))
+        .await
+        .refused(400, "ambiguous_path");
+    ask(&gateway, "/private", None)
+        .await
+        .refused(401, "credentials_missing");
+}

@@ -200,7 +200,6 @@ async fn cfg_1_keys_of_later_versions_are_refused_by_name() {
             "rate_limit",
             r#"[{ key = "user", rate = "20/s", burst = 40 }]"#,
         ),
-        ("enforce", "false"),
         ("sign_in", "\"auto\""),
     ] {
         let site = site()

@@ -132,7 +132,7 @@ fn cache_2_a_hit_on_one_route_decides_nothing_on_another() {
     let client = crate::policy::PeerIp::new([192, 0, 2, 1].into()).into();
     let decide = |route: &Route| {
         let caller = authenticator.authenticate(&headers, route.access, at(NOW))?;
-        authorize(route, client, caller).map(|_| ())
+        authorize(route, client, Ok(caller)).map(|_| ())
     };
     let route = |rule: Rule| Route {
         rule,

@@ -39,7 +39,7 @@ fn decide(access: Access, rule: Rule, caller: Caller) -> Result<(), Rejection> {
         rule,
         ..route("r")
     };
-    authorize(&route, client(), caller).map(|_| ())
+    authorize(&route, client(), Ok(caller)).map(|_| ())
 }
 
 fn verified(claims: Claims) -> Caller {
@@ -281,7 +281,7 @@ fn authorize_permit_carries_what_was_decided_on() {
         access: Access::Optional,
         ..route("r")
     };
-    let permit = authorize(&route, client(), verified(clerk())).unwrap();
+    let permit = authorize(&route, client(), Ok(verified(clerk()))).unwrap();
     assert_eq!((&*permit.route().name, permit.client()), ("r", client()));
     assert_eq!(
         permit
@@ -290,7 +290,7 @@ fn authorize_permit_carries_what_was_decided_on() {
             .map(|identity| &*identity.claims().subject),
         Some("u1")
     );
-    let permit = authorize(&route, client(), Caller::Anonymous).unwrap();
+    let permit = authorize(&route, client(), Ok(Caller::Anonymous)).unwrap();
     assert!(permit.caller().identity().is_none());
 }
 

@@ -8,6 +8,7 @@ use http::{Method, Version};
 use serde_json::json;
 
 use super::*;
+use crate::policy::Access;
 use crate::policy::{
     Claims, PeerIp, Route,
     authorize::{authorize, tests::identity},
@@ -92,7 +93,7 @@ impl<'a> Case<'a> {
             ..route("orders")
         };
         let client = PeerIp::new(PEER.into()).into();
-        let permit = authorize(&route, client, self.caller.clone()).unwrap();
+        let permit = authorize(&route, client, Ok(self.caller.clone())).unwrap();
         let from = Forwarding {
             peer: &std::net::IpAddr::from(PEER).to_string().parse().unwrap(),
             peer_is_trusted: self.trusted,

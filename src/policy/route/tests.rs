@@ -23,6 +23,7 @@ pub(crate) fn route(name: &str) -> Route {
         cors: None,
         access: Access::Authenticated,
         rule: Rule::default(),
+        enforce: true,
         max_body: 1 << 20,
         timeout: Duration::from_secs(30),
     }
