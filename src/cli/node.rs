@@ -68,7 +68,7 @@ impl Node {
             upstream.start_checks(control.handle());
         }
 
-        let addresses = sockets.addresses.clone();
+        let (addresses, redirects) = (sockets.addresses.clone(), sockets.redirects.clone());
         let readiness = Arc::new(Readiness::new());
         let stop_admin = CancellationToken::new();
         let admin_address = admin.local_addr()?;
@@ -91,6 +91,9 @@ impl Node {
         )?;
         for address in &addresses {
             tracing::info!(listener = "tls", %address, "listening");
+        }
+        for address in redirects {
+            tracing::info!(listener = "redirect", %address, "listening");
         }
         readiness.set("listeners", Ok(()));
         tracing::info!(listener = "admin", address = %admin_address, "listening");

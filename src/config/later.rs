@@ -33,7 +33,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("route", "rate_limit", Empty),
     ("route", "sign_in", Word("never")),
     ("route", "websocket", Flag(false)),
-    ("server", "redirect_listen", Empty),
     ("tls", "client_auth", Word("none")),
     ("tls", "client_ca", Nothing),
     ("upstream", "protocol", Word("http1")),

@@ -20,7 +20,9 @@ const PUBLIC_URL: &str = "https://localhost:8443";
 
 pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
     let listen = listen(&mut table);
-    let admin_listen = admin_listen(&mut table, &listen);
+    let redirect_listen = redirect_listen(&mut table, &listen);
+    let public: Vec<_> = listen.iter().chain(&redirect_listen).copied().collect();
+    let admin_listen = admin_listen(&mut table, &public);
     let public_url = public_url(&mut table);
     let workers = table
         .number("workers", Bounds::new(0, 1024))
@@ -36,6 +38,7 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
     table.finish();
     Some(ServerSettings {
         listen,
+        redirect_listen,
         admin_listen,
         public_url: public_url?,
         workers: if workers == 0 { cores() } else { workers },
@@ -73,6 +76,22 @@ fn listen(table: &mut Table<'_>) -> Vec<SocketAddr> {
     let Some(texts) = table.texts("listen", empty) else {
         return vec![default];
     };
+    sockets(table, texts)
+}
+
+fn redirect_listen(table: &mut Table<'_>, listen: &[SocketAddr]) -> Vec<SocketAddr> {
+    let texts = table.texts_or_none("redirect_listen");
+    let addresses = sockets(table, texts.unwrap_or_default());
+    let shared = |address: &&SocketAddr| address.port() != 0 && listen.contains(address);
+    if let Some(address) = addresses.iter().find(shared) {
+        let hint = "one port speaks TLS or does not: \"0.0.0.0:80\" beside \"0.0.0.0:443\"";
+        let message = format!("{address} is an address of `listen` too");
+        table.fault("redirect_listen", Fault::new(message, hint));
+    }
+    addresses
+}
+
+fn sockets(table: &Table<'_>, texts: Vec<Text<'_>>) -> Vec<SocketAddr> {
     let problems = &table.context.problems;
     let mut addresses = Vec::new();
     let mut places = Vec::new();
@@ -98,7 +117,7 @@ fn admin_listen(table: &mut Table<'_>, listen: &[SocketAddr]) -> SocketAddr {
         table.fault(
             "admin_listen",
             Fault::new(
-                "is an address of `listen`",
+                "is an address of `listen` or `redirect_listen`",
                 "health and metrics need a listener of their own, which the public cannot reach",
             ),
         );

@@ -12,6 +12,7 @@ pub mod headers;
 pub mod identity;
 pub mod original;
 pub mod path;
+pub mod redirect;
 pub mod rejection;
 pub mod route;
 
@@ -24,5 +25,6 @@ pub use headers::{Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders};
 pub use identity::{Claims, Identity};
 pub use original::original_request;
 pub use path::NormalPath;
+pub use redirect::{RedirectTarget, RedirectTargets};
 pub use rejection::{HeadFault, PathFault, Rejection, TokenFault};
 pub use route::{HostPattern, PathPattern, Route, RouteConflict, Routes, Target, UpstreamId};

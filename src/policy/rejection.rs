@@ -31,6 +31,8 @@ pub enum Rejection {
     ExpectationFailed,
     /// The header section is larger than the limit.
     HeadersTooLarge,
+    /// A request without TLS that is no page's navigation, which alone is sent on.
+    HttpsRequired,
     /// A fault of ours.
     Internal,
     /// A login whose name or password is wrong, without saying which.
@@ -275,6 +277,12 @@ impl Rejection {
                 code: "headers_too_large",
                 title: "Headers too large",
                 detail: "The header section is larger than the limit; send fewer or shorter fields.",
+            },
+            Self::HttpsRequired => Terms {
+                status: StatusCode::FORBIDDEN,
+                code: "https_required",
+                title: "HTTPS required",
+                detail: "Use https; what was sent without encryption, passwords and tokens above all, should be taken for known to others.",
             },
             Self::Internal => Terms {
                 status: StatusCode::INTERNAL_SERVER_ERROR,

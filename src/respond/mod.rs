@@ -115,6 +115,7 @@ fn challenge(rejection: &Rejection) -> Option<HeaderValue> {
         | Rejection::ClaimMismatch(_)
         | Rejection::ExpectationFailed
         | Rejection::HeadersTooLarge
+        | Rejection::HttpsRequired
         | Rejection::Internal
         | Rejection::KeysUnavailable
         | Rejection::LoopDetected

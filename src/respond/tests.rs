@@ -34,6 +34,7 @@ one_of_each! {
     CredentialsMissing,
     ExpectationFailed,
     HeadersTooLarge,
+    HttpsRequired,
     Internal,
     InvalidCredentials,
     InvalidGrant,

@@ -53,6 +53,17 @@ impl ConnectionCaps {
         })
     }
 
+    /// A tenth of these caps, counted apart: for listeners that must not take the places of those that serve.
+    #[must_use]
+    pub fn tenth(&self) -> Arc<Self> {
+        Arc::new(Self {
+            max: (self.max / 10).max(1),
+            max_per_ip: (self.max_per_ip / 10).max(1),
+            open: AtomicUsize::new(0),
+            by_ip: Mutex::default(),
+        })
+    }
+
     /// Takes a place for a connection whose client is still to be named; `None` when there is none.
     #[must_use]
     pub fn admit(self: &Arc<Self>) -> Option<ConnectionSlot> {

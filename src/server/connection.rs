@@ -16,7 +16,6 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep_until, timeout, timeout_at},
 };
@@ -24,22 +23,16 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     caps::ConnectionSlot,
+    farewell::{FAREWELL, linger, refuse_slow_head},
     proxy_protocol::{self, Relayed},
     vitals::{ExchangeMark, Phase, Verdict, Vitals, Watched},
     worker::Worker,
 };
 use crate::{
     gateway::{Answer, AnswerError, Inbound, Peer, contain},
-    policy::{PeerIp, Rejection},
-    respond,
+    policy::PeerIp,
     telemetry::HandshakeResult,
 };
-
-/// The longest wait for a client to take the last bytes of a connection that is being closed.
-const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// The most that is read of what a client sends after the last answer.
-const FAREWELL_BYTES_MAX: usize = 64 << 10;
 
 type Stream = TokioIo<Watched<TlsStream<TcpStream>>>;
 
@@ -128,10 +121,13 @@ async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &P
     let service = service_fn(|request| answer(worker, &vitals, peer, request));
     let mut connection = worker.http1.serve_connection(stream, service);
     let ended = drive(worker, &vitals, Pin::new(&mut connection)).await;
-    let stream = connection.into_parts().io;
+    let stream = connection.into_parts().io.into_inner();
     let _ = match ended {
         Ended::Closed => timeout(FAREWELL, linger(stream)).await,
-        Ended::Expired(Phase::Head) => timeout(FAREWELL, refuse_slow_head(stream, worker)).await,
+        Ended::Expired(Phase::Head) => {
+            let request_id = worker.lane.request_ids.next();
+            timeout(FAREWELL, refuse_slow_head(stream, &request_id)).await
+        }
         Ended::Expired(Phase::Exchange | Phase::Idle) => Ok(Ok(())),
     };
 }
@@ -209,39 +205,6 @@ async fn drive<C: Graceful>(
         Poll::Pending
     })
     .await
-}
-
-/// Reads what a client still sends after our last answer, and throws it away, at most [`FAREWELL_BYTES_MAX`]. A socket that is
-/// closed with unread bytes resets the connection, and the client may lose the answer that it has not read yet.
-async fn linger(stream: Stream) -> std::io::Result<()> {
-    let mut stream = stream.into_inner();
-    stream.shutdown().await?;
-    let mut buffer = vec![0; 4 << 10];
-    let mut left = FAREWELL_BYTES_MAX;
-    while left > 0 {
-        match stream.read(&mut buffer).await? {
-            0 => return Ok(()),
-            read => left = left.saturating_sub(read),
-        }
-    }
-    Ok(())
-}
-
-/// Writes the refusal that hyper cannot write any more, for no head ever came.
-async fn refuse_slow_head(stream: Stream, worker: &Worker) -> std::io::Result<()> {
-    let refusal = respond::refusal(&Rejection::RequestTimeout, &worker.lane.request_ids.next());
-    let mut bytes = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n".to_vec();
-    for (name, value) in refusal.headers() {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes.extend_from_slice(refusal.body());
-    let mut stream = stream.into_inner();
-    stream.write_all(&bytes).await?;
-    stream.shutdown().await
 }
 
 /// A connection that can be asked to end after what is under way.

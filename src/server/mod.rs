@@ -5,7 +5,9 @@
 
 pub mod caps;
 pub mod connection;
+mod farewell;
 pub mod proxy_protocol;
+pub mod redirect;
 pub mod settings;
 pub mod tls;
 pub mod vitals;
@@ -21,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     caps::{ConnectionCaps, raise_descriptor_limit},
     settings::ServerSettings,
-    worker::Shared,
+    worker::{Kind, Shared},
 };
 use crate::{gateway::Gateway, telemetry::Telemetry};
 
@@ -46,10 +48,19 @@ pub enum StartError {
 /// Listening sockets, bound before anything else happens: a port that is taken ends the start with nothing served.
 #[derive(Debug)]
 pub struct Sockets {
-    /// One list for each worker, in the order of `listen`.
-    by_worker: Vec<Vec<std::net::TcpListener>>,
-    /// The addresses bound, ports resolved, in the order of `listen`.
+    /// Those of each worker.
+    by_worker: Vec<Listening>,
+    /// The TLS addresses bound, ports resolved, in the order of `listen`.
     pub addresses: Vec<SocketAddr>,
+    /// The addresses without TLS, likewise.
+    pub redirects: Vec<SocketAddr>,
+}
+
+/// The sockets of one worker.
+#[derive(Debug, Default)]
+struct Listening {
+    tls: Vec<std::net::TcpListener>,
+    redirect: Vec<std::net::TcpListener>,
 }
 
 /// The running workers.
@@ -60,34 +71,58 @@ pub struct Server {
 }
 
 impl Sockets {
-    /// Binds every TLS address once for each worker.
+    /// Binds every address once for each worker.
     ///
     /// # Errors
     /// [`StartError::Bind`] with the first address that cannot be bound.
     pub fn bind(settings: &ServerSettings) -> Result<Self, StartError> {
-        let mut by_worker: Vec<Vec<_>> = (0..settings.workers.max(1)).map(|_| Vec::new()).collect();
+        let workers = settings.workers.max(1);
+        let mut by_worker: Vec<_> = (0..workers).map(|_| Listening::default()).collect();
         let mut addresses = Vec::new();
         for asked in &settings.listen {
-            let failed = |source| StartError::Bind {
-                address: *asked,
-                key: "server.listen",
-                source,
-            };
-            worker::claim(*asked).map_err(failed)?;
-            // Port 0 is resolved by the first worker's socket; the others share its port.
-            let mut address = *asked;
-            for sockets in &mut by_worker {
-                let socket = worker::listen(address).map_err(failed)?;
-                address = socket.local_addr().map_err(failed)?;
-                sockets.push(socket);
-            }
+            let (address, sockets) = bind(*asked, "server.listen", workers)?;
             addresses.push(address);
+            for (worker, socket) in by_worker.iter_mut().zip(sockets) {
+                worker.tls.push(socket);
+            }
+        }
+        let mut redirects = Vec::new();
+        for asked in &settings.redirect_listen {
+            let (address, sockets) = bind(*asked, "server.redirect_listen", workers)?;
+            redirects.push(address);
+            for (worker, socket) in by_worker.iter_mut().zip(sockets) {
+                worker.redirect.push(socket);
+            }
         }
         Ok(Self {
             by_worker,
             addresses,
+            redirects,
         })
     }
+}
+
+/// Binds one address for every worker, and says which it is.
+fn bind(
+    asked: SocketAddr,
+    key: &'static str,
+    workers: usize,
+) -> Result<(SocketAddr, Vec<std::net::TcpListener>), StartError> {
+    let failed = |source| StartError::Bind {
+        address: asked,
+        key,
+        source,
+    };
+    worker::claim(asked).map_err(failed)?;
+    // Port 0 is resolved by the first worker's socket; the others share its port.
+    let mut address = asked;
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = worker::listen(address).map_err(failed)?;
+        address = socket.local_addr().map_err(failed)?;
+        sockets.push(socket);
+    }
+    Ok((address, sockets))
 }
 
 impl Server {
@@ -111,6 +146,7 @@ impl Server {
         let shared = Shared {
             gateway,
             telemetry,
+            redirect_caps: caps.tenth(),
             caps,
             tls,
             settings,
@@ -145,7 +181,7 @@ impl Server {
 
 fn start_worker(
     index: usize,
-    sockets: Vec<std::net::TcpListener>,
+    sockets: Listening,
     shared: Shared,
 ) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -153,9 +189,10 @@ fn start_worker(
         .build()?;
     let listeners = {
         let _inside = runtime.enter();
-        sockets
-            .into_iter()
-            .map(TcpListener::from_std)
+        let tls = sockets.tls.into_iter().map(|socket| (Kind::Tls, socket));
+        let redirect = sockets.redirect.into_iter();
+        tls.chain(redirect.map(|socket| (Kind::Redirect, socket)))
+            .map(|(kind, socket)| Ok((kind, TcpListener::from_std(socket)?)))
             .collect::<io::Result<Vec<_>>>()?
     };
     thread::Builder::new()

@@ -11,6 +11,8 @@ use crate::policy::{TrustedProxies, head::HeadLimits};
 pub struct ServerSettings {
     /// TLS listeners; at least one.
     pub listen: Vec<SocketAddr>,
+    /// Listeners without TLS, which send browsers to `public_url`; none of `listen`.
+    pub redirect_listen: Vec<SocketAddr>,
     /// The admin listener: health and metrics. Loopback unless the operator says otherwise.
     pub admin_listen: SocketAddr,
     /// What clients call the gateway: issuer of its tokens. `https`, with neither path, query nor fragment.

@@ -20,7 +20,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     caps::{ConnectionCaps, ConnectionSlot},
-    connection::serve,
+    connection,
+    redirect::{self, Redirects},
     settings::{ServerSettings, Timeouts},
 };
 use crate::{
@@ -45,6 +46,15 @@ const SEND_BUFFER: usize = 64 << 10;
 /// problem body and a record; hyper refuses what is larger still with a bare status.
 const HEAD_SLACK: usize = 8 << 10;
 
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Sending browsers on.
+    Redirect,
+    /// Serving, over TLS.
+    Tls,
+}
+
 /// What all workers share.
 #[derive(Debug, Clone)]
 pub struct Shared {
@@ -54,6 +64,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     /// The caps on connections.
     pub caps: Arc<ConnectionCaps>,
+    /// Those of connections without TLS.
+    pub redirect_caps: Arc<ConnectionCaps>,
     /// The TLS policy.
     pub tls: Arc<rustls::ServerConfig>,
     /// What the configuration says of listeners.
@@ -75,6 +87,8 @@ pub struct Worker {
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<LocalExecutor>,
     pub(super) open_connections: Connections,
+    pub(super) redirects: Redirects,
+    pub(super) open_redirects: Connections,
     pub(super) drain: Drain,
 }
 
@@ -99,14 +113,14 @@ pub struct DrainPlace<'d> {
 }
 
 /// Serves on `listeners` until the listeners close and what was under way has ended or the drain timeout is over.
-pub async fn run(shared: Shared, listeners: Vec<TcpListener>) {
+pub async fn run(shared: Shared, listeners: Vec<(Kind, TcpListener)>) {
     let worker = Rc::new(Worker::new(&shared));
     let connections = TaskTracker::new();
-    for listener in listeners {
+    for (kind, listener) in listeners {
         tokio::task::spawn_local(accept(
             Rc::clone(&worker),
             shared.clone(),
-            listener,
+            (kind, listener),
             connections.clone(),
         ));
     }
@@ -127,7 +141,7 @@ pub async fn run(shared: Shared, listeners: Vec<TcpListener>) {
 async fn accept(
     worker: Rc<Worker>,
     shared: Shared,
-    listener: TcpListener,
+    (kind, listener): (Kind, TcpListener),
     connections: TaskTracker,
 ) {
     let (shortest, longest) = ACCEPT_BACK_OFF;
@@ -141,8 +155,19 @@ async fn accept(
             Ok((stream, peer)) => {
                 back_off = shortest;
                 let peer = PeerIp::new(peer.ip());
-                if let Some(slot) = worker.admit(&shared.caps, peer) {
-                    connections.spawn_local(serve(Rc::clone(&worker), stream, peer, slot));
+                let Some(slot) = worker.admit(kind, &shared, peer) else {
+                    continue;
+                };
+                let worker = Rc::clone(&worker);
+                match kind {
+                    Kind::Tls => {
+                        connections.spawn_local(connection::serve(worker, stream, peer, slot));
+                    }
+                    Kind::Redirect => {
+                        let closing = shared.closing.clone();
+                        let served = redirect::serve(worker, stream, peer, slot, closing);
+                        connections.spawn_local(served);
+                    }
                 }
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -188,17 +213,20 @@ impl Worker {
             http1: http1_builder(settings),
             http2: http2_builder(settings),
             open_connections: shared.telemetry.connections("tls"),
+            redirects: Redirects::to(&settings.public_url),
+            open_redirects: shared.telemetry.connections("redirect"),
             drain: Drain::default(),
         }
     }
 
     /// Decides at accept whether a connection may go on. Where proxies name the clients, theirs is the one address that is known
     /// yet: a stranger is turned away before anything is read (NET-10), and the client's own cap is looked at later.
-    fn admit(&self, caps: &Arc<ConnectionCaps>, peer: PeerIp) -> Option<ConnectionSlot> {
-        let slot = match &self.relays {
-            None => caps.admit_from(peer),
-            Some(relays) if relays.trusts(peer) => caps.admit(),
-            Some(_) => {
+    fn admit(&self, kind: Kind, shared: &Shared, peer: PeerIp) -> Option<ConnectionSlot> {
+        let slot = match (kind, &self.relays) {
+            (Kind::Redirect, _) => shared.redirect_caps.admit_from(peer),
+            (Kind::Tls, None) => shared.caps.admit_from(peer),
+            (Kind::Tls, Some(relays)) if relays.trusts(peer) => shared.caps.admit(),
+            (Kind::Tls, Some(_)) => {
                 self.telemetry.handshake(HandshakeResult::NotRelayed);
                 tracing::debug!(peer = %peer.ip(), "connection closed: not one of trusted_proxies");
                 return None;

@@ -33,6 +33,7 @@ mod servers;
 mod sessions;
 mod start;
 mod tokens;
+mod unencrypted;
 mod upstreams;
 
 mod harness_works;

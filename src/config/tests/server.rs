@@ -41,6 +41,20 @@ fn addresses() {
     );
     let same = with("[server]", "listen = [\"127.0.0.1:9901\"]");
     Project::new().refuses(&same, "server.admin_listen", "address of `listen`");
+    refused_each(
+        "[server]",
+        r#"
+        redirect_listen = "0.0.0.0:80"       | server.redirect_listen    | expected a list
+        redirect_listen = ["80"]             | server.redirect_listen[0] | not an address
+        redirect_listen = ["[::]:80", "[0::]:80"] | server.redirect_listen[1] | twice
+        redirect_listen = ["127.0.0.1:9901"] | server.admin_listen       | address of `listen`
+        "#,
+    );
+    let shared = "listen = [\"127.0.0.1:80\"]\nredirect_listen = [\"127.0.0.1:80\"]";
+    let shared = with("[server]", shared);
+    Project::new().refuses(&shared, "server.redirect_listen", "of `listen` too");
+    let both = "redirect_listen = [\"0.0.0.0:80\", \"[::]:80\"]";
+    assert_eq!(accepted("[server]", both).server.redirect_listen.len(), 2);
     let open = with("[server]", "admin_listen = \"0.0.0.0:9901\"");
     let words = "reachable from other machines";
     Project::new().warns(&open, "server.admin_listen", words);

@@ -96,20 +96,22 @@ pub(crate) struct Gateway {
     pub(crate) site: Site,
 }
 
+/// Finds the address in the event of a listener that was opened.
+fn listening(listener: &str) -> impl Fn(&str) -> Option<SocketAddr> {
+    move |line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        let fields = &event["fields"];
+        let ours = fields["message"] == "listening" && fields["listener"] == listener;
+        ours.then(|| fields["address"].as_str()?.parse().ok())?
+    }
+}
+
 impl Gateway {
     /// Starts the gateway of a site whose files are written.
     pub(crate) async fn start(site: Site) -> Self {
         let mut child = site.command(&["run"]).spawn().unwrap();
         let out = Lines::read(child.stdout.take().unwrap());
         let err = Lines::read(child.stderr.take().unwrap());
-        let listening = |listener: &'static str| {
-            move |line: &str| -> Option<SocketAddr> {
-                let event: Value = serde_json::from_str(line).ok()?;
-                let fields = &event["fields"];
-                let ours = fields["message"] == "listening" && fields["listener"] == listener;
-                ours.then(|| fields["address"].as_str()?.parse().ok())?
-            }
-        };
         let tls = err.find("the TLS listener", listening("tls")).await;
         let admin = err.find("the admin listener", listening("admin")).await;
         let gateway = Self {
@@ -125,6 +127,11 @@ impl Gateway {
         })
         .await;
         gateway
+    }
+
+    /// The address of another listener, by its name in events.
+    pub(crate) async fn listener(&self, name: &str) -> SocketAddr {
+        self.err.find("a listener", listening(name)).await
     }
 
     /// Asks the admin listener.
