@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may stop a test")]
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use portcullis::config::{Config, Report, parse};
 use tempfile::TempDir;
@@ -14,12 +14,22 @@ use weaker::weaker;
 
 const SAMPLE: &str = include_str!("../config/gateway.toml");
 
-/// A folder with the one file that the sample names and a development certificate does not replace.
+/// A folder with the files that the sample names and a development certificate does not replace.
 fn project() -> TempDir {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir(root.path().join("config")).unwrap();
     let keys = r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#;
     fs::write(root.path().join("config/corp-keys.json"), keys).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(["app.internal".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap().pem();
+    fs::create_dir(root.path().join("certs")).unwrap();
+    for name in ["backend-ca.pem", "gateway.crt"] {
+        fs::write(root.path().join("certs").join(name), &certificate).unwrap();
+    }
+    let path = root.path().join("certs/gateway.key");
+    fs::write(&path, key.serialize_pem()).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     root
 }
 

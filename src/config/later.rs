@@ -36,7 +36,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("tls", "client_auth", Word("none")),
     ("tls", "client_ca", Nothing),
     ("upstream", "protocol", Word("http1")),
-    ("upstream", "tls", Nothing),
 ];
 
 impl Harmless {

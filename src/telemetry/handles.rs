@@ -43,6 +43,7 @@ pub struct UpstreamMetrics {
     table: Arc<UpstreamTable>,
     duration: Histogram,
     healthy: Gauge,
+    tls_failures: Counter,
 }
 
 /// The servers that are part of a configuration in use.
@@ -51,6 +52,7 @@ pub(super) struct UpstreamTable {
     pub(super) durations: Family<UpstreamLabel, Histogram>,
     pub(super) healthy: Family<ServerLabels, Gauge>,
     pub(super) retries: Family<RetryLabels, Counter>,
+    pub(super) tls_failures: Family<UpstreamLabel, Counter>,
     live: Mutex<HashMap<ServerLabels, Weak<UpstreamMetrics>>>,
 }
 
@@ -206,6 +208,11 @@ impl UpstreamMetrics {
         self.table.retries.get_or_create_owned(&labels).inc();
     }
 
+    /// A TLS handshake with the server failed.
+    pub fn tls_failed(&self) {
+        self.tls_failures.inc();
+    }
+
     pub(super) fn observe(&self, took: Duration) {
         self.duration.observe(took);
     }
@@ -238,12 +245,14 @@ impl UpstreamTable {
         if let Some(handle) = live.get(&labels).and_then(Weak::upgrade) {
             return handle;
         }
+        let upstream = UpstreamLabel {
+            upstream: Arc::clone(&labels.upstream),
+        };
         let handle = Arc::new(UpstreamMetrics {
             labels: labels.clone(),
             table: Arc::clone(self),
-            duration: self.durations.get_or_create_owned(&UpstreamLabel {
-                upstream: Arc::clone(&labels.upstream),
-            }),
+            duration: self.durations.get_or_create_owned(&upstream),
+            tls_failures: self.tls_failures.get_or_create_owned(&upstream),
             healthy: self.healthy.get_or_create_owned(&labels),
         });
         handle.set_healthy(true);

@@ -112,6 +112,11 @@ impl Metrics {
             self.upstreams.retries.clone(),
         );
         registry.register(
+            "upstream_tls_failures",
+            "TLS handshakes with servers that failed",
+            self.upstreams.tls_failures.clone(),
+        );
+        registry.register(
             "rate_limited",
             "Requests refused by a limit",
             self.rate_limited.clone(),

@@ -6,12 +6,12 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header,
     uri::PathAndQuery,
 };
-use hyper::{body::Incoming, client::conn::TrySendError};
+use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     AnswerStream, Lease, Pool, Pools, Server, UploadProgress, Upstream, balance::Choice,
-    body::RequestBody, framing, retry::Attempts, settings::HostPolicy,
+    body::RequestBody, framing, pool::SendFault, retry::Attempts, settings::HostPolicy,
 };
 use crate::policy::{Permit, Rejection};
 
@@ -43,7 +43,7 @@ pub struct Outbound {
 ///
 /// # Errors
 /// What the client did wrong with its body first ([`UploadProgress::rejection`]); else [`Rejection::UpstreamUnreachable`],
-/// [`Rejection::UpstreamTimeout`], [`Rejection::UpstreamInvalid`], [`Rejection::Overloaded`] or
+/// [`Rejection::UpstreamTls`], [`Rejection::UpstreamTimeout`], [`Rejection::UpstreamInvalid`], [`Rejection::Overloaded`] or
 /// [`Rejection::NoHealthyUpstream`].
 pub async fn forward(
     pools: &Pools,
@@ -90,8 +90,15 @@ async fn attempt(
         match (outcome, spare) {
             (Ok(response), _) => return Ok(response),
             // Not a byte was sent: the request may still go to another server.
-            (Err(fault), _)
-                if request.is_some() && fault.rejection == Rejection::UpstreamUnreachable => {}
+            (Err(Failed { rejection, .. }), _)
+                if request.is_some()
+                    && matches!(
+                        rejection,
+                        Rejection::UpstreamUnreachable | Rejection::UpstreamTls
+                    ) =>
+            {
+                failed.get_or_insert(rejection);
+            }
             (Err(fault), Some(spare)) if fault.is_silent && attempts.take(wait.deadline) => {
                 (request, failed) = (Some(spare), Some(fault.rejection));
                 choice.begin_again();
@@ -142,7 +149,7 @@ async fn exchange(
         let mut lease = lease?;
         lease.watch(Rc::clone(progress));
         let unsent = request.take().ok_or(Rejection::Internal)?;
-        let sent = lease.sender().try_send_request(unsent);
+        let sent = lease.send(unsent);
         let Some(outcome) = within(wait, progress, sent).await else {
             return Err(Rejection::UpstreamTimeout.into());
         };
@@ -216,18 +223,17 @@ async fn within<F: Future>(wait: Wait, progress: &UploadProgress, answer: F) -> 
 
 /// Decides what a failed attempt means: the request again, when no byte of it was sent, or a refusal.
 fn resend(
-    failure: TrySendError<Request<RequestBody>>,
+    failure: SendFault,
     lease: &Lease,
     progress: &UploadProgress,
 ) -> Result<Request<RequestBody>, Failed> {
-    let mut failure = failure;
-    if let (true, Some(request)) = (lease.is_reused(), failure.take_message()) {
-        return Ok(request);
+    let SendFault { error, unsent } = failure;
+    if let (true, Some(request)) = (lease.is_reused(), unsent) {
+        return Ok(*request);
     }
     if let Some(rejection) = progress.rejection() {
         return Err(rejection.into());
     }
-    let error = failure.into_error();
     tracing::debug!(%error, "no answer from upstream");
     if error.is_parse() || error.is_parse_too_large() {
         return Err(Rejection::UpstreamInvalid.into());

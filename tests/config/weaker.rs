@@ -59,6 +59,7 @@ fn trust(before: &Config, after: &Config, found: &mut Vec<String>) {
             "pass_token",
             after.identity.pass_token && !before.identity.pass_token,
         ),
+        ("upstream.tls", unverified(after) > unverified(before)),
         (
             "development",
             after.tls.development && !before.tls.development,
@@ -76,6 +77,13 @@ fn trust(before: &Config, after: &Config, found: &mut Vec<String>) {
     ];
     let raised = flags.iter().filter(|flag| flag.1);
     found.extend(raised.map(|flag| flag.0.to_owned()));
+}
+
+/// Upstreams whose certificates are not looked at.
+fn unverified(config: &Config) -> usize {
+    let upstreams = config.upstreams.iter();
+    let unverified = upstreams.filter(|upstream| upstream.tls.danger_accept_any_certificate);
+    unverified.count()
 }
 
 /// Everything of which more is weaker; where less is weaker, with its sign turned.

@@ -33,6 +33,7 @@ mod servers;
 mod sessions;
 mod start;
 mod tokens;
+mod transport;
 mod unencrypted;
 mod upstreams;
 

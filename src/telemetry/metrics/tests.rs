@@ -63,6 +63,7 @@ fn names_and_kinds_are_those_of_the_contract() {
         "portcullis_token_cache_bytes gauge",
         "portcullis_upstream_duration_seconds histogram",
         "portcullis_upstream_healthy gauge",
+        "portcullis_upstream_tls_failures counter",
     ];
     assert_eq!(kinds, want, "{text}");
     assert!(text.ends_with("# EOF\n"));
