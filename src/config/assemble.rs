@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Config;
 use crate::{
     accounts::Accounts,
-    authn::{Authenticator, IssuerFault, Revocations},
+    authn::{Authenticator, IssuerFault, Revocations, remote::RemoteKeys},
     gateway::{self, Gateway},
     limit::IpLimiter,
     policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
@@ -21,6 +21,8 @@ pub struct Lasting {
     pub telemetry: Arc<Telemetry>,
     /// What was revoked.
     pub revocations: Arc<Revocations>,
+    /// The issuers whose keys are fetched.
+    pub remote: RemoteKeys,
     /// Accounts and the way to their routes, where they are on.
     pub accounts: Option<(Arc<Accounts>, PortalHandle)>,
 }
@@ -45,7 +47,8 @@ pub enum AssembleError {
 /// Every unusable key, or every pair of routes that tie.
 pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleError> {
     let telemetry = &lasting.telemetry;
-    let mut issuers = config.issuers.clone();
+    let fetched = config.issuers.iter().cloned();
+    let mut issuers: Vec<_> = fetched.map(|issuer| lasting.remote.live(issuer)).collect();
     let mut routes = config.routes.clone();
     if let (Some(settings), Some((accounts, _))) = (&config.accounts, &lasting.accounts) {
         issuers.push(accounts.issuer());
