@@ -230,7 +230,10 @@ impl Gateway {
         {
             return Ok(answer);
         }
-        let admitted = self.admit(inbound.peer.ip, &inbound.parts, record)?;
+        let admitted = match self.admit(inbound.peer.ip, &inbound.parts, record) {
+            Ok(admitted) => admitted,
+            Err(rejection) => Box::pin(self.admit_later(rejection, &inbound, record)).await?,
+        };
         match admitted.permit.route().target {
             Target::Accounts => self.call_portal(admitted, inbound, record).await,
             Target::Elsewhere => Err(Rejection::RouteNotFound),

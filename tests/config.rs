@@ -17,9 +17,6 @@ const SAMPLE: &str = include_str!("../config/gateway.toml");
 /// A folder with the files that the sample names and a development certificate does not replace.
 fn project() -> TempDir {
     let root = tempfile::tempdir().unwrap();
-    fs::create_dir(root.path().join("config")).unwrap();
-    let keys = r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#;
-    fs::write(root.path().join("config/corp-keys.json"), keys).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(["app.internal".to_owned()]).unwrap();
     let certificate = params.self_signed(&key).unwrap().pem();

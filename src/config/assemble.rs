@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Config;
 use crate::{
     accounts::Accounts,
-    authn::{Authenticator, IssuerFault, Revocations},
+    authn::{Authenticator, IssuerFault, Revocations, remote::RemoteKeys},
     gateway::{self, Gateway},
     limit::IpLimiter,
     policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
@@ -24,6 +24,8 @@ pub struct Lasting {
     pub telemetry: Arc<Telemetry>,
     /// What was revoked.
     pub revocations: Arc<Revocations>,
+    /// The issuers whose keys are fetched.
+    pub remote: RemoteKeys,
     /// Accounts and the way to their routes, where they are on.
     pub accounts: Option<(Arc<Accounts>, PortalHandle)>,
 }
@@ -57,7 +59,8 @@ pub enum AssembleError {
 /// Every unusable key, every pair of routes that tie, or the first upstream whose TLS cannot be set up.
 pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleError> {
     let telemetry = &lasting.telemetry;
-    let mut issuers = config.issuers.clone();
+    let fetched = config.issuers.iter().cloned();
+    let mut issuers: Vec<_> = fetched.map(|issuer| lasting.remote.live(issuer)).collect();
     let mut routes = config.routes.clone();
     if let (Some(settings), Some((accounts, _))) = (&config.accounts, &lasting.accounts) {
         issuers.push(accounts.issuer());

@@ -16,8 +16,8 @@ use super::{
     handles::{Connections, HandshakeResult, RouteMetrics, UpstreamTable},
     histogram::Histogram,
     labels::{
-        DecisionLabels, IssuerLabel, LimitLabel, ListenerLabel, RequestLabels, ResultLabel,
-        RouteLabel, VersionLabel,
+        DecisionLabels, FetchLabels, IssuerLabel, KeysLabels, LimitLabel, ListenerLabel,
+        RequestLabels, ResultLabel, RouteLabel, VersionLabel,
     },
 };
 
@@ -33,6 +33,8 @@ pub(super) struct Metrics {
     token_cache_bytes: Gauge,
     token_cache_sampled: Mutex<[u64; 2]>,
     jwks_age: Family<IssuerLabel, Seconds>,
+    jwks_keys: Family<KeysLabels, Gauge>,
+    pub(super) jwks_fetches: Family<FetchLabels, Counter>,
     connections: Family<ListenerLabel, Gauge>,
     handshakes: Family<ResultLabel, Counter>,
     pub(super) rate_limited: Family<LimitLabel, Counter>,
@@ -63,6 +65,8 @@ impl Metrics {
             token_cache_bytes: Gauge::default(),
             token_cache_sampled: Mutex::default(),
             jwks_age: Family::default(),
+            jwks_keys: Family::default(),
+            jwks_fetches: Family::default(),
             connections: Family::default(),
             handshakes: Family::default(),
             rate_limited: Family::default(),
@@ -147,6 +151,16 @@ impl Metrics {
             self.jwks_age.clone(),
         );
         registry.register(
+            "jwks_keys",
+            "Keys of an issuer: usable, and skipped because they do not fit",
+            self.jwks_keys.clone(),
+        );
+        registry.register(
+            "jwks_fetches",
+            "Fetches of an issuer's keys by outcome",
+            self.jwks_fetches.clone(),
+        );
+        registry.register(
             "connections",
             "Open client connections",
             self.connections.clone(),
@@ -188,6 +202,7 @@ impl Metrics {
     /// A scrape begins: issuers that are gone from the configuration must not keep a growing age.
     pub(super) fn scrape(&self) -> Scrape<'_> {
         self.jwks_age.clear();
+        self.jwks_keys.clear();
         Scrape(self)
     }
 
@@ -231,6 +246,16 @@ impl Scrape<'_> {
             .jwks_age
             .get_or_create(&IssuerLabel { issuer })
             .set(age.as_secs_f64());
+    }
+
+    /// How many keys of an issuer can be used, and how many of its set were left out.
+    pub fn jwks_keys(&mut self, issuer: &str, usable: usize, skipped: usize) {
+        for (state, count) in [("usable", usable), ("skipped", skipped)] {
+            let issuer = issuer.into();
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            let keys = &self.0.jwks_keys;
+            keys.get_or_create(&KeysLabels { issuer, state }).set(count);
+        }
     }
 }
 

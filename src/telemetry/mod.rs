@@ -34,7 +34,7 @@ pub use metrics::Scrape;
 pub use record::{Ending, Record};
 pub use request_id::{RequestId, RequestIds};
 
-use labels::LimitLabel;
+use labels::{FetchLabels, LimitLabel};
 use line_queue::LineQueue;
 use metrics::Metrics;
 use settings::LogSettings;
@@ -148,6 +148,13 @@ impl Telemetry {
             HandshakeResult::NotRelayed => not_relayed.inc(),
             HandshakeResult::TimedOut => timed_out.inc(),
         };
+    }
+
+    /// Counts a fetch of an issuer's keys; `result` is a word of a closed set.
+    pub fn jwks_fetched(&self, issuer: &str, result: &'static str) {
+        let issuer = issuer.into();
+        let fetches = &self.metrics.jwks_fetches;
+        fetches.get_or_create(&FetchLabels { issuer, result }).inc();
     }
 
     /// Counts a task that panicked.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use portcullis::{
     accounts::settings::AccountSettings,
+    authn::settings::KeySource,
     config::Config,
     limit::settings::Quota,
     policy::{Access, Route, Routes, Rule},
@@ -122,6 +123,9 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
     };
     for issuer in &config.issuers {
         named("issuer", &issuer.name, "leeway", millis(issuer.leeway));
+        for (what, value) in fetch_limits(&issuer.keys) {
+            named("issuer", &issuer.name, what, value);
+        }
     }
     for upstream in &config.upstreams {
         let name = &upstream.name;
@@ -155,6 +159,21 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
         named("route", &route.name, "timeout", millis(route.timeout));
     }
     limits
+}
+
+fn fetch_limits(keys: &KeySource) -> Vec<(&'static str, i128)> {
+    let KeySource::Remote(remote) = keys else {
+        return Vec::new();
+    };
+    vec![
+        ("timeout", millis(remote.fetch.timeout)),
+        ("wait", millis(remote.wait)),
+        ("cooldown", -millis(remote.cooldown)),
+        ("refresh_max", millis(remote.refresh_max)),
+        ("max_stale", millis(remote.max_stale)),
+        ("hosts", number(remote.hosts.len())),
+        ("networks", number(remote.fetch.networks.len())),
+    ]
 }
 
 fn account_limits(accounts: &AccountSettings) -> Vec<(&'static str, i128)> {

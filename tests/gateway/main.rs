@@ -23,6 +23,7 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod paths;
+mod providers;
 mod proxied;
 mod raw_answers;
 mod raw_requests;

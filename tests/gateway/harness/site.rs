@@ -152,6 +152,12 @@ impl Site {
         self
     }
 
+    /// Takes a key of the issuer that was added last away.
+    pub(crate) fn off_issuer(mut self, key: &str) -> Self {
+        self.issuers.last_mut().unwrap().remove(key).unwrap();
+        self
+    }
+
     /// Adds a route for a path prefix to the upstream `legacy`.
     pub(crate) fn route(mut self, name: &str, prefix: &str, access: &str) -> Self {
         self.routes.push(table(&[
