@@ -34,6 +34,7 @@ pub(super) struct Metrics {
     token_cache_sampled: Mutex<[u64; 2]>,
     jwks_age: Family<IssuerLabel, Seconds>,
     connections: Family<ListenerLabel, Gauge>,
+    pub(super) tunnels: Gauge,
     handshakes: Family<ResultLabel, Counter>,
     pub(super) rate_limited: Family<LimitLabel, Counter>,
     pub(super) panics: Counter,
@@ -64,6 +65,7 @@ impl Metrics {
             token_cache_sampled: Mutex::default(),
             jwks_age: Family::default(),
             connections: Family::default(),
+            tunnels: Gauge::default(),
             handshakes: Family::default(),
             rate_limited: Family::default(),
             panics: Counter::default(),
@@ -146,6 +148,7 @@ impl Metrics {
             "Open client connections",
             self.connections.clone(),
         );
+        registry.register("tunnels", "Open WebSockets", self.tunnels.clone());
         registry.register(
             "tls_handshakes",
             "TLS handshakes by outcome",

@@ -17,6 +17,7 @@ mod server;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::{
     cell::{Cell, RefCell},
@@ -36,6 +37,7 @@ use retry::Budget;
 pub use server::Server;
 use settings::{ServerAddress, UpstreamSettings};
 use tokio::runtime::Handle;
+pub use upgrade::{Handshake, Switched};
 
 use crate::telemetry::UpstreamMetrics;
 

@@ -35,5 +35,6 @@ mod start;
 mod tokens;
 mod unencrypted;
 mod upstreams;
+mod websocket;
 
 mod harness_works;
