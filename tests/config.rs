@@ -286,6 +286,8 @@ fn the_comparison_sees_what_is_weaker() {
         ("leeway = \"30s\"", "leeway = \"31s\""),
         ("audience = [\"orders\"]", "audience = [\"orders\", \"x\"]"),
         ("pass_token = false", "pass_token = true"),
+        ("websocket = false", "websocket = true"),
+        ("idle_timeout = \"5m\"", "idle_timeout = \"6m\""),
         ("password_min = 15", "password_min = 14"),
         ("per_account = \"5/15m\"", "per_account = \"6/15m\""),
         ("refresh_grace = \"10s\"", "refresh_grace = \"11s\""),

@@ -15,6 +15,7 @@ pub mod path;
 pub mod redirect;
 pub mod rejection;
 pub mod route;
+pub mod upgrade;
 
 pub use addresses::Addresses;
 pub use authorize::{Access, Caller, Permit, Rule, authorize};
@@ -27,4 +28,6 @@ pub use original::original_request;
 pub use path::NormalPath;
 pub use redirect::{RedirectTarget, RedirectTargets};
 pub use rejection::{HeadFault, PathFault, Rejection, TokenFault};
-pub use route::{HostPattern, PathPattern, Route, RouteConflict, Routes, Target, UpstreamId};
+pub use route::{
+    HostPattern, PathPattern, Route, RouteConflict, Routes, Streams, Target, UpstreamId,
+};

@@ -65,6 +65,11 @@ pub struct Connections(pub(super) Gauge);
 #[must_use = "the connection counts as open only as long as this lives"]
 pub struct OpenConnection(Gauge);
 
+/// An open tunnel, counted until it is dropped.
+#[derive(Debug)]
+#[must_use = "the tunnel counts as open only as long as this lives"]
+pub struct OpenTunnel(Gauge);
+
 /// How a TLS handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeResult {
@@ -280,6 +285,19 @@ impl Connections {
 }
 
 impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl OpenTunnel {
+    pub(super) fn new(open: Gauge) -> Self {
+        open.inc();
+        Self(open)
+    }
+}
+
+impl Drop for OpenTunnel {
     fn drop(&mut self) {
         self.0.dec();
     }

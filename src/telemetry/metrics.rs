@@ -36,6 +36,7 @@ pub(super) struct Metrics {
     jwks_keys: Family<KeysLabels, Gauge>,
     pub(super) jwks_fetches: Family<FetchLabels, Counter>,
     connections: Family<ListenerLabel, Gauge>,
+    pub(super) tunnels: Gauge,
     handshakes: Family<ResultLabel, Counter>,
     pub(super) rate_limited: Family<LimitLabel, Counter>,
     pub(super) panics: Counter,
@@ -68,6 +69,7 @@ impl Metrics {
             jwks_keys: Family::default(),
             jwks_fetches: Family::default(),
             connections: Family::default(),
+            tunnels: Gauge::default(),
             handshakes: Family::default(),
             rate_limited: Family::default(),
             panics: Counter::default(),
@@ -165,6 +167,7 @@ impl Metrics {
             "Open client connections",
             self.connections.clone(),
         );
+        registry.register("tunnels", "Open WebSockets", self.tunnels.clone());
         registry.register(
             "tls_handshakes",
             "TLS handshakes by outcome",

@@ -28,7 +28,8 @@ pub mod settings;
 
 pub use events::init_events;
 pub use handles::{
-    Connections, HandshakeResult, OpenConnection, RetryResult, RouteMetrics, UpstreamMetrics,
+    Connections, HandshakeResult, OpenConnection, OpenTunnel, RetryResult, RouteMetrics,
+    UpstreamMetrics,
 };
 pub use metrics::Scrape;
 pub use record::{Ending, Record};
@@ -137,6 +138,11 @@ impl Telemetry {
     #[must_use]
     pub fn connections(&self, listener: &'static str) -> Connections {
         self.metrics.connections(listener)
+    }
+
+    /// Counts a tunnel as open until the answer is dropped.
+    pub fn open_tunnel(&self) -> OpenTunnel {
+        OpenTunnel::new(self.metrics.tunnels.clone())
     }
 
     /// Counts a TLS handshake.

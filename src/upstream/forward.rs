@@ -10,8 +10,14 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
-    AnswerStream, Lease, Pool, Pools, Server, UploadProgress, Upstream, balance::Choice,
-    body::RequestBody, framing, pool::SendFault, retry::Attempts, settings::HostPolicy,
+    AnswerStream, Lease, Pool, Pools, Server, UploadProgress, Upstream,
+    balance::Choice,
+    body::RequestBody,
+    framing,
+    pool::SendFault,
+    retry::Attempts,
+    settings::HostPolicy,
+    upgrade::{Handshake, Switched},
 };
 use crate::policy::{Permit, Rejection};
 
@@ -33,6 +39,8 @@ pub struct Outbound {
     pub progress: Rc<UploadProgress>,
     /// When the whole exchange must be over.
     pub deadline: Instant,
+    /// The handshake that the request is, where it asks for a WebSocket.
+    pub handshake: Option<Handshake>,
 }
 
 /// Forwards a request that `permit` allows and gives the answer as soon as its head is there.
@@ -69,6 +77,7 @@ async fn attempt(
         deadline: outbound.deadline,
     };
     let target = outbound.target.clone();
+    let handshake = outbound.handshake.clone();
     let mut request = Some(request(outbound));
     let mut failed: Option<Rejection> = None;
     loop {
@@ -81,7 +90,11 @@ async fn attempt(
         }
         let spare = request.as_ref().and_then(|request| attempts.spare(request));
         let pool = choice.pools().of(picked.server);
-        let outcome = exchange(&pool, &mut request, picked.dial, (&progress, wait)).await;
+        let outcome = exchange(&pool, &mut request, picked.dial, (&progress, wait))
+            .await
+            .and_then(|(response, lease)| {
+                Ok(answer(response, lease, wait.deadline, handshake.as_ref())?)
+            });
         // A client that was still uploading when the time was over is no fault of the server.
         let ended = outcome.as_ref().map(drop).map_err(|fault| &fault.rejection);
         if !matches!(ended, Err(Rejection::UpstreamTimeout)) || progress.finished().is_some() {
@@ -138,7 +151,7 @@ async fn exchange(
     request: &mut Option<Request<RequestBody>>,
     dial: Duration,
     (progress, wait): (&Rc<UploadProgress>, Wait),
-) -> Result<Response<AnswerStream>, Failed> {
+) -> Result<(Response<Incoming>, Lease), Failed> {
     let mut attempts = 0;
     loop {
         let lease = pool.lease(attempts >= STALE_CONNECTIONS_MAX, dial);
@@ -154,7 +167,7 @@ async fn exchange(
             return Err(Rejection::UpstreamTimeout.into());
         };
         match outcome {
-            Ok(response) => return Ok(answer(response, lease, wait.deadline)?),
+            Ok(response) => return Ok((response, lease)),
             Err(failure) => *request = Some(resend(failure, &lease, progress)?),
         }
         attempts += 1;
@@ -245,19 +258,21 @@ fn resend(
 }
 
 fn answer(
-    response: Response<Incoming>,
+    mut response: Response<Incoming>,
     mut lease: Lease,
     deadline: Instant,
+    handshake: Option<&Handshake>,
 ) -> Result<Response<AnswerStream>, Rejection> {
-    // Nobody asked for another protocol: whatever follows is not an answer to this request (MSG-3).
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Rejection::UpstreamInvalid);
+        let switched = Switched::new(&mut response, lease, handshake)?;
+        return Ok(response.map(|body| AnswerStream::switched(body, switched)));
     }
     if !framing::is_clear(response.version(), response.headers()) {
         return Err(Rejection::UpstreamInvalid);
     }
     // hyper would speak HTTP/1.0 on it from now on, where a body of unknown length has no framing at all.
-    if response.version() == Version::HTTP_10 {
+    // And a handshake that came to nothing leaves nothing that is used again (MSG-3).
+    if response.version() == Version::HTTP_10 || handshake.is_some() {
         lease.retire();
     }
     Ok(response.map(|body| AnswerStream::new(body, lease, deadline)))

@@ -19,6 +19,7 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upgrade;
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,6 +42,7 @@ use settings::{Endpoint, ServerAddress, UpstreamSettings};
 use tls::Tls;
 pub use tls::{SystemRoots, TlsFault};
 use tokio::runtime::Handle;
+pub use upgrade::{Handshake, Switched};
 
 use crate::telemetry::UpstreamMetrics;
 

@@ -235,7 +235,7 @@ impl Pool {
             .await;
         let (sender, driver) = handshake.map_err(|_| Rejection::UpstreamUnreachable)?;
         let task = tokio::task::spawn_local(async move {
-            if let Err(error) = driver.await {
+            if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });

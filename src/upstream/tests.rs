@@ -14,7 +14,7 @@ use super::{settings::*, *};
 use crate::{
     policy::{
         Access, Addresses, Caller, ClientIp, HeaderEdits, PathPattern, PeerIp, Rejection, Route,
-        Rule, Target, UpstreamId, authorize,
+        Rule, Streams, Target, UpstreamId, authorize,
     },
     telemetry::{Telemetry, settings::LogSettings},
 };
@@ -122,6 +122,7 @@ fn route() -> Route {
         enforce: true,
         max_body: 1 << 20,
         timeout: Duration::from_secs(60),
+        streams: Streams::default(),
     }
 }
 
@@ -141,6 +142,7 @@ async fn get_from(
         body: RequestBody::Empty,
         progress: UploadProgress::finished_now(),
         deadline: tokio::time::Instant::now() + Duration::from_secs(60),
+        handshake: None,
     };
     let route = route();
     let client = ClientIp::from(PeerIp::new(client));

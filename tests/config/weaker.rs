@@ -154,10 +154,7 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
             millis(upstream.response_timeout),
         );
     }
-    for route in &config.routes {
-        named("route", &route.name, "max_body", number(route.max_body));
-        named("route", &route.name, "timeout", millis(route.timeout));
-    }
+    limits.extend(config.routes.iter().flat_map(route_limits));
     limits
 }
 
@@ -174,6 +171,18 @@ fn fetch_limits(keys: &KeySource) -> Vec<(&'static str, i128)> {
         ("hosts", number(remote.hosts.len())),
         ("networks", number(remote.fetch.networks.len())),
     ]
+}
+
+fn route_limits(route: &Route) -> Vec<(String, i128)> {
+    let streams = &route.streams;
+    [
+        ("max_body", number(route.max_body)),
+        ("timeout", millis(route.timeout)),
+        ("websocket", number(streams.websocket)),
+        ("idle_timeout", millis(streams.idle_timeout)),
+    ]
+    .map(|(what, value)| (format!("route {} {what}", route.name), value))
+    .into()
 }
 
 fn account_limits(accounts: &AccountSettings) -> Vec<(&'static str, i128)> {

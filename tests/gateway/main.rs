@@ -37,5 +37,6 @@ mod tokens;
 mod transport;
 mod unencrypted;
 mod upstreams;
+mod websocket;
 
 mod harness_works;

@@ -10,6 +10,7 @@ pub(crate) mod http1;
 pub(crate) mod keys;
 pub(crate) mod site;
 pub(crate) mod upstream;
+pub(crate) mod websocket;
 pub(crate) mod wire;
 
 pub(crate) use client::{H2, Raw, get, request};

@@ -69,6 +69,8 @@ pub(crate) enum Step {
     Reset,
     /// Sends bytes.
     Send(Vec<u8>),
+    /// Sends back every byte as it is, until the peer has sent its last; they are kept as the body.
+    Mirror,
     /// Waits for the test.
     Until(Arc<Notify>),
 }
@@ -350,6 +352,19 @@ impl Exchange {
                 return Ok(false);
             }
             Step::Send(bytes) => self.io.write_all(&bytes).await?,
+            Step::Mirror => {
+                let mut bytes = [0; 1 << 12];
+                loop {
+                    let count = self.io.read(&mut bytes).await?;
+                    if count == 0 {
+                        self.ended(index, body);
+                        return Ok(false);
+                    }
+                    self.keep(index, &bytes[..count]);
+                    self.io.write_all(&bytes[..count]).await?;
+                    self.io.flush().await?;
+                }
+            }
             Step::Until(signal) => signal.notified().await,
         }
         self.io.flush().await?;
