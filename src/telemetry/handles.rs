@@ -63,6 +63,15 @@ pub struct Connections(pub(super) Gauge);
 #[must_use = "the connection counts as open only as long as this lives"]
 pub struct OpenConnection(Gauge);
 
+/// What became of certificate files that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateReload {
+    /// What was in use stays.
+    Refused,
+    /// New connections use them.
+    Taken,
+}
+
 /// How a TLS handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeResult {
@@ -273,6 +282,17 @@ impl Connections {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+impl CertificateReload {
+    /// The label of metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Taken => "taken",
+        }
     }
 }
 

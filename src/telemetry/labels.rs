@@ -46,6 +46,11 @@ pub(super) struct IssuerLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CertificateLabel {
+    pub(super) name: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct LimitLabel {
     pub(super) limit: &'static str,
 }

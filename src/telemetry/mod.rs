@@ -28,7 +28,8 @@ pub mod settings;
 
 pub use events::init_events;
 pub use handles::{
-    Connections, HandshakeResult, OpenConnection, RetryResult, RouteMetrics, UpstreamMetrics,
+    CertificateReload, Connections, HandshakeResult, OpenConnection, RetryResult, RouteMetrics,
+    UpstreamMetrics,
 };
 pub use metrics::Scrape;
 pub use record::{Ending, Record};
@@ -148,6 +149,11 @@ impl Telemetry {
             HandshakeResult::NotRelayed => not_relayed.inc(),
             HandshakeResult::TimedOut => timed_out.inc(),
         };
+    }
+
+    /// Counts certificate files that changed.
+    pub fn certificate_reload(&self, result: CertificateReload) {
+        self.metrics.certificate_reload(result).inc();
     }
 
     /// Counts a task that panicked.
