@@ -10,7 +10,7 @@ use crate::{
     authn::{Authenticator, Revocations},
     config::{Checked, Config, Problem, Report, Severity, inspect, show_duration, show_size},
     policy::{Access, HostPattern, PathPattern, Route, Target},
-    server::tls,
+    server::tls::Tls,
     upstream::{SystemRoots, tls_config},
 };
 
@@ -80,7 +80,7 @@ fn unusable(config: &Config) -> Vec<String> {
             .certificates
             .retain(|files| is_there(&files.cert) || is_there(&files.key));
     }
-    if let Err(fault) = tls::server_config(&settings) {
+    if let Err(fault) = Tls::load(&settings) {
         faults.push(format!("{:#}", anyhow::Error::from(fault)));
     }
     let system = SystemRoots::default();

@@ -24,7 +24,11 @@ use crate::{
     },
     gateway::Gateway,
     portal,
-    server::{Server, Sockets, settings::CertificateFiles, tls},
+    server::{
+        Server, Sockets,
+        settings::CertificateFiles,
+        tls::{self, Tls},
+    },
     telemetry::Telemetry,
 };
 
@@ -52,7 +56,7 @@ impl Node {
     /// What cannot be bound, opened, read or made, with its cause.
     pub fn start(config: Config) -> anyhow::Result<Self> {
         let config = Arc::new(config);
-        let tls = tls::server_config(&config.tls)?;
+        let tls = Arc::new(Tls::load(&config.tls)?);
         let control = Builder::new_multi_thread()
             .worker_threads(CONTROL_THREADS)
             .enable_all()
@@ -67,7 +71,7 @@ impl Node {
             .as_ref()
             .map(|(accounts, _)| accounts.watch(control.handle()));
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(&config, &lasting)?));
-        sample(&lasting.telemetry, &gateway);
+        sample(&lasting.telemetry, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
             upstream.start_checks(control.handle());
         }
@@ -84,6 +88,7 @@ impl Node {
             tokio::net::TcpListener::from_std(admin)?
         };
         control.spawn(admin::serve(admin, state, stop_admin.clone()));
+        control.spawn(tls::watch(Arc::clone(&tls), Arc::clone(&lasting.telemetry)));
         let settings = Arc::new(config.server.clone());
         let server = Server::start(
             sockets,
@@ -245,7 +250,9 @@ fn report(readiness: Arc<Readiness>) -> Report {
 }
 
 /// Lets a scrape read what changes without an event.
-fn sample(telemetry: &Arc<Telemetry>, gateway: &Arc<ArcSwap<Gateway>>) {
+fn sample(telemetry: &Arc<Telemetry>, gateway: &Arc<ArcSwap<Gateway>>, tls: &Arc<Tls>) {
+    let tls = Arc::clone(tls);
+    telemetry.on_scrape("tls", Box::new(move |scrape| tls.sample(scrape)));
     let gateway = Arc::clone(gateway);
     telemetry.on_scrape(
         "authn",

@@ -1,11 +1,14 @@
 //! The section `[tls]`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 
 use super::{diagnostic::Fault, files, reader::Table, server::is_loopback, words::Choice::Is};
-use crate::server::settings::{CertificateFiles, ServerSettings, TlsSettings, TlsVersion};
+use crate::server::{
+    settings::{CertificateFiles, ServerSettings, TlsSettings, TlsVersion},
+    tls::{Leaf, WARNED_BEFORE},
+};
 
 const DEVELOPMENT_PAIR: (&str, &str) = ("certs/dev.crt", "certs/dev.key");
 
@@ -76,10 +79,10 @@ fn certificate(mut table: Table<'_>, development: bool) -> Option<CertificateFil
     let pair = cert
         .zip(key)
         .map(|(cert, key)| pair(&table, cert.text, key.text));
-    if let Some(pair) = &pair
-        && let Err((key, fault)) = check(pair, development)
-    {
-        table.fault(key, fault);
+    match pair.as_ref().map(|pair| check(pair, development)) {
+        Some(Err((key, fault))) => table.fault(key, fault),
+        Some(Ok(Some(leaf))) => warn_of_its_end(&table, &leaf),
+        Some(Ok(None)) | None => {}
     }
     table.finish();
     pair
@@ -92,12 +95,40 @@ fn pair(table: &Table<'_>, cert: &str, key: &str) -> CertificateFiles {
     }
 }
 
-/// Reads both files and sees that they belong together. A pair that will be made may be missing, as a whole.
-fn check(pair: &CertificateFiles, development: bool) -> Result<(), (&'static str, Fault)> {
+/// Warns of a certificate that clients refuse, or soon will.
+fn warn_of_its_end(table: &Table<'_>, leaf: &Leaf) {
+    let now = SystemTime::now();
+    let what = if now < leaf.not_before {
+        "is not valid yet".to_owned()
+    } else if leaf.is_valid_at(now) {
+        let left = leaf.left_at(now);
+        if left >= WARNED_BEFORE {
+            return;
+        }
+        format!("ends in {} days", left.as_secs() / (24 * 60 * 60))
+    } else {
+        "has expired".to_owned()
+    };
+    let hint = "put a new one in its place: it is taken without a restart";
+    let place = table.place_of("cert");
+    table
+        .context
+        .problems
+        .warn(&place, Fault::new(format!("the certificate {what}"), hint));
+}
+
+/// Reads both files and sees that they belong together. A pair that will be made may be missing, as a whole: there is nothing
+/// to be said of its certificate then.
+fn check(
+    pair: &CertificateFiles,
+    development: bool,
+) -> Result<Option<Leaf>, (&'static str, Fault)> {
     if development && !pair.cert.exists() && !pair.key.exists() {
-        return Ok(());
+        return Ok(None);
     }
     let chain = files::chain(&pair.cert).map_err(|fault| ("cert", fault))?;
+    let leaf = chain.first().map(Leaf::read).transpose();
+    let leaf = leaf.map_err(|fault| ("cert", fault.to_string().into()))?;
     let key = files::private_key(&pair.key).map_err(|fault| ("key", fault))?;
     CertifiedKey::from_der(chain, key, &Arc::new(aws_lc_rs::default_provider()))
         .map_err(|error| {
@@ -106,5 +137,5 @@ fn check(pair: &CertificateFiles, development: bool) -> Result<(), (&'static str
                 format!("does not go with the certificate: {error}").into(),
             )
         })
-        .map(drop)
+        .map(|_| leaf)
 }

@@ -6,7 +6,6 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -20,7 +19,7 @@ use tokio::{
     net::TcpStream,
     time::{sleep_until, timeout, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 
 use super::{
     caps::ConnectionSlot,
@@ -66,11 +65,7 @@ pub async fn serve(
             Err(_elapsed) => return worker.telemetry.handshake(HandshakeResult::TimedOut),
         };
     }
-    let accepted = timeout_at(
-        deadline,
-        TlsAcceptor::from(Arc::clone(&worker.tls)).accept(stream),
-    )
-    .await;
+    let accepted = timeout_at(deadline, worker.tls.accept(stream)).await;
     let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {

@@ -16,13 +16,13 @@ pub mod worker;
 use std::{io, net::SocketAddr, sync::Arc, thread};
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use tokio::{net::TcpListener, task::LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
     caps::{ConnectionCaps, raise_descriptor_limit},
     settings::ServerSettings,
+    tls::Tls,
     worker::{Kind, Shared},
 };
 use crate::{gateway::Gateway, telemetry::Telemetry};
@@ -133,7 +133,7 @@ impl Server {
     pub fn start(
         sockets: Sockets,
         settings: Arc<ServerSettings>,
-        tls: Arc<ServerConfig>,
+        tls: Arc<Tls>,
         gateway: Arc<ArcSwap<Gateway>>,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StartError> {

@@ -24,6 +24,7 @@ use super::{
     connection,
     redirect::{self, Redirects},
     settings::{ServerSettings, Timeouts},
+    tls::Tls,
 };
 use crate::{
     gateway::{Gateway, Lane},
@@ -67,8 +68,8 @@ pub struct Shared {
     pub caps: Arc<ConnectionCaps>,
     /// Those of connections without TLS.
     pub redirect_caps: Arc<ConnectionCaps>,
-    /// The TLS policy.
-    pub tls: Arc<rustls::ServerConfig>,
+    /// What new connections are encrypted with.
+    pub tls: Arc<Tls>,
     /// What the configuration says of listeners.
     pub settings: Arc<ServerSettings>,
     /// Cancelled when the listeners close.
@@ -81,7 +82,7 @@ pub struct Worker {
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) lane: Rc<Lane>,
-    pub(super) tls: Arc<rustls::ServerConfig>,
+    pub(super) tls: Arc<Tls>,
     /// Who may connect, and must say for whom, where the PROXY protocol is required.
     pub(super) relays: Option<TrustedProxies>,
     pub(super) timeouts: Timeouts,

@@ -70,6 +70,15 @@ pub struct OpenConnection(Gauge);
 #[must_use = "the tunnel counts as open only as long as this lives"]
 pub struct OpenTunnel(Gauge);
 
+/// What became of certificate files that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateReload {
+    /// What was in use stays.
+    Refused,
+    /// New connections use them.
+    Taken,
+}
+
 /// How a TLS handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeResult {
@@ -300,6 +309,17 @@ impl OpenTunnel {
 impl Drop for OpenTunnel {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+impl CertificateReload {
+    /// The label of metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Taken => "taken",
+        }
     }
 }
 

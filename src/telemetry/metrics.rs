@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
@@ -13,11 +13,11 @@ use prometheus_client::{
 };
 
 use super::{
-    handles::{Connections, HandshakeResult, RouteMetrics, UpstreamTable},
+    handles::{CertificateReload, Connections, HandshakeResult, RouteMetrics, UpstreamTable},
     histogram::Histogram,
     labels::{
-        DecisionLabels, FetchLabels, IssuerLabel, KeysLabels, LimitLabel, ListenerLabel,
-        RequestLabels, ResultLabel, RouteLabel, VersionLabel,
+        CertificateLabel, DecisionLabels, FetchLabels, IssuerLabel, KeysLabels, LimitLabel,
+        ListenerLabel, RequestLabels, ResultLabel, RouteLabel, VersionLabel,
     },
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Metrics {
     connections: Family<ListenerLabel, Gauge>,
     pub(super) tunnels: Gauge,
     handshakes: Family<ResultLabel, Counter>,
+    certificate_expiry: Family<CertificateLabel, Gauge>,
+    certificate_reloads: Family<ResultLabel, Counter>,
     pub(super) rate_limited: Family<LimitLabel, Counter>,
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
@@ -71,12 +73,15 @@ impl Metrics {
             connections: Family::default(),
             tunnels: Gauge::default(),
             handshakes: Family::default(),
+            certificate_expiry: Family::default(),
+            certificate_reloads: Family::default(),
             rate_limited: Family::default(),
             panics: Counter::default(),
             accept_errors: Counter::default(),
             log_dropped: Counter::default(),
         };
         metrics.register_exchanges();
+        metrics.register_connections();
         metrics.register_process();
         metrics
     }
@@ -162,6 +167,22 @@ impl Metrics {
             "Fetches of an issuer's keys by outcome",
             self.jwks_fetches.clone(),
         );
+        registry.register("panics", "Tasks that panicked", self.panics.clone());
+        registry.register(
+            "accept_errors",
+            "Connections that could not be accepted",
+            self.accept_errors.clone(),
+        );
+        registry.register(
+            "log_dropped",
+            "Log lines dropped because their sink was slow or broken",
+            self.log_dropped.clone(),
+        );
+    }
+
+    /// Connections of clients, and what they are encrypted with.
+    fn register_connections(&mut self) {
+        let registry = &mut self.registry;
         registry.register(
             "connections",
             "Open client connections",
@@ -173,16 +194,23 @@ impl Metrics {
             "TLS handshakes by outcome",
             self.handshakes.clone(),
         );
-        registry.register("panics", "Tasks that panicked", self.panics.clone());
-        registry.register(
-            "accept_errors",
-            "Connections that could not be accepted",
-            self.accept_errors.clone(),
+        // There from the start, so that the first one is growth.
+        for result in [CertificateReload::Refused, CertificateReload::Taken] {
+            let result = result.name();
+            let _ = self
+                .certificate_reloads
+                .get_or_create_owned(&ResultLabel { result });
+        }
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When a certificate in use ends, since 1970",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
         );
         registry.register(
-            "log_dropped",
-            "Log lines dropped because their sink was slow or broken",
-            self.log_dropped.clone(),
+            "certificate_reloads",
+            "Changed certificate files by outcome",
+            self.certificate_reloads.clone(),
         );
     }
 
@@ -202,10 +230,17 @@ impl Metrics {
         self.handshakes.get_or_create_owned(&ResultLabel { result })
     }
 
-    /// A scrape begins: issuers that are gone from the configuration must not keep a growing age.
+    pub(super) fn certificate_reload(&self, result: CertificateReload) -> Counter {
+        let result = result.name();
+        self.certificate_reloads
+            .get_or_create_owned(&ResultLabel { result })
+    }
+
+    /// A scrape begins: issuers and certificates that are gone must not keep their last value.
     pub(super) fn scrape(&self) -> Scrape<'_> {
         self.jwks_age.clear();
         self.jwks_keys.clear();
+        self.certificate_expiry.clear();
         Scrape(self)
     }
 
@@ -240,6 +275,20 @@ impl Scrape<'_> {
             counter.inc_by(count);
         }
         *last = [hits, misses];
+    }
+
+    /// When a certificate ends. Of several by one name the first to end counts.
+    pub fn certificate_expiry(&mut self, name: &str, ends: SystemTime) {
+        let seconds = ends.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(seconds.as_secs()).unwrap_or(i64::MAX);
+        let gauge = self
+            .0
+            .certificate_expiry
+            .get_or_create_owned(&CertificateLabel { name: name.into() });
+        let before = gauge.get();
+        if before == 0 || seconds < before {
+            gauge.set(seconds);
+        }
     }
 
     /// How long ago an issuer's keys were loaded. Issuers that are not told in a scrape are not in it.

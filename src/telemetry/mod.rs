@@ -28,8 +28,8 @@ pub mod settings;
 
 pub use events::init_events;
 pub use handles::{
-    Connections, HandshakeResult, OpenConnection, OpenTunnel, RetryResult, RouteMetrics,
-    UpstreamMetrics,
+    CertificateReload, Connections, HandshakeResult, OpenConnection, OpenTunnel, RetryResult,
+    RouteMetrics, UpstreamMetrics,
 };
 pub use metrics::Scrape;
 pub use record::{Ending, Record};
@@ -161,6 +161,11 @@ impl Telemetry {
         let issuer = issuer.into();
         let fetches = &self.metrics.jwks_fetches;
         fetches.get_or_create(&FetchLabels { issuer, result }).inc();
+    }
+
+    /// Counts certificate files that changed.
+    pub fn certificate_reload(&self, result: CertificateReload) {
+        self.metrics.certificate_reload(result).inc();
     }
 
     /// Counts a task that panicked.

@@ -13,6 +13,7 @@
 mod harness;
 
 mod cache;
+mod certificates;
 mod corpus;
 mod deadlines;
 mod forward_auth;

@@ -356,6 +356,26 @@ fn net_7_bad_certificates_are_refused() {
 }
 
 #[test]
+fn net_9_certificates_that_end_are_warned_of() {
+    let day = std::time::Duration::from_secs(24 * 60 * 60);
+    let now = std::time::SystemTime::now();
+    for (from, until, words) in [
+        (now - day * 2, now - day, "has expired"),
+        (now - day, now + day * 10, "ends in 9 days"),
+        (now + day, now + day * 100, "is not valid yet"),
+    ] {
+        let project = Project::new();
+        let mut params = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (from.into(), until.into());
+        let key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap().pem();
+        project.write("certs/site.crt", cert, 0o644);
+        project.write("certs/site.key", key.serialize_pem(), 0o600);
+        project.warns(BASE, "tls.certificates[0].cert", words);
+    }
+}
+
+#[test]
 fn development_certificates_are_for_loopback_names() {
     let dev = with("[tls]", "development = true");
     let project = Project::new();

@@ -30,10 +30,12 @@ fn exercised() -> Arc<Telemetry> {
             scrape.token_cache_bytes(4096);
             scrape.token_cache_lookups(1, 1);
             scrape.jwks_age("corp", Duration::from_millis(1500));
+            scrape.certificate_expiry("a.test", UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         }),
     );
     telemetry.connections("tls").inc();
     telemetry.handshake(HandshakeResult::Completed);
+    telemetry.certificate_reload(CertificateReload::Taken);
     telemetry.panicked();
     telemetry.accept_failed();
     telemetry
@@ -50,6 +52,8 @@ fn names_and_kinds_are_those_of_the_contract() {
     let want = [
         "portcullis_accept_errors counter",
         "portcullis_build info",
+        "portcullis_certificate_expiry_timestamp_seconds gauge",
+        "portcullis_certificate_reloads counter",
         "portcullis_connections gauge",
         "portcullis_decisions counter",
         "portcullis_jwks_age_seconds gauge",
@@ -266,6 +270,43 @@ fn issuers_that_are_gone_have_no_age() {
         r#"portcullis_jwks_age_seconds{issuer="new"}"#,
         Some("2.0"),
     );
+}
+
+#[test]
+fn net_9_refused_certificates_are_counted_from_0() {
+    let telemetry = exercised();
+    for (result, count) in [("taken", "1"), ("refused", "0")] {
+        let series = format!("portcullis_certificate_reloads_total{{result=\"{result}\"}}");
+        check_series(&telemetry, &series, Some(count));
+    }
+}
+
+#[test]
+fn net_9_of_two_certificates_by_one_name_the_first_to_end_counts() {
+    let telemetry = silent();
+    let series = r#"portcullis_certificate_expiry_timestamp_seconds{name="a.test"}"#;
+    let ends = |seconds: &'static [u64]| {
+        let sampler: Box<dyn Fn(&mut Scrape<'_>) + Send + Sync> = Box::new(move |scrape| {
+            for seconds in seconds {
+                let ends = UNIX_EPOCH + Duration::from_secs(*seconds);
+                scrape.certificate_expiry("a.test", ends);
+            }
+        });
+        telemetry.on_scrape("tls", sampler);
+    };
+    for (seconds, want) in [
+        (&[1_800_000_000][..], Some("1800000000")),
+        (
+            &[1_900_000_000, 1_700_000_000, 1_800_000_000],
+            Some("1700000000"),
+        ),
+        // A new one takes the place of one that ended earlier.
+        (&[1_900_000_000], Some("1900000000")),
+        (&[], None),
+    ] {
+        ends(seconds);
+        check_series(&telemetry, series, want);
+    }
 }
 
 #[test]

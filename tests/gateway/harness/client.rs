@@ -55,6 +55,13 @@ pub(crate) async fn tls_after(
         .await
 }
 
+/// HTTP/1.1 over a stream that is there already.
+pub(crate) fn over(stream: impl Stream + 'static) -> Raw {
+    Raw {
+        io: BufReader::new(Box::new(stream)),
+    }
+}
+
 impl Raw {
     /// Opens a TLS connection that speaks HTTP/1.1.
     #[track_caller]

@@ -3,9 +3,11 @@
 
 use std::{future::Future, time::Duration};
 
+pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod gateway;
+pub(crate) mod hello;
 pub(crate) mod http1;
 pub(crate) mod keys;
 pub(crate) mod site;
