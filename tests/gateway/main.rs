@@ -12,9 +12,12 @@
 
 mod harness;
 
+mod answers;
 mod cache;
 mod corpus;
+mod cuts;
 mod deadlines;
+mod expectations;
 mod forward_auth;
 mod framing;
 mod headers;
@@ -22,6 +25,7 @@ mod heads;
 mod http2;
 mod lifecycle;
 mod limits;
+mod outages;
 mod paths;
 mod providers;
 mod proxied;
