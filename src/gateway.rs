@@ -5,11 +5,11 @@
 
 mod admitted;
 mod answer;
+mod contain;
 pub mod forward_auth;
 
 use std::{
     net::IpAddr,
-    panic::AssertUnwindSafe,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -18,8 +18,8 @@ use std::{
 pub use admitted::Admitted;
 use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
+pub use contain::contain;
 use forward_auth::ForwardAuthSettings;
-use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
@@ -36,7 +36,7 @@ use crate::{
     portal::{PortalCall, PortalHandle},
     respond,
     telemetry::{Ending, Record, RequestId, RequestIds, RouteMetrics, Telemetry},
-    upstream::{ClientBody, Outbound, Pools, RequestBody, Upstream, forward},
+    upstream::{ClientBody, Outbound, Pins, Pools, RequestBody, Upstream, forward},
 };
 
 /// The largest body that a built-in route reads, in bytes (MSG-8).
@@ -87,6 +87,8 @@ pub struct Lane {
 pub struct Peer {
     ip: PeerIp,
     field: HeaderValue,
+    /// The upstream connections that belong to this one.
+    pins: Rc<Pins>,
 }
 
 /// A request as it came.
@@ -120,7 +122,8 @@ impl Peer {
         // An address is made of characters that any header takes.
         let field = HeaderValue::from_str(&ip.ip().to_string())
             .unwrap_or(HeaderValue::from_static("unknown"));
-        Self { ip, field }
+        let pins = Rc::default();
+        Self { ip, field, pins }
     }
 }
 
@@ -312,9 +315,10 @@ impl Gateway {
         if headers.get(header::HOST) != Some(&admitted.host) {
             headers.insert(header::HOST, admitted.host.clone());
         }
+        let peer_is_trusted = self.proxies.trusts(peer.ip);
         let from = Forwarding {
             peer: &peer.field,
-            peer_is_trusted: self.proxies.trusts(peer.ip),
+            peer_is_trusted,
             host: &admitted.host,
             version: parts.version,
             request_id: &request_id,
@@ -330,6 +334,8 @@ impl Gateway {
             body,
             progress: Rc::clone(&progress),
             deadline,
+            // What a trusted proxy sends on one connection may come from many.
+            pins: (!peer_is_trusted).then(|| Rc::clone(&peer.pins)),
         };
         let sent = Instant::now();
         let outcome = forward(&lane.pools, upstream, &admitted.permit, outbound).await;
@@ -437,21 +443,6 @@ impl Gateway {
 fn note(rejection: &Rejection, record: &mut Record) {
     record.code = Some(rejection.code());
     record.reason = rejection.reason();
-}
-
-/// Keeps a panic to the request in which it happened (FAULT-2): its client gets a 500, nobody else notices.
-pub async fn contain(
-    telemetry: &Telemetry,
-    request_ids: &RequestIds,
-    exchange: impl Future<Output = Response<Answer>>,
-) -> Response<Answer> {
-    if let Ok(response) = AssertUnwindSafe(exchange).catch_unwind().await {
-        return response;
-    }
-    telemetry.panicked();
-    let request_id = request_ids.next();
-    tracing::error!(%request_id, "a request panicked; it was answered with 500 and the process goes on");
-    respond::refusal(&Rejection::Internal, &request_id).map(Answer::from_bytes)
 }
 
 #[cfg(test)]

@@ -141,6 +141,7 @@ async fn get_from(
         body: RequestBody::Empty,
         progress: UploadProgress::finished_now(),
         deadline: tokio::time::Instant::now() + Duration::from_secs(60),
+        pins: None,
     };
     let route = route();
     let client = ClientIp::from(PeerIp::new(client));

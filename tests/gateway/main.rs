@@ -25,6 +25,7 @@ mod heads;
 mod http2;
 mod lifecycle;
 mod limits;
+mod ntlm;
 mod outages;
 mod paths;
 mod providers;
