@@ -5,6 +5,7 @@
 
 mod admitted;
 mod answer;
+mod contain;
 pub mod forward_auth;
 mod frames;
 mod inbound;
@@ -12,7 +13,6 @@ mod meter;
 mod tunnel;
 
 use std::{
-    panic::AssertUnwindSafe,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -21,8 +21,8 @@ use std::{
 pub use admitted::Admitted;
 use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
+pub use contain::contain;
 use forward_auth::ForwardAuthSettings;
-use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
@@ -40,7 +40,7 @@ use crate::{
     },
     portal::{PortalCall, PortalHandle},
     respond,
-    telemetry::{Ending, Record, RequestId, RequestIds, RouteMetrics, Telemetry},
+    telemetry::{Ending, Record, RequestId, RouteMetrics, Telemetry},
     upstream::{Handshake, Outbound, RequestBody, Upstream, forward},
 };
 
@@ -245,9 +245,10 @@ impl Gateway {
         if headers.get(header::HOST) != Some(&admitted.host) {
             headers.insert(header::HOST, admitted.host.clone());
         }
+        let peer_is_trusted = self.proxies.trusts(peer.ip);
         let from = Forwarding {
             peer: &peer.field,
-            peer_is_trusted: self.proxies.trusts(peer.ip),
+            peer_is_trusted,
             host: &admitted.host,
             version: parts.version,
             request_id: &request_id,
@@ -267,6 +268,8 @@ impl Gateway {
             progress: Rc::clone(&progress),
             deadline,
             handshake,
+            // What a trusted proxy sends on one connection may come from many.
+            pins: (!peer_is_trusted).then(|| Rc::clone(&peer.pins)),
         };
         let sent = Instant::now();
         let outcome = forward(&lane.pools, upstream, &admitted.permit, outbound).await;
@@ -382,21 +385,6 @@ impl Gateway {
 fn note(rejection: &Rejection, record: &mut Record) {
     record.code = Some(rejection.code());
     record.reason = rejection.reason();
-}
-
-/// Keeps a panic to the request in which it happened (FAULT-2): its client gets a 500, nobody else notices.
-pub async fn contain(
-    telemetry: &Telemetry,
-    request_ids: &RequestIds,
-    exchange: impl Future<Output = Response<Answer>>,
-) -> Response<Answer> {
-    if let Ok(response) = AssertUnwindSafe(exchange).catch_unwind().await {
-        return response;
-    }
-    telemetry.panicked();
-    let request_id = request_ids.next();
-    tracing::error!(%request_id, "a request panicked; it was answered with 500 and the process goes on");
-    respond::refusal(&Rejection::Internal, &request_id).map(Answer::from_bytes)
 }
 
 #[cfg(test)]

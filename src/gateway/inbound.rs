@@ -1,6 +1,6 @@
 //! A request as it came, and what the worker and the connection that it came on keep for it.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, rc::Rc};
 
 use http::{HeaderValue, Method, Request, Version, header, request::Parts};
 use hyper::{
@@ -16,7 +16,7 @@ use crate::{
         upgrade::{asks_for_websocket, check_origin},
     },
     telemetry::RequestIds,
-    upstream::{ClientBody, Handshake, Pools},
+    upstream::{ClientBody, Handshake, Pins, Pools},
 };
 
 /// What one worker keeps for its requests.
@@ -33,6 +33,8 @@ pub struct Lane {
 pub struct Peer {
     pub(super) ip: PeerIp,
     pub(super) field: HeaderValue,
+    /// The upstream connections that belong to this one.
+    pub(super) pins: Rc<Pins>,
 }
 
 /// A request as it came.
@@ -70,7 +72,8 @@ impl Peer {
         // An address is made of characters that any header takes.
         let field = HeaderValue::from_str(&ip.ip().to_string())
             .unwrap_or(HeaderValue::from_static("unknown"));
-        Self { ip, field }
+        let pins = Rc::default();
+        Self { ip, field, pins }
     }
 }
 

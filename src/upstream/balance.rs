@@ -41,6 +41,17 @@ pub(super) struct Picked<'c> {
     pub(super) probe: bool,
 }
 
+impl<'c> Picked<'c> {
+    /// The server at which the client's connection has one of its own.
+    pub(super) fn pinned(server: &'c Arc<Server>) -> Self {
+        Self {
+            server,
+            dial: server.settings().connect_timeout,
+            probe: false,
+        }
+    }
+}
+
 impl<'c> Choice<'c> {
     pub(super) fn new(upstream: &'c Upstream, pools: &'c Pools, permit: &'c Permit<'c>) -> Self {
         Self {

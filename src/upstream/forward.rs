@@ -1,6 +1,6 @@
 //! Sends one admitted request and waits for the head of its answer.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header,
@@ -10,10 +10,10 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
-    AnswerStream, Lease, Pool, Pools, Server, UploadProgress, Upstream,
-    balance::Choice,
+    AnswerStream, Lease, Pins, Pool, Pools, Server, UploadProgress, Upstream,
+    balance::{Choice, Picked},
     body::RequestBody,
-    framing,
+    framing, pins,
     pool::SendFault,
     retry::Attempts,
     settings::HostPolicy,
@@ -41,6 +41,9 @@ pub struct Outbound {
     pub deadline: Instant,
     /// The handshake that the request is, where it asks for a WebSocket.
     pub handshake: Option<Handshake>,
+    /// The upstream connections that belong to the client's connection; `None` where that one serves several clients, so that
+    /// no upstream connection can belong to one of them.
+    pub pins: Option<Rc<Pins>>,
 }
 
 /// Forwards a request that `permit` allows and gives the answer as soon as its head is there.
@@ -71,33 +74,42 @@ async fn attempt(
     outbound: Outbound,
     attempts: &mut Attempts<'_>,
 ) -> Result<Response<AnswerStream>, Rejection> {
-    let progress = Rc::clone(&outbound.progress);
-    let wait = Wait {
-        response: choice.upstream().settings().response_timeout,
+    let terms = Terms {
+        upstream: choice.upstream(),
+        progress: Rc::clone(&outbound.progress),
+        pins: outbound.pins.clone(),
         deadline: outbound.deadline,
     };
     let target = outbound.target.clone();
     let handshake = outbound.handshake.clone();
     let mut request = Some(request(outbound));
     let mut failed: Option<Rejection> = None;
+    let mut pinned = terms.pinned().await?;
     loop {
         // Where there is nowhere to send it again, what became of it before is what is told.
-        let picked = choice
-            .pick()
-            .map_err(|none| failed.take().unwrap_or(none))?;
+        let (picked, lease) = match pinned.take() {
+            Some((server, lease)) => (Picked::pinned(server), Some(lease)),
+            None => (
+                choice
+                    .pick()
+                    .map_err(|none| failed.take().unwrap_or(none))?,
+                None,
+            ),
+        };
         if let Some(request) = &mut request {
             address(request, picked.server, &target)?;
         }
         let spare = request.as_ref().and_then(|request| attempts.spare(request));
         let pool = choice.pools().of(picked.server);
-        let outcome = exchange(&pool, &mut request, picked.dial, (&progress, wait))
+        let outcome = exchange(&pool, lease, &mut request, &picked, &terms)
             .await
             .and_then(|(response, lease)| {
-                Ok(answer(response, lease, wait.deadline, handshake.as_ref())?)
+                Ok(answer(response, lease, terms.deadline, handshake.as_ref())?)
             });
         // A client that was still uploading when the time was over is no fault of the server.
         let ended = outcome.as_ref().map(drop).map_err(|fault| &fault.rejection);
-        if !matches!(ended, Err(Rejection::UpstreamTimeout)) || progress.finished().is_some() {
+        if !matches!(ended, Err(Rejection::UpstreamTimeout)) || terms.progress.finished().is_some()
+        {
             picked.server.note(ended, picked.probe);
         }
         match (outcome, spare) {
@@ -112,7 +124,7 @@ async fn attempt(
             {
                 failed.get_or_insert(rejection);
             }
-            (Err(fault), Some(spare)) if fault.is_silent && attempts.take(wait.deadline) => {
+            (Err(fault), Some(spare)) if fault.is_silent && attempts.take(terms.deadline) => {
                 (request, failed) = (Some(spare), Some(fault.rejection));
                 choice.begin_again();
             }
@@ -121,11 +133,33 @@ async fn attempt(
     }
 }
 
-/// How long an answer may take.
-#[derive(Debug, Clone, Copy)]
-struct Wait {
-    response: Duration,
+/// What all attempts at one request have in common.
+#[derive(Debug)]
+struct Terms<'u> {
+    upstream: &'u Upstream,
+    progress: Rc<UploadProgress>,
+    pins: Option<Rc<Pins>>,
     deadline: Instant,
+}
+
+impl<'u> Terms<'u> {
+    /// The connection that belongs to the client's connection, when it is this request's turn.
+    async fn pinned(&self) -> Result<Option<(&'u Arc<Server>, Lease)>, Rejection> {
+        let Some(pins) = self.pins.as_ref().filter(|pins| !pins.is_empty()) else {
+            return Ok(None);
+        };
+        let lease = timeout_at(self.deadline, pins.lease(self.upstream)).await;
+        lease.map_err(|_elapsed| Rejection::UpstreamTimeout)
+    }
+
+    /// Sees to it that a connection which stands for a user serves no other one.
+    fn pin(&self, lease: &mut Lease, server: &Server) {
+        match &self.pins {
+            _ if lease.is_pinned() => {}
+            Some(pins) => pins.pin(lease, self.upstream, server),
+            None => lease.retire(),
+        }
+    }
 }
 
 /// Why a server gave no answer.
@@ -148,27 +182,40 @@ impl From<Rejection> for Failed {
 /// Sends the request to one server. It is taken as soon as a byte of it may have been sent.
 async fn exchange(
     pool: &Rc<Pool>,
+    mut pinned: Option<Lease>,
     request: &mut Option<Request<RequestBody>>,
-    dial: Duration,
-    (progress, wait): (&Rc<UploadProgress>, Wait),
+    picked: &Picked<'_>,
+    terms: &Terms<'_>,
 ) -> Result<(Response<Incoming>, Lease), Failed> {
     let mut attempts = 0;
     loop {
-        let lease = pool.lease(attempts >= STALE_CONNECTIONS_MAX, dial);
-        // Waiting for a connection is a part of the exchange, too.
-        let Ok(lease) = timeout_at(wait.deadline, lease).await else {
-            return Err(Rejection::UpstreamTimeout.into());
+        let mut lease = match pinned.take() {
+            Some(lease) => lease,
+            // Waiting for a connection is a part of the exchange, too.
+            None => timeout_at(
+                terms.deadline,
+                pool.lease(attempts >= STALE_CONNECTIONS_MAX, picked.dial),
+            )
+            .await
+            .map_err(|_elapsed| Rejection::UpstreamTimeout)??,
         };
-        let mut lease = lease?;
-        lease.watch(Rc::clone(progress));
+        lease.watch(Rc::clone(&terms.progress));
         let unsent = request.take().ok_or(Rejection::Internal)?;
+        if pins::binds(unsent.headers().get_all(header::AUTHORIZATION)) {
+            terms.pin(&mut lease, picked.server);
+        }
         let sent = lease.send(unsent);
-        let Some(outcome) = within(wait, progress, sent).await else {
+        let Some(outcome) = within(terms, sent).await else {
             return Err(Rejection::UpstreamTimeout.into());
         };
         match outcome {
-            Ok(response) => return Ok((response, lease)),
-            Err(failure) => *request = Some(resend(failure, &lease, progress)?),
+            Ok(response) => {
+                if pins::binds(response.headers().get_all(header::WWW_AUTHENTICATE)) {
+                    terms.pin(&mut lease, picked.server);
+                }
+                return Ok((response, lease));
+            }
+            Err(failure) => *request = Some(resend(failure, &lease, &terms.progress)?),
         }
         attempts += 1;
     }
@@ -210,11 +257,9 @@ fn address(
 
 /// Waits for an answer until the deadline, and no longer than allowed after the request's last byte; `None` when the time is
 /// over. While the client still uploads, only the upload's own idle limit counts.
-async fn within<F: Future>(wait: Wait, progress: &UploadProgress, answer: F) -> Option<F::Output> {
-    let Wait {
-        response: allowed,
-        deadline,
-    } = wait;
+async fn within<F: Future>(terms: &Terms<'_>, answer: F) -> Option<F::Output> {
+    let allowed = terms.upstream.settings().response_timeout;
+    let (deadline, progress) = (terms.deadline, &terms.progress);
     let mut answer = pin!(answer);
     let mut timer = pin!(sleep_until(deadline.min(Instant::now() + allowed)));
     poll_fn(|cx| {

@@ -12,6 +12,7 @@ mod forward;
 mod framing;
 mod health;
 mod heard;
+mod pins;
 mod pool;
 mod retry;
 mod server;
@@ -34,6 +35,7 @@ pub use body::{AnswerFault, AnswerStream, RequestBody, UploadFault, UploadProgre
 use checks::Checks;
 pub use client_body::ClientBody;
 pub use forward::{Outbound, forward};
+pub use pins::Pins;
 pub use pool::{Caps, Lease, Pool};
 use retry::Budget;
 use rustls::ClientConfig;

@@ -27,6 +27,7 @@ use super::{
     body::{RequestBody, UploadProgress},
     connect::connect,
     heard::{Ear, Heard},
+    pins::{self, Seats},
 };
 use crate::policy::Rejection;
 
@@ -40,6 +41,8 @@ pub struct Pool {
     idle: RefCell<Vec<Idle>>,
     open: Cell<usize>,
     waiting: RefCell<VecDeque<oneshot::Sender<()>>>,
+    /// Connections that belong to one client connection each.
+    pinned: Seats,
     caps: Caps,
 }
 
@@ -52,15 +55,16 @@ pub struct Caps {
     pub pending: usize,
 }
 
+/// A connection that waits for its next exchange.
 #[derive(Debug)]
-struct Idle {
-    connection: Connection,
-    since: Instant,
+pub(super) struct Idle {
+    pub(super) connection: Connection,
+    pub(super) since: Instant,
 }
 
 /// An open connection. Dropped, it closes, whatever is still under way on it.
 #[derive(Debug)]
-struct Connection {
+pub(super) struct Connection {
     sender: SendRequest<RequestBody>,
     task: AbortHandle,
     open: OpenCount,
@@ -92,8 +96,16 @@ pub(super) struct SendFault {
 pub struct Lease {
     connection: Connection,
     reused: bool,
-    retired: bool,
     upload: Option<Rc<UploadProgress>>,
+    end: End,
+}
+
+/// Where a connection goes when its exchange has ended properly.
+#[derive(Debug)]
+enum End {
+    Closed,
+    Pinned(pins::Turn),
+    Pooled,
 }
 
 impl Pool {
@@ -105,6 +117,7 @@ impl Pool {
             idle: RefCell::default(),
             open: Cell::new(0),
             waiting: RefCell::default(),
+            pinned: Seats::default(),
             caps: Caps {
                 connections: caps.connections.max(1),
                 pending: caps.pending,
@@ -122,28 +135,18 @@ impl Pool {
         loop {
             if !fresh && let Some(connection) = self.take_idle() {
                 connection.ear.begin();
-                return Ok(Lease {
-                    connection,
-                    reused: true,
-                    retired: false,
-                    upload: None,
-                });
+                return Ok(Lease::new(connection, true, End::Pooled));
             }
             if self.open.get() >= self.caps.connections {
                 // An idle connection that is not ready, or one that a fresh dial passes over, makes room.
-                if fresh && self.idle.borrow_mut().pop().is_some() {
+                if fresh && self.idle.borrow_mut().pop().is_some() || self.pinned.reclaim() {
                     continue;
                 }
                 self.wait().await?;
                 continue;
             }
             let connection = self.dial(within).await?;
-            return Ok(Lease {
-                connection,
-                reused: false,
-                retired: false,
-                upload: None,
-            });
+            return Ok(Lease::new(connection, false, End::Pooled));
         }
     }
 
@@ -172,6 +175,8 @@ impl Pool {
         };
         // Dropped outside the borrow: each drop wakes a waiter.
         drop(expired);
+        let idle_timeout = self.server.settings().idle_timeout;
+        self.pinned.sweep(now, idle_timeout);
     }
 
     fn has_expired(&self, idle: &Idle, now: Instant) -> bool {
@@ -259,6 +264,33 @@ impl Drop for Turn<'_> {
 }
 
 impl Lease {
+    fn new(connection: Connection, reused: bool, end: End) -> Self {
+        Self {
+            connection,
+            reused,
+            upload: None,
+            end,
+        }
+    }
+
+    /// The lease of a connection that was pinned, as soon as it is ready; `None` when it has closed.
+    pub(super) async fn pinned(mut connection: Connection, turn: pins::Turn) -> Option<Self> {
+        connection.ear.begin();
+        connection.sender.ready().await.ok()?;
+        Some(Self::new(connection, true, End::Pinned(turn)))
+    }
+
+    /// Keeps the connection for those whose turn it is next at this seat.
+    pub(super) fn keep_at(&mut self, turn: pins::Turn) {
+        self.connection.open.0.pinned.add(&turn);
+        self.end = End::Pinned(turn);
+    }
+
+    /// Whether the connection belongs to one client connection.
+    pub(super) fn is_pinned(&self) -> bool {
+        matches!(self.end, End::Pinned(_))
+    }
+
     /// Sends a request, and waits for the head of its answer. Dropped, it takes the request back: what was sent of it is
     /// not a whole one.
     ///
@@ -290,7 +322,7 @@ impl Lease {
 
     /// Sees to it that the connection is not used again.
     pub(super) fn retire(&mut self) {
-        self.retired = true;
+        self.end = End::Closed;
     }
 
     /// Gives the connection back after an answer that ended properly.
@@ -299,14 +331,16 @@ impl Lease {
             .upload
             .as_ref()
             .is_none_or(|upload| upload.finished().is_some());
-        if !sent_whole || self.retired || self.connection.sender.is_closed() {
+        if !sent_whole || self.connection.sender.is_closed() {
             return;
         }
         let pool = Rc::clone(&self.connection.open.0);
-        pool.idle.borrow_mut().push(Idle {
-            connection: self.connection,
-            since: Instant::now(),
-        });
+        match self.end {
+            End::Closed => return,
+            End::Pinned(turn) => turn.keep(self.connection),
+            End::Pooled => pool.idle.borrow_mut().push(Idle::now(self.connection)),
+        }
+        // Whoever waits for a connection may have an idle one closed that is pinned.
         pool.wake_one();
     }
 }
@@ -316,6 +350,15 @@ impl From<TrySendError<Request<RequestBody>>> for SendFault {
         Self {
             unsent: failure.take_message().map(Box::new),
             error: failure.into_error(),
+        }
+    }
+}
+
+impl Idle {
+    pub(super) fn now(connection: Connection) -> Self {
+        Self {
+            connection,
+            since: Instant::now(),
         }
     }
 }

@@ -143,6 +143,7 @@ async fn get_from(
         progress: UploadProgress::finished_now(),
         deadline: tokio::time::Instant::now() + Duration::from_secs(60),
         handshake: None,
+        pins: None,
     };
     let route = route();
     let client = ClientIp::from(PeerIp::new(client));

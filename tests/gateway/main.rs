@@ -12,10 +12,13 @@
 
 mod harness;
 
+mod answers;
 mod cache;
 mod certificates;
 mod corpus;
+mod cuts;
 mod deadlines;
+mod expectations;
 mod forward_auth;
 mod framing;
 mod headers;
@@ -23,6 +26,8 @@ mod heads;
 mod http2;
 mod lifecycle;
 mod limits;
+mod ntlm;
+mod outages;
 mod paths;
 mod providers;
 mod proxied;

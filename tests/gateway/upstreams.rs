@@ -551,50 +551,6 @@ async fn answers_until_the_close_and_interim_answers_are_understood() {
 }
 
 #[tokio::test]
-async fn msg_12_expectations_end_at_the_gateway() {
-    let upstream = Upstream::start().await;
-    let gateway = gateway(&upstream).await;
-    let mut raw = Raw::connect(&gateway).await;
-    let head = request(
-        "POST",
-        "/public",
-        &[("Expect", "100-continue"), ("Content-Length", "5")],
-        "",
-    );
-    raw.send(head).await;
-    assert_eq!(raw.head().await.start, "HTTP/1.1 100 Continue");
-    raw.send("abcde").await;
-    raw.answer().await.is(200);
-    assert_eq!(&*upstream.last().body, b"abcde");
-    assert_eq!(upstream.last().header("expect"), None);
-    let count = upstream.count();
-    for value in ["100-continued", "200-ok", "x"] {
-        let mut raw = Raw::connect(&gateway).await;
-        raw.exchange(request("POST", "/public", &[("Expect", value)], "abcde"))
-            .await
-            .refused(417, "expectation_failed");
-    }
-    assert_eq!(upstream.count(), count);
-}
-
-#[tokio::test]
-async fn msg_12_a_refused_request_is_not_asked_for_its_body() {
-    let upstream = Upstream::start().await;
-    let gateway = gateway(&upstream).await;
-    let mut raw = Raw::connect(&gateway).await;
-    let head = request(
-        "POST",
-        "/private",
-        &[("Expect", "100-continue"), ("Content-Length", "5")],
-        "",
-    );
-    let answer = raw.exchange(head).await;
-    assert_eq!(answer.status, 401);
-    assert!(answer.interim.is_empty(), "{:?}", answer.interim);
-    upstream.saw_nothing();
-}
-
-#[tokio::test]
 async fn the_upstreams_host_and_base_path_are_as_configured() {
     let upstream = Upstream::start().await;
     let url = format!("http://{}/app", upstream.address);

@@ -4,7 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::{client::conn::http2::SendRequest, ext::Protocol, upgrade::Upgraded};
+use hyper::{body::Incoming, client::conn::http2::SendRequest, ext::Protocol, upgrade::Upgraded};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -278,6 +278,14 @@ impl H2 {
     /// Waits for the end of the connection.
     pub(crate) async fn ended(&mut self) {
         let _ = (&mut self.driver).await;
+    }
+
+    /// Sends a request and gives its answer's head with the body yet to come. Dropped before, the stream is reset.
+    pub(crate) fn begin(
+        &mut self,
+        request: http::Request<Body>,
+    ) -> impl Future<Output = hyper::Result<http::Response<Incoming>>> + use<> {
+        self.sender.send_request(request)
     }
 
     /// Sends a request; the error of the stream or connection is [`Broken::Cut`].

@@ -63,6 +63,8 @@ pub(crate) enum Step {
     Hang,
     /// Waits.
     Pause(Duration),
+    /// Reads the request's body, where `Early` came first.
+    ReadBody,
     /// Sends these bytes many times.
     Repeat(Vec<u8>, usize),
     /// Resets the connection.
@@ -342,6 +344,7 @@ impl Exchange {
                 return Ok(false);
             }
             Step::Pause(time) => tokio::time::sleep(time).await,
+            Step::ReadBody => self.read_body(index, body).await?,
             Step::Repeat(bytes, times) => {
                 for _ in 0..times {
                     self.io.write_all(&bytes).await?;
