@@ -23,9 +23,10 @@ class Reply:
 class Curl:
     """curl with the gateway's certificate and one version of HTTP."""
 
-    def __init__(self, gateway, *version):
+    def __init__(self, gateway, *version, scheme="https"):
         self.gateway = gateway
         self.version = version
+        self.base = gateway.url.replace("https", scheme)
 
     def __call__(self, path, *words, user_token=None, stdin=b"", patience=PATIENCE):
         """Asks for one path; more options of curl in `words`, the seconds that it may take in `patience`."""
@@ -37,7 +38,7 @@ class Curl:
             *(self.version or ()),
             *(("--oauth2-bearer", user_token) if user_token else ()),
             *words,
-            self.gateway.url + path,
+            self.base + path,
         ]
         done = subprocess.run(command, input=stdin, capture_output=True, timeout=patience + 10)
         trace, _, figures = done.stderr.decode(errors="replace").rpartition("\nfigures ")

@@ -99,3 +99,16 @@ class Node(Process):
         self.port = free_port()
         super().__init__(["node", script, str(self.port)])
         self.listens_on(self.port)
+
+
+class Haproxy(Process):
+    """HAProxy with the sections of the caller."""
+
+    def __init__(self, folder, sections, port):
+        folder.mkdir(parents=True)
+        configuration = folder / "haproxy.cfg"
+        configuration.write_text(
+            "global\n    maxconn 200\ndefaults\n    timeout connect 10s\n    timeout client 60s\n    timeout server 60s\n" + sections
+        )
+        super().__init__(["haproxy", "-db", "-f", configuration])
+        self.listens_on(port)
