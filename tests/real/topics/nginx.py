@@ -1,10 +1,11 @@
 """nginx as the upstream, and nginx in front that asks the gateway (forward authentication)."""
 
-# Proves: UP-4, HDR-1, HDR-4
+# Proves: UP-4, UP-5, HDR-1, HDR-4
 
 import http.client
 import pathlib
 import re
+import subprocess
 import threading
 import time
 
@@ -23,7 +24,7 @@ TEXT = b"a line of a file that nginx serves\n" * 3000
 
 UPSTREAM = """
 server {{
-    listen 127.0.0.1:{port};
+    {listen}
     root {root};
     gzip on;
     gzip_min_length 100;
@@ -47,7 +48,8 @@ server {{
 ROUTES = """
 [[upstream]]
 name = "nginx"
-servers = ["http://127.0.0.1:{port}"]
+servers = ["{server}"]
+{more}
 [[route]]
 name = "app"
 path_prefix = "/"
@@ -57,8 +59,11 @@ max_body = "64MiB"
 """
 
 
-class Upstream(Topic):
+class Served:
+    """What holds however nginx is reached: `place` gives its `listen`, the gateway's `servers` and more of the upstream."""
+
     programs = ("nginx", "curl")
+    scheme = "http"
 
     @classmethod
     def begin(cls):
@@ -66,10 +71,12 @@ class Upstream(Topic):
         (root / "folder").mkdir(parents=True)
         (root / "text.txt").write_bytes(TEXT)
         (root / "folder" / "index.html").write_text("index\n")
-        port = free_port()
+        cls.port = free_port()
         cls.echo = cls.keep(Echo())
-        cls.nginx = cls.keep(Nginx(cls.folder / "nginx", UPSTREAM.format(port=port, root=root, echo=cls.echo.url), port))
-        cls.gateway = cls.keep(Gateway(cls.folder, ROUTES.format(port=port)))
+        listen, server, more = cls.place()
+        configuration = UPSTREAM.format(listen=listen, root=root, echo=cls.echo.url)
+        cls.nginx = cls.keep(Nginx(cls.folder / "nginx", configuration, cls.port))
+        cls.gateway = cls.keep(Gateway(cls.folder, ROUTES.format(server=server, more=more)))
         cls.alice = token("alice")
 
     def ask(self, path, *words, **options):
@@ -109,7 +116,7 @@ class Upstream(Topic):
         seen = self.ask("/app/x?y", *forged).json()
         self.assertEqual(seen["target"], "/inner/x?y")
         self.assertEqual(fields(seen, "x-forwarded-user"), ["alice"])
-        self.assertEqual(fields(seen, "x-nginx-saw"), ["alice|127.0.0.1|127.0.0.1|localhost|http"])
+        self.assertEqual(fields(seen, "x-nginx-saw"), [f"alice|127.0.0.1|127.0.0.1|localhost|{self.scheme}"])
 
     def test_upload_through_nginx(self):
         body = bytes(range(256)) * 4096
@@ -119,6 +126,12 @@ class Upstream(Topic):
     def test_answer_that_never_comes_is_a_502(self):
         reply = self.ask("/broken")
         self.assertEqual((reply.status, reply.json()["code"]), (502, "upstream_unreachable"))
+
+
+class OverTcp(Served, Topic):
+    @classmethod
+    def place(cls):
+        return f"listen 127.0.0.1:{cls.port};", f"http://127.0.0.1:{cls.port}", ""
 
     def test_connections_that_nginx_closes_lose_no_request(self):
         with httpx.Client(base_url=self.gateway.url, verify=self.gateway.tls(), timeout=PATIENCE) as client:
@@ -164,6 +177,53 @@ class Upstream(Topic):
         self.assertEqual(bad, [])
         self.assertEqual(len(counts), len(jobs), "a client ended early")
         self.assertGreater(min(counts), 5)
+
+
+class OverUnixSocket(Served, Topic):
+    @classmethod
+    def place(cls):
+        socket = cls.folder / "nginx.sock"
+        return f"listen 127.0.0.1:{cls.port};\n    listen unix:{socket};", f"unix:{socket}", ""
+
+
+class OverTls(Served, Topic):
+    programs = ("nginx", "curl", "openssl")
+    scheme = "https"
+
+    @classmethod
+    def place(cls):
+        cls.certificate = self_signed(cls.folder, "backend.test")
+        key = cls.certificate.with_suffix(".key")
+        listen = f"listen 127.0.0.1:{cls.port} ssl;\n    ssl_certificate {cls.certificate};\n    ssl_certificate_key {key};"
+        tls = f'tls = {{ ca = "{cls.certificate}", server_name = "backend.test" }}'
+        return listen, f"https://127.0.0.1:{cls.port}", tls
+
+    def test_certificate_that_is_not_believed_ends_it(self):
+        other = self_signed(self.folder, "other.test")
+        untrusted = {
+            "another name": f'ca = "{self.certificate}", server_name = "other.test"',
+            "another issuer": f'ca = "{other}", server_name = "backend.test"',
+            "the system's issuers": 'server_name = "backend.test"',
+        }
+        for number, (name, tls) in enumerate(untrusted.items()):
+            with self.subTest(name):
+                routes = ROUTES.format(server=f"https://127.0.0.1:{self.port}", more=f"tls = {{ {tls} }}")
+                gateway = Gateway(self.folder / str(number), routes)
+                self.addCleanup(gateway.stop)
+                before = len(self.echo.seen)
+                reply = Curl(gateway)("/app/x", user_token=self.alice)
+                self.assertEqual((reply.status, reply.json()["code"]), (502, "upstream_tls"))
+                self.assertEqual(len(self.echo.seen), before)
+
+
+def self_signed(folder, name):
+    """Makes a certificate for a name and its key beside it; gives the certificate's path."""
+    certificate = folder / f"{name}.crt"
+    request = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30")
+    names = ("-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=critical,CA:false")
+    files = ("-keyout", certificate.with_suffix(".key"), "-out", certificate)
+    subprocess.run(["openssl", *request, *names, *files], check=True, capture_output=True, timeout=PATIENCE)
+    return certificate
 
 
 FRONT_ROUTES = """
