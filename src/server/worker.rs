@@ -36,9 +36,10 @@ use crate::{
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Bounds of the wait after an accept that failed for want of descriptors or memory (NET-1).
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// HTTP/2 flow-control windows: what one stream and one connection may send unread.
-const STREAM_WINDOW: u32 = 64 << 10;
-const CONNECTION_WINDOW: u32 = 256 << 10;
+/// HTTP/2 flow-control windows: what one stream and one connection may send unread, and so keep in memory. An upload gets one
+/// stream window through in each round trip.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 512 << 10;
 /// Streams that a client may reset before we have looked at them (rapid reset), and that we may reset for its faults.
 const PENDING_RESETS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 128;

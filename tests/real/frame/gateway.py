@@ -1,5 +1,7 @@
 """The gateway under test: its configuration, its accounts, its output."""
 
+# Proves: LOG-1
+
 import base64
 import hashlib
 import hmac
@@ -33,6 +35,8 @@ issuer = "{ISSUER}"
 audience = ["{AUDIENCE}"]
 algorithms = ["HS256"]
 secret_file = "config/secret"
+[log]
+level = "trace"
 [accounts]
 store = "sqlite:data/portcullis.db"
 {{accounts}}
@@ -63,6 +67,15 @@ class Gateway(Process):
         self.port = self.err.find("the TLS listener", listening("tls"))
         self.admin_port = self.err.find("the admin listener", listening("admin"))
         self.url = f"https://localhost:{self.port}"
+
+    def stop(self):
+        """Stops it, and looks through what it wrote: no panic, no credential (LOG-1)."""
+        super().stop()
+        written = self.err.text() + self.out.text()
+        for unwanted in ("panicked", PASSWORD, "eyJ"):  # the last is how every token begins
+            if unwanted in written:
+                line = next(line for line in written.splitlines() if unwanted in line)
+                raise AssertionError(f"the gateway wrote {unwanted!r}: {line}")
 
     def command(self, *words, line=""):
         """Runs another command of the gateway in the same folder; gives what it printed."""

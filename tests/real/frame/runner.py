@@ -139,10 +139,10 @@ def told(error):
 
 
 def name_of(test):
-    """`curl.Http2.body_is_echoed` for a test, `curl.Http2` for the start of a topic."""
+    """`curl.Http2.body_is_echoed` for a test, `curl.Http2` for the start or the end of a topic."""
     name = test.id()
-    if name.startswith("setUpClass ("):
-        name = name[len("setUpClass (") : -1]
+    if "Class (" in name:  # setUpClass or tearDownClass
+        name = name.partition("(")[2].removesuffix(")")
     return name.removeprefix("topics.").replace(".test_", ".")
 
 
