@@ -1,7 +1,7 @@
 //! What the story promises besides its order.
 
 use super::*;
-use crate::telemetry::settings::LogSettings;
+use crate::telemetry::{RequestIds, settings::LogSettings};
 
 #[tokio::test]
 async fn fault_2_a_panic_ends_its_request_alone() {
