@@ -22,6 +22,7 @@ mod heads;
 mod http2;
 mod lifecycle;
 mod limits;
+mod own_keys;
 mod paths;
 mod providers;
 mod proxied;
