@@ -16,7 +16,6 @@ mod watch;
 use std::{
     fmt, io,
     net::IpAddr,
-    path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -37,7 +36,7 @@ use settings::AccountSettings;
 use signing::SigningKeys;
 
 pub use sessions::{Client, Grant, Login, RefreshToken};
-pub use signing::KeyError;
+pub use signing::{KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD, PUBLISHED_MAX_AGE};
 pub use users::{NewUser, canonical_email, canonical_username};
 pub use watch::Watch;
 
@@ -49,6 +48,9 @@ const ACCESS_TTL_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The most that a verifier tolerates after `exp`, and a minute for clocks that differ.
 const LEEWAY_MAX: Duration = Duration::from_secs(120);
+
+/// By then after its issue every access token is dead, here and at any verifier.
+const TOKEN_LIFE_MAX: Duration = ACCESS_TTL_MAX.saturating_add(LEEWAY_MAX);
 
 /// Tolerance of our own verifier, for other nodes' clocks.
 const LEEWAY: Duration = Duration::from_secs(5);
@@ -159,13 +161,16 @@ impl Accounts {
         clock: Clock,
     ) -> Result<Arc<Self>, OpenError> {
         let store = Sqlite::open(&settings.database)?;
-        let folder = settings.database.parent().unwrap_or(Path::new("."));
         let passwords = Passwords::new(&settings.argon2, settings.password_min)
             .map_err(|_| OpenError::Passwords)?;
         let accounts = Self {
             store: Arc::new(store),
             passwords: Arc::new(passwords),
-            signing: SigningKeys::open(&folder.join("keys"))?,
+            signing: SigningKeys::open(
+                KeyFolder::open(&settings.key_folder(), settings.signing, clock.now())?,
+                Arc::clone(&revocations),
+                clock.now(),
+            )?,
             revocations,
             clock,
             logins_per_ip: KeyedLimiter::new("login_per_ip", settings.login_per_ip, LIMIT_KEYS_MAX),
@@ -182,28 +187,44 @@ impl Accounts {
         Ok(Arc::new(accounts))
     }
 
-    /// The built-in issuer, for the [`Authenticator`](crate::authn::Authenticator).
+    /// The built-in issuer, for the [`Authenticator`](crate::authn::Authenticator): an entry for each kind of keys that it has,
+    /// which is one, save while it changes from a shared secret to key pairs or back.
     #[must_use]
-    pub fn issuer(&self) -> IssuerSettings {
-        IssuerSettings {
+    pub fn issuers(&self) -> Vec<IssuerSettings> {
+        let entry = |(algorithms, keys)| IssuerSettings {
             name: ISSUER_NAME.into(),
             issuer: Arc::clone(&self.settings.issuer),
             audience: self.settings.audience.clone(),
-            algorithms: vec![Algorithm::ES256],
-            keys: KeySource::Jwks(self.signing.jwks().to_vec()),
+            algorithms,
+            keys: KeySource::Live(keys),
             leeway: LEEWAY,
             token_types: vec!["at+jwt".into()],
             claims: ClaimNames {
                 user: "preferred_username".into(),
                 ..ClaimNames::default()
             },
-        }
+        };
+        self.signing.verifying().into_iter().map(entry).collect()
     }
 
     /// The public keys as a JSON Web Key Set.
     #[must_use]
-    pub fn jwks(&self) -> &[u8] {
+    pub fn jwks(&self) -> Vec<u8> {
         self.signing.jwks()
+    }
+
+    /// What the public keys sign with.
+    #[must_use]
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        self.signing.algorithms()
+    }
+
+    /// Takes over what was changed about the signing keys, by a command or by time. Blocks, for a look at a file mostly.
+    ///
+    /// # Errors
+    /// [`KeyError`] by variant; the keys then stay as they were.
+    pub fn follow_keys(&self) -> Result<(), KeyError> {
+        self.signing.follow(self.clock.now())
     }
 
     /// What the configuration says of accounts.

@@ -302,7 +302,7 @@ impl Accounts {
         };
         let access_token = self
             .signing
-            .sign(&claims)
+            .sign(&claims, now)
             .map_err(|_| AccountError::Internal)?;
         Ok(Grant {
             access_token: Zeroizing::new(access_token),

@@ -1,6 +1,12 @@
 //! What the configuration says of accounts.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use jsonwebtoken::Algorithm;
 
 use crate::limit::settings::Quota;
 
@@ -15,6 +21,8 @@ pub struct AccountSettings {
     pub issuer: Arc<str>,
     /// `aud` of the tokens; never empty.
     pub audience: Vec<Box<str>>,
+    /// What access tokens are signed with: ES256, EdDSA, RS256 or HS256.
+    pub signing: Algorithm,
     /// Life of an access token: at most 15 minutes.
     pub access_ttl: Duration,
     /// Life of a session without a refresh.
@@ -31,6 +39,15 @@ pub struct AccountSettings {
     pub login_per_ip: Quota,
     /// Login attempts on one account, known or not.
     pub login_per_account: Quota,
+}
+
+impl AccountSettings {
+    /// Where the signing keys are.
+    #[must_use]
+    pub fn key_folder(&self) -> PathBuf {
+        let folder = self.database.parent();
+        folder.unwrap_or(Path::new(".")).join("keys")
+    }
 }
 
 /// Parameters of argon2id (RFC 9106), and how many hashes may run at once.

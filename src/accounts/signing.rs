@@ -1,308 +1,207 @@
-//! The keys that sign access tokens: files beside the database, one of them in use.
+//! The keys that sign access tokens: files beside the database, of which the clock says which one signs.
 //!
-//! `keys/<kid>.pem` holds a P-256 key as PKCS#8, `keys/active` names the one that signs. Both are made at the first start,
-//! each in one step, so that of two processes that start together one wins and the other takes the winner's key. Every key
-//! found is published, only the active one signs.
+//! `keys/<kid>.pem` holds a key pair as PKCS #8, `keys/<kid>.secret` the shared secret of HS256, `keys/ring.json` the times of
+//! each. Everything in it is made under a lock and appears whole, so processes that start together, and a command beside them,
+//! agree. A new key is published before it signs, and an old one believed until its last token is dead (KEY-4).
+
+mod fault;
+mod files;
+mod folder;
+mod key;
+mod ring;
 
 use std::{
     fmt,
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use arc_swap::ArcSwap;
+use jsonwebtoken::Algorithm;
 use serde::Serialize;
-use serde_json::json;
-use zeroize::Zeroizing;
+use serde_json::{Value, json};
 
-const ACTIVE: &str = "active";
+pub use self::{
+    fault::KeyError,
+    folder::{KeyFolder, KeyInfo, KeyState},
+};
+use self::{files::Stamp, key::SigningKey, ring::Entry};
+use crate::authn::{LiveKeys, Revocations};
 
-/// No key file of ours is longer.
-const FILE_BYTES_MAX: u64 = 16 << 10;
+/// How long verifiers elsewhere may keep the published keys (`Cache-Control: max-age`).
+pub const PUBLISHED_MAX_AGE: Duration = Duration::from_secs(300);
 
-/// The `x` of keys that were printed in public: RFC 7515 appendix A.3, and the example of jwt.io (KEY-5).
-const KNOWN_EXAMPLES: [&str; 2] = [
-    "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
-    "EVs_o5-uQbTjL3chynL4wXgUg2R9q9UU8I5mEovUf84",
-];
+/// How long a new key is published before it signs, unless somebody says otherwise: twice as long as it may be unknown.
+pub const PUBLISH_AHEAD: Duration = Duration::from_secs(600);
 
-/// Why there are no keys to sign with.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The key is known to the world.
-    #[error("{}: this key was published as an example; remove the file, a new key is made at the next start", path.display())]
-    Example {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// A file or folder could not be made or read.
-    #[error("{}: cannot be read or made", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// No key could be made.
-    #[error("cannot make a signing key")]
-    Generate,
-    /// Not a P-256 key as PKCS#8 in PEM.
-    #[error("{}: not a P-256 private key in PEM (PKCS#8)", path.display())]
-    Malformed {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// The active key has no file.
-    #[error("{}: names a key that is not there", path.display())]
-    Missing {
-        /// The file that names it.
-        path: PathBuf,
-    },
-    /// Others may reach the folder: a key of theirs in it would be published as ours.
-    #[error("{}: others may use this folder; run: chmod 700 {}", path.display(), path.display())]
-    FolderOpen {
-        /// Which.
-        path: PathBuf,
-    },
-    /// Others may read what signs every token.
-    #[error("{}: others may read this key; run: chmod 600 {}", path.display(), path.display())]
-    ReadableByOthers {
-        /// Which file.
-        path: PathBuf,
-    },
+/// What asymmetric keys of ours sign with.
+const ASYMMETRIC: [Algorithm; 3] = [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256];
+
+/// The keys as this process knows them.
+pub(super) struct SigningKeys {
+    folder: KeyFolder,
+    state: ArcSwap<State>,
+    /// One at a time puts a state in place, and what verifies with it.
+    change: Mutex<()>,
+    public: Arc<LiveKeys>,
+    secret: Arc<LiveKeys>,
+    revocations: Arc<Revocations>,
 }
 
-/// The keys, read once.
-pub(super) struct SigningKeys {
-    active: SigningKey,
+/// The ring at a time.
+struct State {
+    stamp: Stamp,
+    keys: Arc<Vec<(Entry, SigningKey)>>,
+    /// Those whose tokens are believed.
+    good: Vec<Box<str>>,
     jwks: Vec<u8>,
 }
 
-struct SigningKey {
-    kid: Box<str>,
-    private: EncodingKey,
-    x: String,
-    y: String,
-}
-
 impl SigningKeys {
-    /// Reads the keys in `folder`, and makes folder and key where there is none. Blocks.
+    /// Reads the keys of a folder. Blocks.
     ///
     /// # Errors
-    /// [`KeyError`] by variant, about the first file with a fault.
-    pub(super) fn open(folder: &Path) -> Result<Self, KeyError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|source| file_error(folder, source))?;
-        if is_open(folder)? {
-            return Err(KeyError::FolderOpen {
-                path: folder.into(),
-            });
-        }
-        let pointer = folder.join(ACTIVE);
-        if !pointer.exists() {
-            choose(folder, &pointer)?;
-        }
-        let active = read_text(&pointer)?;
-        let (in_use, others): (Vec<_>, Vec<_>) = read_all(folder)?
-            .into_iter()
-            .partition(|key| *key.kid == *active.trim());
-        let keys = in_use.iter().chain(&others).map(SigningKey::public);
-        let jwks = json!({ "keys": keys.collect::<Vec<_>>() });
-        Ok(Self {
-            jwks: jwks.to_string().into_bytes(),
-            active: in_use
-                .into_iter()
-                .next()
-                .ok_or(KeyError::Missing { path: pointer })?,
-        })
+    /// [`KeyError`] by variant.
+    pub(super) fn open(
+        folder: KeyFolder,
+        revocations: Arc<Revocations>,
+        now: u64,
+    ) -> Result<Self, KeyError> {
+        let (stamp, keys) = folder.read_all()?;
+        let keys = Self {
+            folder,
+            state: ArcSwap::from_pointee(State::new(stamp, Arc::new(keys), now)),
+            change: Mutex::new(()),
+            public: Arc::new(LiveKeys::empty()),
+            secret: Arc::new(LiveKeys::empty()),
+            revocations,
+        };
+        keys.verify_with(&keys.state.load())?;
+        Ok(keys)
     }
 
-    /// The public keys as a JSON Web Key Set (RFC 7517 §5), the active one first.
-    #[must_use]
-    pub(super) fn jwks(&self) -> &[u8] {
-        &self.jwks
+    /// Reads what another process changed, and lets go of what is over. Blocks, for a look at a file where nothing changed.
+    ///
+    /// # Errors
+    /// [`KeyError`] by variant; the keys then stay as they were.
+    pub(super) fn follow(&self, now: u64) -> Result<(), KeyError> {
+        let _one = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.state.load();
+        let stamp = self.folder.stamp()?;
+        let (stamp, keys) = if stamp == before.stamp {
+            (stamp, Arc::clone(&before.keys))
+        } else {
+            let (stamp, keys) = self.folder.read_all()?;
+            (stamp, Arc::new(keys))
+        };
+        let state = State::new(stamp, keys, now);
+        if state.good != before.good {
+            tracing::info!(keys = ?state.good, "the signing keys have changed");
+            self.verify_with(&state)?;
+        }
+        self.state.store(Arc::new(state));
+        Ok(())
     }
 
-    /// Signs claims as an access token (RFC 9068 §2.1).
+    fn verify_with(&self, state: &State) -> Result<(), KeyError> {
+        let good = || {
+            let keys = state.keys.iter();
+            keys.filter(|(entry, _)| state.good.contains(&entry.kid))
+        };
+        let public: Vec<&Value> = good().filter_map(|(_, key)| key.public()).collect();
+        let secret: Vec<Value> = good().filter_map(|(_, key)| key.secret()).collect();
+        let put = |live: &LiveKeys, keys: Value, algorithms: &[Algorithm]| {
+            let set = json!({ "keys": keys }).to_string().into_bytes();
+            live.put(set, algorithms, &self.revocations)
+                .map_err(KeyError::Unusable)
+        };
+        put(&self.public, json!(public), &ASYMMETRIC)?;
+        put(&self.secret, json!(secret), &[Algorithm::HS256])
+    }
+
+    /// What verifies our tokens: for each kind of algorithm that keys of ours have, the algorithms and the keys.
+    pub(super) fn verifying(&self) -> Vec<(Vec<Algorithm>, Arc<LiveKeys>)> {
+        let state = self.state.load();
+        let has = |secret: bool| {
+            (self.folder.algorithm() == Algorithm::HS256) == secret
+                || state
+                    .keys
+                    .iter()
+                    .any(|(_, key)| key.public().is_none() == secret)
+        };
+        let public = has(false).then(|| (ASYMMETRIC.to_vec(), Arc::clone(&self.public)));
+        let secret = has(true).then(|| (vec![Algorithm::HS256], Arc::clone(&self.secret)));
+        public.into_iter().chain(secret).collect()
+    }
+
+    /// The public keys as a JSON Web Key Set (RFC 7517 §5), the one that signs first.
+    pub(super) fn jwks(&self) -> Vec<u8> {
+        self.state.load().jwks.clone()
+    }
+
+    /// What the published keys sign with, each once.
+    pub(super) fn algorithms(&self) -> Vec<Algorithm> {
+        let state = self.state.load();
+        let mut algorithms = Vec::new();
+        for (_, key) in state.keys.iter().filter(|(_, key)| key.public().is_some()) {
+            if !algorithms.contains(&key.algorithm) {
+                algorithms.push(key.algorithm);
+            }
+        }
+        algorithms
+    }
+
+    /// Signs claims as an access token (RFC 9068 §2.1) with the key whose turn it is.
     ///
     /// # Errors
     /// [`KeyError::Generate`] where the cryptographic library fails.
-    pub(super) fn sign(&self, claims: &impl Serialize) -> Result<String, KeyError> {
-        let mut header = Header::new(Algorithm::ES256);
-        header.typ = Some("at+jwt".into());
-        header.kid = Some(self.active.kid.to_string());
-        jsonwebtoken::encode(&header, claims, &self.active.private).map_err(|_| KeyError::Generate)
+    pub(super) fn sign(&self, claims: &impl Serialize, now: u64) -> Result<String, KeyError> {
+        let state = self.state.load();
+        let key = state.signing(now).ok_or(KeyError::Generate)?;
+        key.sign(claims).ok_or(KeyError::Generate)
     }
 }
 
-impl SigningKey {
-    fn read(path: &Path) -> Result<Self, KeyError> {
-        let malformed = || KeyError::Malformed { path: path.into() };
-        if is_open(path)? {
-            return Err(KeyError::ReadableByOthers { path: path.into() });
-        }
-        let pair = KeyPair::from_pem(&read_text(path)?).map_err(|_| malformed())?;
-        if pair.algorithm() != &PKCS_ECDSA_P256_SHA256 {
-            return Err(malformed());
-        }
-        let key = Self::new(&pair).ok_or_else(malformed)?;
-        if KNOWN_EXAMPLES.contains(&key.x.as_str()) {
-            return Err(KeyError::Example { path: path.into() });
-        }
-        Ok(key)
+impl State {
+    fn new(stamp: Stamp, keys: Arc<Vec<(Entry, SigningKey)>>, now: u64) -> Self {
+        let good = keys.iter().filter(|(entry, _)| entry.is_good(now));
+        let good = good.map(|(entry, _)| entry.kid.clone()).collect();
+        let mut state = Self {
+            stamp,
+            keys,
+            good,
+            jwks: Vec::new(),
+        };
+        let signing = state.signing(now).map(|key| key.kid.clone());
+        let mut published: Vec<&SigningKey> = state
+            .keys
+            .iter()
+            .filter(|(entry, _)| entry.is_good(now))
+            .map(|(_, key)| key)
+            .collect();
+        published.sort_by_key(|key| Some(&key.kid) != signing.as_ref());
+        let public: Vec<&Value> = published.iter().filter_map(|key| key.public()).collect();
+        state.jwks = json!({ "keys": public }).to_string().into_bytes();
+        state
     }
 
-    fn new(pair: &KeyPair) -> Option<Self> {
-        // SEC 1 §2.3.3: 4, then the coordinates, 32 bytes each.
-        let point = pair.der_bytes().strip_prefix(&[4])?;
-        let (x, y) = point.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
-        let (x, y) = (BASE64URL.encode(x), BASE64URL.encode(y));
-        Some(Self {
-            kid: thumbprint(&x, &y).into(),
-            private: EncodingKey::from_ec_der(pair.serialized_der()),
-            x,
-            y,
-        })
-    }
-
-    /// The public parameters, and no other.
-    fn public(&self) -> serde_json::Value {
-        json!({
-            "kty": "EC", "crv": "P-256", "x": self.x, "y": self.y,
-            "kid": self.kid, "alg": "ES256", "use": "sig",
-        })
-    }
-}
-
-/// RFC 7638 §3: the digest of the required members, in order, without spaces.
-fn thumbprint(x: &str, y: &str) -> String {
-    let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-    BASE64URL.encode(aws_lc_rs::digest::digest(
-        &aws_lc_rs::digest::SHA256,
-        members.as_bytes(),
-    ))
-}
-
-/// Decides which key signs: one that lies there already, or a new one. Another process may decide first; then its word holds.
-fn choose(folder: &Path, pointer: &Path) -> Result<(), KeyError> {
-    let found = read_all(folder)?
-        .into_iter()
-        .map(|key| key.kid)
-        .min_by(Ord::cmp);
-    let (kid, made) = match found {
-        Some(kid) => (kid, None),
-        None => {
-            let (kid, path) = generate(folder)?;
-            (kid, Some(path))
-        }
-    };
-    if write_once(pointer, kid.as_bytes())? {
-        return Ok(());
-    }
-    // The other may have chosen the key that we just made.
-    let chosen = read_text(pointer)?;
-    if let Some(path) = made.filter(|_| *chosen.trim() != *kid) {
-        fs::remove_file(&path).map_err(|source| file_error(&path, source))?;
-    }
-    Ok(())
-}
-
-fn generate(folder: &Path) -> Result<(Box<str>, PathBuf), KeyError> {
-    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_| KeyError::Generate)?;
-    let key = SigningKey::new(&pair).ok_or(KeyError::Generate)?;
-    let path = folder.join(format!("{}.pem", key.kid));
-    let pem = Zeroizing::new(pair.serialize_pem());
-    write_once(&path, pem.as_bytes())?;
-    tracing::info!(target: "audit", event = "key_made", kid = %key.kid);
-    Ok((key.kid, path))
-}
-
-/// Whether anybody but the owner has any right.
-fn is_open(path: &Path) -> Result<bool, KeyError> {
-    let metadata = fs::metadata(path).map_err(|source| file_error(path, source))?;
-    Ok(metadata.permissions().mode() & 0o077 != 0)
-}
-
-fn read_all(folder: &Path) -> Result<Vec<SigningKey>, KeyError> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|source| file_error(folder, source))? {
-        let path = entry.map_err(|source| file_error(folder, source))?.path();
-        if path.extension().is_some_and(|extension| extension == "pem") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    let mut keys = Vec::with_capacity(paths.len());
-    for path in paths {
-        match SigningKey::read(&path) {
-            Ok(key) => keys.push(key),
-            // A process that starts beside us took back the key that it made in vain.
-            Err(KeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(keys)
-}
-
-fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
-    let failed = |source| file_error(path, source);
-    let mut text = Zeroizing::new(String::new());
-    File::open(path)
-        .map_err(failed)?
-        .take(FILE_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
-    Ok(text)
-}
-
-/// Writes a file of mode 0600 that appears whole and on the disk, or not at all. Says `false` where it was there already.
-fn write_once(path: &Path, content: &[u8]) -> Result<bool, KeyError> {
-    let failed = |source| file_error(path, source);
-    let draft = path.with_extension(format!("{}.draft", uuid::Uuid::new_v4()));
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)
-        .and_then(|mut file| {
-            file.write_all(content)?;
-            file.sync_all()
-        })
-        // A link, not a rename: it fails where the name is taken.
-        .and_then(|()| fs::hard_link(&draft, path));
-    let removed = fs::remove_file(&draft);
-    match written {
-        Ok(()) => {
-            removed.map_err(failed)?;
-            let folder = path.parent().unwrap_or(Path::new("."));
-            File::open(folder)
-                .and_then(|folder| folder.sync_all())
-                .map_err(failed)?;
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-fn file_error(path: &Path, source: io::Error) -> KeyError {
-    KeyError::File {
-        path: path.into(),
-        source,
+    fn signing(&self, now: u64) -> Option<&SigningKey> {
+        let begun = self
+            .keys
+            .iter()
+            .filter(|(entry, _)| entry.from <= now && entry.is_good(now));
+        begun
+            .max_by_key(|(entry, _)| entry.from)
+            .map(|(_, key)| key)
     }
 }
 
 impl fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.load();
+        let kids: Vec<_> = state.keys.iter().map(|(entry, _)| &entry.kid).collect();
         f.debug_struct("SigningKeys")
-            .field("kid", &self.active.kid)
+            .field("kids", &kids)
             .finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@ mod login;
 mod names;
 mod refresh;
 mod revocation;
+mod rotation;
 
 use std::{
     io::Write,
@@ -80,7 +81,7 @@ impl Site {
         let accounts = Accounts::open_at(&settings, Arc::clone(&revocations), clock).unwrap();
         let templates = IdentityHeaders::new(Preset::Portcullis, Vec::new(), MultiValue::Comma);
         let authn = Authenticator::new(
-            &[accounts.issuer()],
+            &accounts.issuers(),
             &CacheSettings::default(),
             revocations,
             Arc::new(templates),
@@ -167,6 +168,7 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         path: "/auth".into(),
         database: folder.path().join("data/portcullis.db"),
         issuer: "https://localhost:8443".into(),
+        signing: jsonwebtoken::Algorithm::ES256,
         audience: vec!["portcullis".into()],
         access_ttl: Duration::from_secs(900),
         refresh_idle: Duration::from_secs(7 * 86_400),

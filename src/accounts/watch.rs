@@ -108,11 +108,13 @@ async fn run(accounts: Weak<Accounts>) {
     let mut ticks = tokio::time::interval(POLL_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
+    let mut keys_failing = false;
     for turn in 0_u32.. {
         ticks.tick().await;
         let Some(accounts) = accounts.upgrade() else {
             return;
         };
+        follow_keys(&accounts, &mut keys_failing).await;
         let mut result = accounts.poll().await.map(|_| ());
         if result.is_ok() && turn % PURGE_EVERY == 0 {
             result = accounts.purge().await.map(|_| ());
@@ -130,6 +132,29 @@ async fn run(accounts: Weak<Accounts>) {
             (Err(_), true) | (Ok(()), false) => {}
         }
     }
+}
+
+/// Reads the signing keys where another process changed them. The disk may be slow; the feed does not wait for it longer than it
+/// would for itself.
+async fn follow_keys(accounts: &Arc<Accounts>, failing: &mut bool) {
+    let reader = Arc::clone(accounts);
+    let result = tokio::task::spawn_blocking(move || reader.follow_keys()).await;
+    let fault = match result {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("reading them panicked".to_owned()),
+    };
+    match (&fault, *failing) {
+        (Some(error), false) => {
+            tracing::error!(
+                error,
+                "the signing keys cannot be read; they stay as they were"
+            );
+        }
+        (None, true) => tracing::info!("the signing keys are read again"),
+        (Some(_), true) | (None, false) => {}
+    }
+    *failing = fault.is_some();
 }
 
 impl Drop for Watch {

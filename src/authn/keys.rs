@@ -124,6 +124,16 @@ impl KeySet {
         Self::of_set(set, algorithms, Odd::LeftOut)
     }
 
+    /// No key.
+    pub(super) fn empty() -> Self {
+        Self {
+            keys: Keys::Several(HashMap::new()),
+            skipped: 0,
+            loaded: Instant::now(),
+            aged: Duration::ZERO,
+        }
+    }
+
     fn of_one(material: Material, algorithms: &[Algorithm]) -> Result<Self, KeyFault> {
         let verifying = material.bind(None, algorithms)?;
         if verifying.is_empty() {

@@ -7,6 +7,7 @@ pub mod cert;
 pub mod check;
 pub mod demo;
 pub mod init;
+pub mod key;
 pub mod node;
 pub mod run;
 pub mod token;
@@ -70,6 +71,9 @@ enum Command {
     /// Manage accounts: add, list, show, roles, passwords, disable, logout.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Manage the keys that sign access tokens: list, rotate, revoke.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Issue a token for a test, or show what a token says.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -106,6 +110,12 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let accounts =
                 accounts.context("accounts are off: the configuration has no [accounts]")?;
             Ok(user::run(command, &accounts))
+        }
+        Command::Key(command) => {
+            let accounts = crate::config::load(&config)?.accounts;
+            let accounts =
+                accounts.context("accounts are off: the configuration has no [accounts]")?;
+            key::run(&command, &accounts)
         }
         Command::Token(command) => {
             let config = crate::config::load(&config)?;

@@ -95,7 +95,7 @@ fn inspect(
     let accounts = accounts
         .map(|settings| Accounts::open(settings, Arc::clone(&revocations)))
         .transpose()?;
-    issuers.extend(accounts.iter().map(|accounts| accounts.issuer()));
+    issuers.extend(accounts.iter().flat_map(|accounts| accounts.issuers()));
     let authn = authenticator(&issuers, revocations)?;
     let (report, verified) = report(token, &authn, SystemTime::now());
     super::say(&format!("{report:#}"))?;

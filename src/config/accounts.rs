@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use jsonwebtoken::Algorithm;
+
 use super::{
     bounds::Bounds,
     diagnostic::Fault,
@@ -19,6 +21,13 @@ use crate::{
 
 const DAY: u64 = 24 * 3600;
 
+const SIGNING: [(&str, Choice<Algorithm>); 4] = [
+    ("ES256", Is(Algorithm::ES256)),
+    ("EdDSA", Is(Algorithm::EdDSA)),
+    ("HS256", Is(Algorithm::HS256)),
+    ("RS256", Is(Algorithm::RS256)),
+];
+
 /// Reads the section. `present` is whether it is there at all: without it there are no accounts.
 pub(super) fn read(
     mut table: Table<'_>,
@@ -33,6 +42,7 @@ pub(super) fn read(
         .because("a token lives for so long after its session has ended elsewhere");
     let access_ttl = table.duration("access_ttl", access_ttl);
     let (refresh_idle, refresh_max, refresh_grace) = refresh(&mut table);
+    let signing = table.choice("signing", &SIGNING);
     only_so_far(&mut table);
     let password_min = Bounds::new(8, 128).because("shorter ones are guessed");
     let password_min = table.number("password_min", password_min);
@@ -48,6 +58,7 @@ pub(super) fn read(
             || vec!["portcullis".into()],
             |texts| super::issuer::boxed(&texts),
         ),
+        signing: signing.unwrap_or(Algorithm::ES256),
         access_ttl: access_ttl.unwrap_or(secs(15 * 60)),
         refresh_idle,
         refresh_max,
@@ -123,13 +134,6 @@ fn refresh(table: &mut Table<'_>) -> (Duration, Duration, Duration) {
 /// Keys of which this version does one value.
 fn only_so_far(table: &mut Table<'_>) {
     let later: Choice<()> = Choice::NotYet;
-    let signing = [
-        ("ES256", Is(())),
-        ("EdDSA", later),
-        ("HS256", later),
-        ("RS256", later),
-    ];
-    table.choice("signing", &signing);
     let registration = [("closed", Is(())), ("invite", later), ("open", later)];
     table.choice("registration", &registration);
 }

@@ -63,7 +63,7 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
     let mut issuers: Vec<_> = fetched.map(|issuer| lasting.remote.live(issuer)).collect();
     let mut routes = config.routes.clone();
     if let (Some(settings), Some((accounts, _))) = (&config.accounts, &lasting.accounts) {
-        issuers.push(accounts.issuer());
+        issuers.extend(accounts.issuers());
         routes.extend(on_every_host(portal::routes(settings), &config.routes));
     }
     if let Some(settings) = &config.forward_auth {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    accounts::{Grant, RefreshToken, settings::AccountSettings},
+    accounts::{Grant, PUBLISHED_MAX_AGE, RefreshToken, settings::AccountSettings},
     policy::{Claims, Rejection},
     store::Session,
 };
@@ -131,10 +131,10 @@ pub(super) fn document(json: Vec<u8>) -> Response<Bytes> {
     let mut response = Response::new(json.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(
-        CACHE_CONTROL,
-        HeaderValue::from_static("public, max-age=300"),
-    );
+    let kept = format!("public, max-age={}", PUBLISHED_MAX_AGE.as_secs());
+    if let Ok(kept) = HeaderValue::from_str(&kept) {
+        headers.insert(CACHE_CONTROL, kept);
+    }
     response
 }
 

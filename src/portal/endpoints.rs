@@ -215,7 +215,7 @@ fn operate<'a>(
     match operation {
         Operation::EndSession => Box::pin(end_session(accounts, call)),
         Operation::IssuerDocument => Box::pin(async { Ok(issuer_document(accounts)) }),
-        Operation::Jwks => Box::pin(async { Ok(answers::document(accounts.jwks().to_vec())) }),
+        Operation::Jwks => Box::pin(async { Ok(answers::document(accounts.jwks())) }),
         Operation::Login => Box::pin(login(accounts, call)),
         Operation::Logout => Box::pin(logout(accounts, call)),
         Operation::LogoutAll => Box::pin(logout_all(accounts, call)),
@@ -363,12 +363,13 @@ async fn end_session(accounts: &Accounts, call: Call) -> Answered {
 
 fn issuer_document(accounts: &Accounts) -> Response<Bytes> {
     let issuer = &accounts.settings().issuer;
+    let algorithms = accounts.algorithms();
     let document = serde_json::json!({
         "issuer": **issuer,
         "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
         "response_types_supported": [],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
+        "id_token_signing_alg_values_supported": algorithms,
     });
     answers::document(document.to_string().into_bytes())
 }

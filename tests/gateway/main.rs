@@ -28,6 +28,7 @@ mod lifecycle;
 mod limits;
 mod ntlm;
 mod outages;
+mod own_keys;
 mod paths;
 mod providers;
 mod proxied;

@@ -80,6 +80,33 @@ impl LiveKeys {
         }
     }
 
+    /// Keys that their owner puts in with [`put`](Self::put); none yet, so that no token is good.
+    #[must_use]
+    pub fn empty() -> Self {
+        let keys = Self::default();
+        keys.set.store(Some(Arc::new(KeySet::empty())));
+        keys
+    }
+
+    /// Puts the keys of a JSON Web Key Set in place of those that are here. Identities that were verified with a key which the
+    /// set does not have are verified anew. A set may be empty.
+    ///
+    /// # Errors
+    /// [`KeyFault`] for a set in which anything is wrong; the keys then stay as they are.
+    pub fn put(
+        &self,
+        jwks: Vec<u8>,
+        algorithms: &[Algorithm],
+        revocations: &Revocations,
+    ) -> Result<(), KeyFault> {
+        let set = match KeySet::load(&KeySource::Jwks(jwks), algorithms) {
+            Err(KeyFault::NoUsableKey(0)) => KeySet::empty(),
+            set => set?,
+        };
+        self.replace(set, revocations);
+        Ok(())
+    }
+
     /// Keys that will be fetched; none until then.
     pub(in crate::authn) fn awaited(demand: Arc<Demand>) -> Self {
         Self {

@@ -134,7 +134,8 @@ fn accounts() {
         refresh_grace = "61s"                  | accounts.refresh_grace      | above the most
         registration = "open"                  | accounts.registration       | not yet supported
         registration = "opne"                  | accounts.registration       | none of the values
-        signing = "HS256"                      | accounts.signing            | not yet supported
+        signing = "ES384"                      | accounts.signing            | none of the values
+        signing = "none"                       | accounts.signing            | none of the values
         password_min = 7                       | accounts.password_min       | below the least
         argon2 = { memory = "18MiB" }          | accounts.argon2.memory      | below the least
         argon2 = { iterations = 1 }            | accounts.argon2.iterations  | below the least

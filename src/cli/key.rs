@@ -1,0 +1,179 @@
+//! `portcullis key …`: the keys that sign access tokens. A change is obeyed by every running node within 5 s.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Subcommand, ValueEnum};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{say, tell};
+use crate::{
+    accounts::{
+        Clock, KeyFolder, KeyInfo, PUBLISH_AHEAD, PUBLISHED_MAX_AGE, settings::AccountSettings,
+    },
+    config::show_duration,
+};
+
+/// The longest time that a key may wait for its turn.
+const AHEAD_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What is to be done with signing keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Lists the keys: the one that signs, those that wait, those whose last tokens are still believed
+    List {
+        /// `text` for people; `json` for programs
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Makes a key that takes over after a while; until then it is published, and the old one signs
+    Rotate {
+        /// How long it is published before it signs, as 10m: at least 5m, for verifiers elsewhere keep the published keys so long
+        #[arg(long, value_name = "DURATION", value_parser = ahead)]
+        after: Option<Duration>,
+        /// `text` for people; `json` for programs
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Takes a key away at once, and with it every token that it has signed
+    ///
+    /// Whoever has such a token must refresh or sign in again. For a key that was stolen; `rotate` disturbs nobody.
+    Revoke {
+        /// Its kid
+        #[arg(value_name = "KID", allow_hyphen_values = true)]
+        kid: String,
+        /// `text` for people; `json` for programs
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+}
+
+/// How to answer.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Format {
+    /// For programs.
+    Json,
+    /// For people.
+    Text,
+}
+
+fn ahead(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "write a duration as 30s, 10m or 24h".to_owned())?;
+    Duration::try_from(span)
+        .ok()
+        .filter(|duration| *duration <= AHEAD_MAX)
+        .ok_or_else(|| "from 0s to 720h".to_owned())
+}
+
+/// Carries out a command. Exit code 1 where it could not be done; then nothing has changed.
+///
+/// # Errors
+/// What could not be read, made or written.
+pub fn run(command: &KeyCommand, settings: &AccountSettings) -> anyhow::Result<ExitCode> {
+    let now = Clock::system().now();
+    let folder = settings.key_folder();
+    let keys = KeyFolder::open(&folder, settings.signing, now)?;
+    let format = match command {
+        KeyCommand::List { format } => *format,
+        KeyCommand::Rotate { after, format } => {
+            let after = after.unwrap_or(PUBLISH_AHEAD);
+            if after < PUBLISHED_MAX_AGE {
+                tell(&format!(
+                    "warning: verifiers elsewhere may keep the published keys for {}, and refuse tokens of a key that they do not know",
+                    show_duration(PUBLISHED_MAX_AGE)
+                ));
+            }
+            keys.rotate(after, now)?;
+            *format
+        }
+        KeyCommand::Revoke { kid, format } => {
+            keys.revoke(kid, now)?;
+            *format
+        }
+    };
+    show(&keys.list(now)?, format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(keys: &[KeyInfo], format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Json => {
+            let keys: Vec<Value> = keys.iter().map(describe).collect();
+            say(&format!("{:#}", json!({ "keys": keys })))
+        }
+        Format::Text => {
+            say(&format!(
+                "{:<44} {:<9} {:<9} {:<20} UNTIL",
+                "KID", "ALGORITHM", "STATE", "FROM"
+            ))?;
+            keys.iter().try_for_each(|key| say(&line(key)))
+        }
+    }
+}
+
+fn describe(key: &KeyInfo) -> Value {
+    json!({
+        "kid": *key.kid,
+        "algorithm": format!("{:?}", key.algorithm),
+        "state": key.state.name(),
+        "from": key.from,
+        "until": key.until,
+    })
+}
+
+fn line(key: &KeyInfo) -> String {
+    let algorithm = format!("{:?}", key.algorithm);
+    // The first key of all signs since nobody knows when.
+    let from = match key.from {
+        0 | 1 => "-".to_owned(),
+        from => time(from),
+    };
+    let until = key.until.map_or_else(|| "-".to_owned(), time);
+    let state = key.state.name();
+    format!(
+        "{:<44} {algorithm:<9} {state:<9} {from:<20} {until}",
+        key.kid
+    )
+}
+
+fn time(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().map(Timestamp::from_second);
+    match time {
+        Some(Ok(time)) => time.to_string(),
+        Some(Err(_)) | None => seconds.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::KeyState;
+
+    #[test]
+    fn a_key_is_shown_with_its_times() {
+        let key = KeyInfo {
+            kid: "k".into(),
+            algorithm: jsonwebtoken::Algorithm::EdDSA,
+            state: KeyState::Retiring,
+            from: 0,
+            until: Some(1_800_000_000),
+        };
+        let words: Vec<String> = line(&key).split_whitespace().map(Into::into).collect();
+        assert_eq!(
+            words,
+            ["k", "EdDSA", "retiring", "-", "2027-01-15T08:00:00Z"]
+        );
+        let shown = describe(&key);
+        assert_eq!(shown["until"], 1_800_000_000);
+    }
+
+    #[test]
+    fn a_key_does_not_wait_for_ever() {
+        for text in ["721h", "now", "10", "-1s", ""] {
+            ahead(text).unwrap_err();
+        }
+        assert_eq!(ahead("0s"), Ok(Duration::ZERO));
+    }
+}
