@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
 use clap::Subcommand;
 
 use crate::config::development::{NAMES, Overwrite, development_certificate, write_pair};
@@ -44,12 +43,10 @@ pub fn run(command: &CertCommand) -> anyhow::Result<ExitCode> {
     } else {
         Overwrite::Never
     };
-    let written = write_pair((&cert, &cert_pem), (&key, &key_pem), overwrite);
-    if *force {
-        written?;
-    } else {
-        written.context("no file is replaced without --force")?;
+    if !*force && let Some(there) = [&cert, &key].into_iter().find(|path| path.exists()) {
+        anyhow::bail!("{} is there already; --force replaces it", there.display());
     }
+    write_pair((&cert, &cert_pem), (&key, &key_pem), overwrite)?;
     super::say(&format!(
         "wrote {} and {} for {}",
         cert.display(),

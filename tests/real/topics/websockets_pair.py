@@ -18,7 +18,7 @@ from websockets.sync.server import serve
 from frame.gateway import PASSWORD, Gateway, token
 from frame.http2 import DATA, END_HEADERS, HEADERS, SETTINGS, Frames
 from frame.process import PATIENCE, eventually
-from frame.runner import Topic
+from frame.runner import TOO_OLD, Topic
 
 # SETTINGS_ENABLE_CONNECT_PROTOCOL with the value 1.
 ENABLE_CONNECT = b"\x00\x08\x00\x00\x00\x01"
@@ -194,8 +194,11 @@ class WebSockets(Topic):
             self.refused(401, "token_invalid", user=None, headers=access)
 
     def test_node_talks_to_it(self):
+        node = ["node", "--experimental-websocket", "--no-warnings"]
+        if subprocess.run([*node, "--eval", ""], capture_output=True, timeout=PATIENCE).returncode != 0:
+            self.skipTest(f"{TOO_OLD}this version of Node has no WebSocket")
         environment = {**os.environ, "NODE_EXTRA_CA_CERTS": str(self.gateway.certificate)}
-        command = ["node", "--experimental-websocket", "--no-warnings", CASES, self.gateway.url, token("alice")]
+        command = [*node, CASES, self.gateway.url, token("alice")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual(done.returncode, 0, done.stderr)
         expected = {"text": "hello", "bytes": 100000, "code": 4321, "reason": "as you asked", "refused": True}
