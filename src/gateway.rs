@@ -10,6 +10,7 @@ mod frames;
 mod inbound;
 mod meter;
 mod tunnel;
+mod vigil;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -23,12 +24,15 @@ use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
 use forward_auth::ForwardAuthSettings;
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
+};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 pub use inbound::{Inbound, Lane, Peer};
 use tokio::time::timeout;
 pub use tunnel::Tunnel;
+pub use vigil::Vigil;
 
 use crate::{
     authn::Authenticator,
@@ -131,6 +135,7 @@ impl Gateway {
         let has_body = !inbound.body.is_end_stream();
         let mut record = self.begin_record(&inbound);
         let request_id = record.request_id.to_header_value();
+        let lane = inbound.lane;
         inbound.request_id = request_id.clone();
         let served = self.serve(inbound, &mut record).await;
         let mut response = served.unwrap_or_else(|rejection| {
@@ -144,7 +149,8 @@ impl Gateway {
         response.headers_mut().insert(X_REQUEST_ID, request_id);
         record.status = response.status();
         let is_head = method == Method::HEAD;
-        response.map(|answer| answer.recorded(record, Arc::clone(&self.telemetry), is_head))
+        let telemetry = Arc::clone(&self.telemetry);
+        response.map(|answer| answer.recorded(record, telemetry, is_head, &lane.vigil))
     }
 
     async fn serve(
@@ -277,6 +283,10 @@ impl Gateway {
         if is_bridged && response.status().is_success() {
             return Err(Rejection::UpstreamInvalid);
         }
+        if is_event_stream(response.headers()) {
+            let silence = route.streams.idle_timeout;
+            response.body_mut().end_by_silence(silence);
+        }
         *response.version_mut() = Version::HTTP_11;
         respond::answer::finish_upstream(response.headers_mut(), self.hsts);
         route.response_headers.apply(response.headers_mut());
@@ -377,6 +387,13 @@ impl Gateway {
         respond::answer::finish_own(response.headers_mut(), self.hsts);
         response.map(Answer::from_bytes)
     }
+}
+
+/// Whether an answer is one of events (`text/event-stream`), which has no end of its own.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
+    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 fn note(rejection: &Rejection, record: &mut Record) {

@@ -34,6 +34,7 @@ mod secrets;
 mod servers;
 mod sessions;
 mod start;
+mod streams;
 mod tokens;
 mod transport;
 mod unencrypted;
