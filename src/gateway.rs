@@ -24,9 +24,7 @@ use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
 use forward_auth::ForwardAuthSettings;
 use futures_util::FutureExt;
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 pub use inbound::{Inbound, Lane, Peer};
@@ -39,13 +37,13 @@ use crate::{
     limit::IpLimiter,
     policy::{
         Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Permit,
-        Rejection, Routes, Target, TrustedProxies, UpstreamId, authorize, head::HeadLimits,
-        headers::X_REQUEST_ID,
+        Rejection, Routes, Streams, Target, TrustedProxies, UpstreamId, authorize,
+        head::HeadLimits, headers::X_REQUEST_ID,
     },
     portal::{PortalCall, PortalHandle},
-    respond,
+    respond::{self, grpc::Grpc},
     telemetry::{Ending, Record, RequestId, RequestIds, RouteMetrics, Telemetry},
-    upstream::{Handshake, Outbound, RequestBody, Upstream, forward},
+    upstream::{AnswerStream, Handshake, Outbound, RequestBody, Upstream, forward},
 };
 
 /// The largest body that a built-in route reads, in bytes (MSG-8).
@@ -133,13 +131,15 @@ impl Gateway {
     pub async fn handle(&self, mut inbound: Inbound<'_>) -> Response<Answer> {
         let method = inbound.parts.method.clone();
         let has_body = !inbound.body.is_end_stream();
+        let is_post = method == Method::POST;
+        let grpc = is_post.then(|| Grpc::of(&inbound.parts.headers)).flatten();
         let mut record = self.begin_record(&inbound);
         let request_id = record.request_id.to_header_value();
         let lane = inbound.lane;
         inbound.request_id = request_id.clone();
         let served = self.serve(inbound, &mut record).await;
         let mut response = served.unwrap_or_else(|rejection| {
-            let mut refusal = self.refuse(&rejection, &mut record);
+            let mut refusal = self.refuse(&rejection, grpc, &mut record);
             if record.version < Version::HTTP_2 && ends_connection(&rejection, &method, has_body) {
                 let close = HeaderValue::from_static("close");
                 refusal.headers_mut().insert(header::CONNECTION, close);
@@ -283,10 +283,7 @@ impl Gateway {
         if is_bridged && response.status().is_success() {
             return Err(Rejection::UpstreamInvalid);
         }
-        if is_event_stream(response.headers()) {
-            let silence = route.streams.idle_timeout;
-            response.body_mut().end_by_silence(silence);
-        }
+        let_events_go_on(&mut response, route.streams);
         *response.version_mut() = Version::HTTP_11;
         respond::answer::finish_upstream(response.headers_mut(), self.hsts);
         route.response_headers.apply(response.headers_mut());
@@ -381,19 +378,29 @@ impl Gateway {
         }
     }
 
-    fn refuse(&self, rejection: &Rejection, record: &mut Record) -> Response<Answer> {
+    fn refuse(
+        &self,
+        rejection: &Rejection,
+        grpc: Option<Grpc>,
+        record: &mut Record,
+    ) -> Response<Answer> {
         note(rejection, record);
         let mut response = respond::refusal(rejection, &record.request_id);
+        if let Some(grpc) = grpc {
+            response = grpc.refusal(rejection, response);
+        }
         respond::answer::finish_own(response.headers_mut(), self.hsts);
         response.map(Answer::from_bytes)
     }
 }
 
-/// Whether an answer is one of events (`text/event-stream`), which has no end of its own.
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
+/// An answer of events (`text/event-stream`) has no end of its own: silence ends it, and not the route's time.
+fn let_events_go_on(response: &mut Response<AnswerStream>, streams: Streams) {
+    let kind = response.headers().get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
-    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+    if kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")) {
+        response.body_mut().end_by_silence(streams.idle_timeout);
+    }
 }
 
 fn note(rejection: &Rejection, record: &mut Record) {

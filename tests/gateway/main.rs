@@ -18,6 +18,7 @@ mod corpus;
 mod deadlines;
 mod forward_auth;
 mod framing;
+mod grpc;
 mod headers;
 mod heads;
 mod http2;
