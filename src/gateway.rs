@@ -11,6 +11,7 @@ mod frames;
 mod inbound;
 mod meter;
 mod tunnel;
+mod vigil;
 
 use std::{
     rc::Rc,
@@ -29,19 +30,20 @@ use hyper::body::Body;
 pub use inbound::{Inbound, Lane, Peer};
 use tokio::time::timeout;
 pub use tunnel::Tunnel;
+pub use vigil::Vigil;
 
 use crate::{
     authn::Authenticator,
     limit::IpLimiter,
     policy::{
         Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Permit,
-        Rejection, Routes, Target, TrustedProxies, UpstreamId, authorize, head::HeadLimits,
-        headers::X_REQUEST_ID,
+        Rejection, Routes, Streams, Target, TrustedProxies, UpstreamId, authorize,
+        head::HeadLimits, headers::X_REQUEST_ID,
     },
     portal::{PortalCall, PortalHandle},
-    respond,
+    respond::{self, grpc::Grpc},
     telemetry::{Ending, Record, RequestId, RouteMetrics, Telemetry},
-    upstream::{Handshake, Outbound, RequestBody, Upstream, forward},
+    upstream::{AnswerStream, Handshake, Outbound, RequestBody, Upstream, forward},
 };
 
 /// The largest body that a built-in route reads, in bytes (MSG-8).
@@ -129,12 +131,15 @@ impl Gateway {
     pub async fn handle(&self, mut inbound: Inbound<'_>) -> Response<Answer> {
         let method = inbound.parts.method.clone();
         let has_body = !inbound.body.is_end_stream();
+        let is_post = method == Method::POST;
+        let grpc = is_post.then(|| Grpc::of(&inbound.parts.headers)).flatten();
         let mut record = self.begin_record(&inbound);
         let request_id = record.request_id.to_header_value();
+        let lane = inbound.lane;
         inbound.request_id = request_id.clone();
         let served = self.serve(inbound, &mut record).await;
         let mut response = served.unwrap_or_else(|rejection| {
-            let mut refusal = self.refuse(&rejection, &mut record);
+            let mut refusal = self.refuse(&rejection, grpc, &mut record);
             if record.version < Version::HTTP_2 && ends_connection(&rejection, &method, has_body) {
                 let close = HeaderValue::from_static("close");
                 refusal.headers_mut().insert(header::CONNECTION, close);
@@ -144,7 +149,8 @@ impl Gateway {
         response.headers_mut().insert(X_REQUEST_ID, request_id);
         record.status = response.status();
         let is_head = method == Method::HEAD;
-        response.map(|answer| answer.recorded(record, Arc::clone(&self.telemetry), is_head))
+        let telemetry = Arc::clone(&self.telemetry);
+        response.map(|answer| answer.recorded(record, telemetry, is_head, &lane.vigil))
     }
 
     async fn serve(
@@ -280,6 +286,7 @@ impl Gateway {
         if is_bridged && response.status().is_success() {
             return Err(Rejection::UpstreamInvalid);
         }
+        let_events_go_on(&mut response, route.streams);
         *response.version_mut() = Version::HTTP_11;
         respond::answer::finish_upstream(response.headers_mut(), self.hsts);
         route.response_headers.apply(response.headers_mut());
@@ -374,11 +381,28 @@ impl Gateway {
         }
     }
 
-    fn refuse(&self, rejection: &Rejection, record: &mut Record) -> Response<Answer> {
+    fn refuse(
+        &self,
+        rejection: &Rejection,
+        grpc: Option<Grpc>,
+        record: &mut Record,
+    ) -> Response<Answer> {
         note(rejection, record);
         let mut response = respond::refusal(rejection, &record.request_id);
+        if let Some(grpc) = grpc {
+            response = grpc.refusal(rejection, response);
+        }
         respond::answer::finish_own(response.headers_mut(), self.hsts);
         response.map(Answer::from_bytes)
+    }
+}
+
+/// An answer of events (`text/event-stream`) has no end of its own: silence ends it, and not the route's time.
+fn let_events_go_on(response: &mut Response<AnswerStream>, streams: Streams) {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
+    if kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")) {
+        response.body_mut().end_by_silence(streams.idle_timeout);
     }
 }
 

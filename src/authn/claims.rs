@@ -43,6 +43,7 @@ pub(super) fn read(
         issued_at: seconds(&all, "iat")?,
         expires_at: seconds(&all, "exp")?.ok_or(TokenFault::ExpiryMissing)?,
         not_before: seconds(&all, "nbf")?,
+        leeway: Duration::ZERO,
         all,
     })
 }

@@ -174,6 +174,12 @@ impl Authenticator {
         self.verifier.arrival(credential::bearer(headers).ok()??)
     }
 
+    /// What was revoked, for exchanges that go on.
+    #[must_use]
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
+    }
+
     /// What the cache of verified tokens has done and holds.
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {

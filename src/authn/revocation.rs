@@ -9,7 +9,7 @@ use std::{
         PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::clock::{HighWater, UnixMillis};
@@ -76,6 +76,14 @@ impl Revocations {
                 .is_some_and(|name| names.contains(&claims.issuer, name))
         };
         held(&revoked.sessions, &claims.session) || held(&revoked.tokens, &claims.token_id)
+    }
+
+    /// How long a credential with these claims is good yet, unless it is revoked: until `exp` and the issuer's leeway. Nothing
+    /// where its time is over.
+    #[must_use]
+    pub fn time_left(&self, claims: &Claims, now: SystemTime) -> Duration {
+        let end = UnixMillis::from_secs(claims.expires_at).plus(claims.leeway);
+        end.since(self.observe(now))
     }
 
     /// Forgets what expired before `now`, in seconds since 1970. To be called now and then: it is what bounds the memory.

@@ -97,7 +97,8 @@ impl Verifier {
     /// check that failed first; [`Rejection::KeysUnavailable`] where its issuer's keys could not be had;
     /// [`Rejection::ClaimMismatch`] where a claim cannot be written in a header (HDR-5).
     pub(super) fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, Rejection> {
-        let (issuer, claims, key) = self.read_signed(token)?;
+        let (issuer, mut claims, key) = self.read_signed(token)?;
+        claims.leeway = issuer.leeway;
         let validity = Validity::new(&claims, issuer.leeway);
         validity.check_begun(now).map_err(Rejection::TokenInvalid)?;
         if self.revocations.is_revoked(&claims) {

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -11,7 +12,10 @@ use bytes::Bytes;
 use http::Method;
 use http_body::{Body, Frame, SizeHint};
 
-use super::tunnel::Tunnel;
+use super::{
+    tunnel::Tunnel,
+    vigil::{Vigil, WATCH_AFTER},
+};
 use crate::{
     policy::Rejection,
     telemetry::{Ending, Record, Telemetry},
@@ -42,6 +46,10 @@ pub(super) struct Recording {
     telemetry: Arc<Telemetry>,
     /// Bytes still to come, where that is known.
     remaining: Option<u64>,
+    /// The watch over the caller's credential, where there is one.
+    vigil: Option<Rc<Vigil>>,
+    /// Completes when that credential ends. Made when the answer has gone on for a while.
+    lapse: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl Answer {
@@ -85,7 +93,13 @@ impl Answer {
 
     /// Attaches the record of the exchange. The answer to a HEAD request has no body to wait for.
     #[must_use]
-    pub fn recorded(mut self, record: Record, telemetry: Arc<Telemetry>, is_head: bool) -> Self {
+    pub(super) fn recorded(
+        mut self,
+        record: Record,
+        telemetry: Arc<Telemetry>,
+        is_head: bool,
+        vigil: &Rc<Vigil>,
+    ) -> Self {
         if is_head && let Content::Bytes(bytes) = &mut self.content {
             // hyper drops it in HTTP/1 alone; in HTTP/2 it would be sent, which is a stream error for the client.
             bytes.clear();
@@ -95,10 +109,14 @@ impl Answer {
         } else {
             self.size_hint().exact()
         };
+        let is_ours = matches!(self.content, Content::Bytes(_));
+        let vigil = (!is_ours && record.caller.is_some()).then(|| Rc::clone(vigil));
         self.record = Some(Box::new(Recording {
             record,
             telemetry,
             remaining,
+            vigil,
+            lapse: None,
         }));
         self
     }
@@ -113,6 +131,11 @@ impl Answer {
         }
     }
 
+    fn has_lapsed(&mut self, cx: &mut Context<'_>) -> bool {
+        let recording = self.record.as_mut();
+        recording.is_some_and(|recording| recording.has_lapsed(cx))
+    }
+
     fn end(&mut self, ending: Ending) {
         if let Some(recording) = self.record.take() {
             recording.write(ending);
@@ -121,6 +144,32 @@ impl Answer {
 }
 
 impl Recording {
+    /// Waits for the end of the caller's credential; never, where there is none.
+    pub(super) fn lapse(&self) -> impl Future<Output = ()> + use<> {
+        let watched = self.vigil.clone().zip(self.record.caller.clone());
+        async move {
+            match watched {
+                Some((vigil, caller)) => vigil.lapse(caller).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Whether the caller's credential has ended; wakes when it does, once the exchange has gone on for a while.
+    fn has_lapsed(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.vigil.is_none() {
+            return false;
+        }
+        if self.lapse.is_none() {
+            if self.record.started.elapsed() < WATCH_AFTER {
+                return false;
+            }
+            self.lapse = Some(Box::pin(self.lapse()));
+        }
+        let lapse = self.lapse.as_mut();
+        lapse.is_some_and(|lapse| lapse.as_mut().poll(cx).is_ready())
+    }
+
     pub(super) fn write(mut self: Box<Self>, ending: Ending) {
         self.record.ending = ending;
         self.telemetry.record(self.record);
@@ -151,7 +200,16 @@ impl Body for Answer {
             Content::Bytes(bytes) if bytes.is_empty() => None,
             Content::Bytes(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
             Content::Tunnel(_) => None,
-            Content::Upstream(stream) => std::task::ready!(Pin::new(stream).poll_frame(cx)),
+            Content::Upstream(stream) => {
+                let frame = Pin::new(stream).poll_frame(cx);
+                if !matches!(frame, Poll::Ready(None)) && answer.has_lapsed(cx) {
+                    // With its connection: nothing more of it is read.
+                    answer.content = Content::Bytes(Bytes::new());
+                    answer.end(Ending::CredentialEnded);
+                    return Poll::Ready(Some(Err(AnswerFault::CredentialEnded)));
+                }
+                std::task::ready!(frame)
+            }
         };
         match &frame {
             Some(Ok(frame)) => answer.count(frame.data_ref().map_or(0, Bytes::len)),

@@ -1,6 +1,6 @@
 //! A request as it came, and what the worker and the connection that it came on keep for it.
 
-use std::{net::IpAddr, rc::Rc};
+use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Method, Request, Version, header, request::Parts};
 use hyper::{
@@ -9,8 +9,9 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 
-use super::Admitted;
+use super::{Admitted, Vigil};
 use crate::{
+    authn::Revocations,
     policy::{
         PeerIp, Rejection,
         upgrade::{asks_for_websocket, check_origin},
@@ -26,6 +27,8 @@ pub struct Lane {
     pub pools: Pools,
     /// Where request ids come from.
     pub request_ids: RequestIds,
+    /// The watch over its exchanges that go on.
+    pub vigil: Rc<Vigil>,
 }
 
 /// The other end of a connection, with its address as a header value: written once, shared by every request.
@@ -54,12 +57,13 @@ pub struct Inbound<'l> {
 }
 
 impl Lane {
-    /// Makes the lane of one of `workers` workers.
+    /// Makes the lane of one of `workers` workers, whose callers these revocations may end.
     #[must_use]
-    pub fn new(workers: usize) -> Self {
+    pub fn new(workers: usize, revocations: Arc<Revocations>) -> Self {
         Self {
             pools: Pools::new(workers),
             request_ids: RequestIds::new(),
+            vigil: Vigil::new(revocations),
         }
     }
 }

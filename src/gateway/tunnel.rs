@@ -49,6 +49,8 @@ struct Log {
 /// Why the gateway ends a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
+    /// The caller's token ended or was revoked.
+    CredentialEnded,
     /// The gateway leaves.
     Drain,
     /// Nothing went either way for too long.
@@ -120,7 +122,7 @@ impl Tunnel {
         let mut client = Metered::new(client, early, meter);
         let outcome = {
             let copy = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER);
-            let mut order = pin!(order(meter, idle_timeout, drain));
+            let mut order = pin!(order(meter, idle_timeout, log.lapse(), drain));
             tokio::select! {
                 copied = copy => Err(copied),
                 order = &mut order => Ok(order),
@@ -161,13 +163,22 @@ impl Tunnel {
 
 /// Waits for a reason to end a tunnel, and then for a place where it can be told. A tunnel that has been silent too long has no
 /// such place to come.
-async fn order(meter: &Meter, idle_timeout: Duration, drain: impl Future<Output = ()>) -> Order {
+async fn order(
+    meter: &Meter,
+    idle_timeout: Duration,
+    lapse: impl Future<Output = ()>,
+    drain: impl Future<Output = ()>,
+) -> Order {
     let order = tokio::select! {
         () = meter.silence(idle_timeout) => Order::Idle,
+        () = lapse => Order::CredentialEnded,
         () = drain => Order::Drain,
     };
     match order {
         Order::Idle => {}
+        Order::CredentialEnded => {
+            let _ = timeout(FAREWELL, meter.frame_end()).await;
+        }
         // The connection's own deadline ends it where no frame does.
         Order::Drain => meter.frame_end().await,
     }
@@ -183,6 +194,7 @@ async fn say<S: AsyncWrite + Unpin>(client: &mut S, order: Order) -> io::Result<
 impl Order {
     fn ending(self) -> Ending {
         match self {
+            Self::CredentialEnded => Ending::CredentialEnded,
             Self::Drain => Ending::Drained,
             Self::Idle => Ending::Idle,
         }
@@ -191,8 +203,22 @@ impl Order {
     /// Status and text of the close frame (RFC 6455 §7.4.1).
     fn close(self) -> (u16, &'static str) {
         match self {
+            Self::CredentialEnded => (1008, "the credential has ended"),
             Self::Drain => (1001, "the gateway restarts"),
             Self::Idle => (1001, "idle for too long"),
+        }
+    }
+}
+
+impl Log {
+    /// Waits for the end of the caller's credential.
+    fn lapse(&self) -> impl Future<Output = ()> + use<> {
+        let lapse = self.recording.as_ref().map(|recording| recording.lapse());
+        async move {
+            match lapse {
+                Some(lapse) => lapse.await,
+                None => std::future::pending().await,
+            }
         }
     }
 }

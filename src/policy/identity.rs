@@ -1,6 +1,6 @@
 //! Who is calling: claims that a verifier vouches for, and the header values made of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
@@ -40,6 +40,8 @@ pub struct Claims {
     pub expires_at: u64,
     /// `nbf`, seconds since 1970.
     pub not_before: Option<u64>,
+    /// What the issuer's clock is granted beyond these times.
+    pub leeway: Duration,
     /// Every claim of the payload, for rules and templates over others.
     pub all: Map<String, Value>,
 }

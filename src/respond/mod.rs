@@ -18,6 +18,7 @@ use crate::{
 };
 
 pub mod answer;
+pub mod grpc;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

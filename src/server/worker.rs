@@ -198,16 +198,18 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         ticks.tick().await;
         worker.lane.pools.sweep(Instant::now());
+        worker.lane.vigil.look();
     }
 }
 
 impl Worker {
     fn new(shared: &Shared) -> Self {
         let settings = &shared.settings;
+        let revocations = Arc::clone(shared.gateway.load().authn.revocations());
         Self {
             gateway: Arc::clone(&shared.gateway),
             telemetry: Arc::clone(&shared.telemetry),
-            lane: Rc::new(Lane::new(settings.workers)),
+            lane: Rc::new(Lane::new(settings.workers, revocations)),
             tls: Arc::clone(&shared.tls),
             relays: settings
                 .proxy_protocol

@@ -65,6 +65,8 @@ pub enum Ending {
     /// The answer was sent to its end.
     #[default]
     Complete,
+    /// The caller's token ended or was revoked.
+    CredentialEnded,
     /// The gateway left before the end.
     Drained,
     /// Nothing went either way for too long.
@@ -80,6 +82,7 @@ impl Ending {
         match self {
             Self::ClientGone => "client_gone",
             Self::Complete => "complete",
+            Self::CredentialEnded => "credential_ended",
             Self::Drained => "drained",
             Self::Idle => "idle",
             Self::UpstreamAborted => "upstream_aborted",

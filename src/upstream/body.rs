@@ -17,6 +17,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{client_body::ClientBody, pool::Lease, upgrade::Switched};
 use crate::policy::Rejection;
 
+/// When an answer that waits for its upstream first wakes, to be looked at: no sooner than it counts as one that goes on.
+const FIRST_LOOK: Duration = Duration::from_millis(1100);
+
 /// The body of a request on its way to the upstream.
 #[derive(Debug)]
 pub enum RequestBody {
@@ -62,12 +65,16 @@ pub struct AnswerStream {
     lease: Option<Lease>,
     switched: Option<Box<Switched>>,
     deadline: Instant,
+    /// The longest silence, where that is what ends it.
+    silence: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// Why an answer ended early. The client sees its connection or stream end without the proper end (UP-3).
 #[derive(Debug)]
 pub enum AnswerFault {
+    /// The token of whoever asked ended or was revoked.
+    CredentialEnded,
     /// The route's time for the whole exchange is over.
     TimedOut,
     /// The upstream broke off or sent bad framing.
@@ -248,15 +255,38 @@ impl AnswerStream {
             lease,
             switched: None,
             deadline,
+            silence: None,
             timer: None,
         };
         stream.release_at_end();
         stream
     }
 
+    /// Lets the answer go on as long as something comes of it: no silence may be longer than this.
+    pub fn end_by_silence(&mut self, allowed: Duration) {
+        self.silence = Some(allowed);
+        self.deadline = Instant::now() + allowed;
+    }
+
     /// Takes the connection, where it is no longer HTTP.
     pub fn take_switched(&mut self) -> Option<Box<Switched>> {
         self.switched.take()
+    }
+
+    /// Wakes at the deadline, and once before that for whoever looks after exchanges that go on.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline;
+        let timer = self.timer.get_or_insert_with(|| {
+            let first = deadline.min(Instant::now() + FIRST_LOOK);
+            Box::pin(sleep_until(first))
+        });
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
     }
 
     fn release_at_end(&mut self) {
@@ -285,11 +315,7 @@ impl Body for AnswerStream {
             let frame = match Pin::new(&mut stream.incoming).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    let deadline = stream.deadline;
-                    let timer = stream
-                        .timer
-                        .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-                    ready!(timer.as_mut().poll(cx));
+                    ready!(stream.poll_deadline(cx));
                     stream.lease = None;
                     return Poll::Ready(Some(Err(AnswerFault::TimedOut)));
                 }
@@ -297,6 +323,9 @@ impl Body for AnswerStream {
             match frame {
                 Some(Ok(frame)) if frame.is_data() => {
                     stream.release_at_end();
+                    if let Some(allowed) = stream.silence {
+                        stream.deadline = Instant::now() + allowed;
+                    }
                     // A client that reads slowly from an upstream that is always ready never waits above.
                     if stream.lease.is_some() && Instant::now() >= stream.deadline {
                         stream.lease = None;
@@ -342,6 +371,7 @@ impl std::error::Error for UploadFault {}
 impl fmt::Display for AnswerFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::CredentialEnded => "the caller's token ended",
             Self::TimedOut => "the exchange took too long",
             Self::Upstream(_) => "the upstream's answer broke off",
         })
@@ -351,7 +381,7 @@ impl fmt::Display for AnswerFault {
 impl std::error::Error for AnswerFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::TimedOut => None,
+            Self::CredentialEnded | Self::TimedOut => None,
             Self::Upstream(error) => Some(error),
         }
     }
