@@ -30,8 +30,8 @@ use crate::{
     limit::IpLimiter,
     policy::{
         Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Permit,
-        Rejection, Routes, Target, TrustedProxies, UpstreamId, authorize, head::HeadLimits,
-        headers::X_REQUEST_ID,
+        Rejection, Routes, Target, TlsPolicies, TlsPolicyId, TrustedProxies, UpstreamId, authorize,
+        head::HeadLimits, headers::X_REQUEST_ID,
     },
     portal::{PortalCall, PortalHandle},
     respond,
@@ -47,6 +47,8 @@ const PORTAL_BODY_BYTES_MAX: usize = 16 << 10;
 pub struct Gateway {
     /// Whose forwarding fields are believed.
     pub proxies: TrustedProxies,
+    /// Which host asks for which client certificates.
+    pub tls: TlsPolicies,
     /// What one client address may do.
     pub limit: Arc<IpLimiter>,
     /// The route table, built-in routes included.
@@ -86,6 +88,8 @@ pub struct Lane {
 #[derive(Debug)]
 pub struct Peer {
     ip: PeerIp,
+    /// Under which rule its connection was made.
+    tls: TlsPolicyId,
     field: HeaderValue,
 }
 
@@ -113,14 +117,14 @@ impl Lane {
 }
 
 impl Peer {
-    /// Names the peer of a socket.
+    /// Names the peer of a socket, and the rule under which the connection was made.
     #[must_use]
-    pub fn new(address: IpAddr) -> Self {
+    pub fn new(address: IpAddr, tls: TlsPolicyId) -> Self {
         let ip = PeerIp::new(address);
         // An address is made of characters that any header takes.
         let field = HeaderValue::from_str(&ip.ip().to_string())
             .unwrap_or(HeaderValue::from_static("unknown"));
-        Self { ip, field }
+        Self { ip, tls, field }
     }
 }
 
@@ -156,15 +160,16 @@ impl Gateway {
     /// The first refusal.
     pub fn admit(
         &self,
-        peer: PeerIp,
+        peer: &Peer,
         request: &Parts,
         record: &mut Record,
     ) -> Result<Admitted<'_>, Rejection> {
-        let client = self.proxies.client_ip(peer, &request.headers);
+        let client = self.proxies.client_ip(peer.ip, &request.headers);
         record.client = Some(client.ip());
         let head = Head::read(request, &self.head)?;
         self.keep_for_log(&head, record);
         self.limit.check(client).map_err(Rejection::RateLimited)?;
+        self.tls.check(peer.tls, &head.host)?;
         let permit = self.decide(client, &head, request, record)?;
         Admitted::new(permit, head, request.headers.get(header::HOST))
     }
@@ -226,11 +231,11 @@ impl Gateway {
             return Err(Rejection::AmbiguousPath(PathFault::Fragment));
         }
         if Cors::is_preflight(&inbound.parts)
-            && let Some(answer) = self.preflight(inbound.peer.ip, &inbound.parts, record)?
+            && let Some(answer) = self.preflight(inbound.peer, &inbound.parts, record)?
         {
             return Ok(answer);
         }
-        let admitted = self.admit(inbound.peer.ip, &inbound.parts, record)?;
+        let admitted = self.admit(inbound.peer, &inbound.parts, record)?;
         match admitted.permit.route().target {
             Target::Accounts => self.call_portal(admitted, inbound, record).await,
             Target::Elsewhere => Err(Rejection::RouteNotFound),
@@ -246,11 +251,11 @@ impl Gateway {
     /// other origins, and the question is a request like any other. Needs no token and reaches no upstream (URI-3).
     fn preflight(
         &self,
-        peer: PeerIp,
+        peer: &Peer,
         request: &Parts,
         record: &mut Record,
     ) -> Result<Option<Response<Answer>>, Rejection> {
-        let client = self.proxies.client_ip(peer, &request.headers);
+        let client = self.proxies.client_ip(peer.ip, &request.headers);
         let head = Head::read(request, &self.head)?;
         let announced = request.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
         let method = announced.and_then(|name| Method::from_bytes(name.as_bytes()).ok());
@@ -265,6 +270,7 @@ impl Gateway {
         record.client = Some(client.ip());
         self.keep_for_log(&head, record);
         self.limit.check(client).map_err(Rejection::RateLimited)?;
+        self.tls.check(peer.tls, &head.host)?;
         record.route = self.route_metrics.get(route.index).cloned();
         if route.enforce {
             route.addresses.check(client)?;

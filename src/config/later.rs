@@ -33,8 +33,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("route", "rate_limit", Empty),
     ("route", "sign_in", Word("never")),
     ("route", "websocket", Flag(false)),
-    ("tls", "client_auth", Word("none")),
-    ("tls", "client_ca", Nothing),
     ("upstream", "protocol", Word("http1")),
     ("upstream", "tls", Nothing),
 ];

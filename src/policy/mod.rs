@@ -15,6 +15,7 @@ pub mod path;
 pub mod redirect;
 pub mod rejection;
 pub mod route;
+pub mod tls;
 
 pub use addresses::Addresses;
 pub use authorize::{Access, Caller, Permit, Rule, authorize};
@@ -28,3 +29,4 @@ pub use path::NormalPath;
 pub use redirect::{RedirectTarget, RedirectTargets};
 pub use rejection::{HeadFault, PathFault, Rejection, TokenFault};
 pub use route::{HostPattern, PathPattern, Route, RouteConflict, Routes, Target, UpstreamId};
+pub use tls::{TlsPolicies, TlsPolicyId};

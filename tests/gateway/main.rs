@@ -14,6 +14,7 @@ mod harness;
 
 mod cache;
 mod certificates;
+mod client_certificates;
 mod corpus;
 mod deadlines;
 mod forward_auth;
