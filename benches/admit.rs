@@ -33,7 +33,7 @@ use portcullis::{
     },
     policy::{
         Access, Addresses, Caller, Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders,
-        PathPattern, PeerIp, Route, Rule, Target, UpstreamId, authorize,
+        PathPattern, PeerIp, Route, Rule, Streams, Target, UpstreamId, authorize,
         headers::{MultiValue, Preset},
     },
 };
@@ -207,6 +207,7 @@ fn uncached_by_jsonwebtoken_decode(bencher: Bencher<'_, '_>, algorithm: Algorith
             DecodingKey::from_ed_pem(pem).unwrap()
         }
         KeySource::PublicKey(pem) | KeySource::Jwks(pem) => DecodingKey::from_rsa_pem(pem).unwrap(),
+        KeySource::Live(_) | KeySource::Remote(_) => unreachable!("no pair here is fetched"),
     };
     let mut validation = jsonwebtoken::Validation::new(algorithm);
     validation.set_audience(&["orders"]);
@@ -360,6 +361,7 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         enforce: true,
         max_body: 0,
         timeout: Duration::from_secs(30),
+        streams: Streams::default(),
     };
     let client = PeerIp::new(IpAddr::from([192, 0, 2, 1])).into();
     let permit = authorize(&route, client, Ok(Caller::Verified(identity))).unwrap();

@@ -6,9 +6,12 @@
 mod admitted;
 mod answer;
 pub mod forward_auth;
+mod frames;
+mod inbound;
+mod meter;
+mod tunnel;
 
 use std::{
-    net::IpAddr,
     panic::AssertUnwindSafe,
     rc::Rc,
     sync::Arc,
@@ -22,21 +25,23 @@ use forward_auth::ForwardAuthSettings;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
+pub use inbound::{Inbound, Lane, Peer};
 use tokio::time::timeout;
+pub use tunnel::Tunnel;
 
 use crate::{
     authn::Authenticator,
     limit::IpLimiter,
     policy::{
-        Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Permit,
-        Rejection, Routes, Target, TlsPolicies, TlsPolicyId, TrustedProxies, UpstreamId, authorize,
-        head::HeadLimits, headers::X_REQUEST_ID,
+        Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, Permit, Rejection,
+        Routes, Target, TlsPolicies, TrustedProxies, UpstreamId, authorize, head::HeadLimits,
+        headers::X_REQUEST_ID,
     },
     portal::{PortalCall, PortalHandle},
     respond,
     telemetry::{Ending, Record, RequestId, RequestIds, RouteMetrics, Telemetry},
-    upstream::{ClientBody, Outbound, Pools, RequestBody, Upstream, forward},
+    upstream::{Handshake, Outbound, RequestBody, Upstream, forward},
 };
 
 /// The largest body that a built-in route reads, in bytes (MSG-8).
@@ -73,83 +78,6 @@ pub struct Gateway {
     pub body_idle: Duration,
     /// Whether answers tell browsers to use TLS alone from now on; off with a development certificate.
     pub hsts: bool,
-}
-
-/// What one worker keeps for its requests.
-#[derive(Debug)]
-pub struct Lane {
-    /// Its connections to the upstreams.
-    pub pools: Pools,
-    /// Where request ids come from.
-    pub request_ids: RequestIds,
-}
-
-/// The other end of a connection, with its address as a header value: written once, shared by every request.
-#[derive(Debug)]
-pub struct Peer {
-    ip: PeerIp,
-    /// Under which rule its connection was made.
-    tls: TlsPolicyId,
-    field: HeaderValue,
-}
-
-/// A request as it came.
-#[derive(Debug)]
-pub struct Inbound<'l> {
-    lane: &'l Lane,
-    peer: &'l Peer,
-    /// The id that the exchange was given when its record began.
-    request_id: HeaderValue,
-    parts: Parts,
-    body: ClientBody,
-    has_fragment: bool,
-}
-
-impl Lane {
-    /// Makes the lane of one of `workers` workers.
-    #[must_use]
-    pub fn new(workers: usize) -> Self {
-        Self {
-            pools: Pools::new(workers),
-            request_ids: RequestIds::new(),
-        }
-    }
-}
-
-impl Peer {
-    /// Names the peer of a socket, and the rule under which the connection was made.
-    #[must_use]
-    pub fn new(address: IpAddr, tls: TlsPolicyId) -> Self {
-        let ip = PeerIp::new(address);
-        // An address is made of characters that any header takes.
-        let field = HeaderValue::from_str(&ip.ip().to_string())
-            .unwrap_or(HeaderValue::from_static("unknown"));
-        Self { ip, tls, field }
-    }
-}
-
-impl<'l> Inbound<'l> {
-    /// Takes a request from a worker's connection. `has_fragment` says that its target had a `#` on the wire, which the
-    /// URI type does not keep.
-    #[must_use]
-    pub fn new(
-        lane: &'l Lane,
-        peer: &'l Peer,
-        request: Request<Incoming>,
-        has_fragment: bool,
-    ) -> Self {
-        let (parts, body) = request.into_parts();
-        let body = ClientBody::new(body, parts.version);
-        let request_id = HeaderValue::from_static("");
-        Self {
-            lane,
-            peer,
-            request_id,
-            parts,
-            body,
-            has_fragment,
-        }
-    }
 }
 
 impl Gateway {
@@ -224,7 +152,7 @@ impl Gateway {
 
     async fn serve(
         &self,
-        inbound: Inbound<'_>,
+        mut inbound: Inbound<'_>,
         record: &mut Record,
     ) -> Result<Response<Answer>, Rejection> {
         if inbound.has_fragment {
@@ -235,7 +163,11 @@ impl Gateway {
         {
             return Ok(answer);
         }
-        let admitted = self.admit(inbound.peer, &inbound.parts, record)?;
+        let admitted = match self.admit(inbound.peer, &inbound.parts, record) {
+            Ok(admitted) => admitted,
+            Err(rejection) => Box::pin(self.admit_later(rejection, &inbound, record)).await?,
+        };
+        inbound.take_handshake(&admitted)?;
         match admitted.permit.route().target {
             Target::Accounts => self.call_portal(admitted, inbound, record).await,
             Target::Elsewhere => Err(Rejection::RouteNotFound),
@@ -290,15 +222,17 @@ impl Gateway {
         &self,
         upstream: UpstreamId,
         admitted: Admitted<'_>,
-        inbound: Inbound<'_>,
+        mut inbound: Inbound<'_>,
         record: &mut Record,
     ) -> Result<Response<Answer>, Rejection> {
+        let (is_bridged, client) = (inbound.is_bridged, inbound.client_stream());
         let Inbound {
             lane,
             peer,
             request_id,
             parts,
             body,
+            handshake,
             ..
         } = inbound;
         let upstream = self.upstreams.get(upstream.0).ok_or(Rejection::Internal)?;
@@ -324,6 +258,9 @@ impl Gateway {
         };
         self.headers
             .prepare(&mut headers, &admitted.permit, &from)?;
+        if handshake.is_some() {
+            Handshake::mark(&mut headers);
+        }
         let (body, progress) = RequestBody::new(body, route.max_body, self.body_idle);
         let deadline = tokio::time::Instant::now() + route.timeout;
         let outbound = Outbound {
@@ -333,19 +270,28 @@ impl Gateway {
             body,
             progress: Rc::clone(&progress),
             deadline,
+            handshake,
         };
         let sent = Instant::now();
         let outcome = forward(&lane.pools, upstream, &admitted.permit, outbound).await;
         record.upstream_time = Some(sent.elapsed());
         record.bytes_in = progress.bytes();
         let mut response = outcome?;
+        // Whoever asked for a tunnel would take this for one.
+        if is_bridged && response.status().is_success() {
+            return Err(Rejection::UpstreamInvalid);
+        }
         *response.version_mut() = Version::HTTP_11;
         respond::answer::finish_upstream(response.headers_mut(), self.hsts);
         route.response_headers.apply(response.headers_mut());
         if let Some(cors) = cors {
             cors.finish(response.headers_mut(), granted);
         }
-        Ok(response.map(Answer::from_upstream))
+        let Some(switched) = response.body_mut().take_switched() else {
+            return Ok(response.map(Answer::from_upstream));
+        };
+        let tunnel = Tunnel::new(*switched, client, route.streams, &self.telemetry);
+        Ok(tunnel.answer(response))
     }
 
     /// Hands a request to the built-in account routes.

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may stop a test")]
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use portcullis::config::{Config, Report, parse};
 use tempfile::TempDir;
@@ -14,12 +14,19 @@ use weaker::weaker;
 
 const SAMPLE: &str = include_str!("../config/gateway.toml");
 
-/// A folder with the one file that the sample names and a development certificate does not replace.
+/// A folder with the files that the sample names and a development certificate does not replace.
 fn project() -> TempDir {
     let root = tempfile::tempdir().unwrap();
-    fs::create_dir(root.path().join("config")).unwrap();
-    let keys = r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#;
-    fs::write(root.path().join("config/corp-keys.json"), keys).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(["app.internal".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap().pem();
+    fs::create_dir(root.path().join("certs")).unwrap();
+    for name in ["backend-ca.pem", "clients.pem", "gateway.crt"] {
+        fs::write(root.path().join("certs").join(name), &certificate).unwrap();
+    }
+    let path = root.path().join("certs/gateway.key");
+    fs::write(&path, key.serialize_pem()).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     root
 }
 
@@ -278,8 +285,9 @@ fn the_comparison_sees_what_is_weaker() {
         ("\nbody = \"10MiB\"", "\nbody = \"11MiB\""),
         ("leeway = \"30s\"", "leeway = \"31s\""),
         ("audience = [\"orders\"]", "audience = [\"orders\", \"x\"]"),
-        ("enforce = true", "enforce = false"),
         ("pass_token = false", "pass_token = true"),
+        ("websocket = false", "websocket = true"),
+        ("idle_timeout = \"5m\"", "idle_timeout = \"6m\""),
         ("password_min = 15", "password_min = 14"),
         ("per_account = \"5/15m\"", "per_account = \"6/15m\""),
         ("refresh_grace = \"10s\"", "refresh_grace = \"11s\""),
@@ -290,4 +298,9 @@ fn the_comparison_sees_what_is_weaker() {
         let after = read(&text.replacen(old, new, 1), &root).unwrap();
         assert!(!weaker(&before, &after).is_empty(), "{old}");
     }
+    // With what it cuts off, that route would be a back door as soon as it is not enforced.
+    let text = text.replace("strip_prefix = \"/orders\"", "");
+    let before = read(&text, &root).unwrap();
+    let after = read(&text.replace("enforce = true", "enforce = false"), &root).unwrap();
+    assert!(!weaker(&before, &after).is_empty());
 }

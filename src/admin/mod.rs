@@ -63,6 +63,9 @@ pub struct AdminState {
 struct ReadyBody {
     ready: bool,
     problems: Vec<Problem>,
+    /// What is wrong although requests are served.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<Problem>,
 }
 
 /// Serves until `shutdown`, then waits for open exchanges, five seconds at most. To be run on the control runtime. Dropping
@@ -177,7 +180,13 @@ async fn readyz(State(state): State<AdminState>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    fresh((status, Json(ReadyBody { ready, problems })))
+    let degraded = state.readiness.degraded();
+    let body = ReadyBody {
+        ready,
+        problems,
+        degraded,
+    };
+    fresh((status, Json(body)))
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {

@@ -15,6 +15,7 @@ use serde::Serialize;
 #[derive(Debug, Default)]
 pub struct Readiness {
     conditions: Mutex<BTreeMap<Box<str>, Result<(), String>>>,
+    degraded: Mutex<BTreeMap<Box<str>, String>>,
     draining: AtomicBool,
 }
 
@@ -39,6 +40,30 @@ impl Readiness {
         let conditions = self.conditions.lock();
         let mut conditions = conditions.unwrap_or_else(PoisonError::into_inner);
         conditions.insert(name.into(), condition);
+    }
+
+    /// Reports something that need not hold for the node to be of use, in place of what was reported under this name before.
+    pub fn set_degraded(&self, name: &str, condition: Result<(), String>) {
+        let degraded = self.degraded.lock();
+        let mut degraded = degraded.unwrap_or_else(PoisonError::into_inner);
+        match condition {
+            Ok(()) => degraded.remove(name),
+            Err(detail) => degraded.insert(name.into(), detail),
+        };
+    }
+
+    /// What is wrong although the node is of use, by name.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<Problem> {
+        let degraded = self.degraded.lock();
+        let degraded = degraded.unwrap_or_else(PoisonError::into_inner);
+        let entries = degraded.iter();
+        entries
+            .map(|(what, detail)| Problem {
+                what: what.to_string(),
+                detail: detail.clone(),
+            })
+            .collect()
     }
 
     /// Forgets a condition, for what a new configuration does not have any more.

@@ -123,6 +123,11 @@ async fn readyz_tells_what_is_missing() {
         200,
         r#"{"ready":true,"problems":[]}"#,
     );
+    readiness.set_degraded("keys of corp", Err("down".into()));
+    let degraded =
+        r#"{"ready":true,"problems":[],"degraded":[{"what":"keys of corp","detail":"down"}]}"#;
+    check(&node.get("/readyz").await, 200, degraded);
+    readiness.set_degraded("keys of corp", Ok(()));
     readiness.set("old", Err("gone".into()));
     readiness.clear("old");
     check(

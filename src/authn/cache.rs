@@ -18,7 +18,9 @@ use aws_lc_rs::{
 };
 use moka::{Expiry, sync::Cache};
 
-use super::{claims::Validity, clock::UnixMillis, settings::CacheSettings, verifier::Verified};
+use super::{
+    claims::Validity, clock::UnixMillis, keys::KeyLife, settings::CacheSettings, verifier::Verified,
+};
 use crate::policy::Identity;
 
 /// What an entry takes beyond its identity: key, entry, and moka's bookkeeping. 50 000 tokens of twelve claims took 4 980
@@ -26,7 +28,7 @@ use crate::policy::Identity;
 const OVERHEAD_BYTES: usize = 640;
 
 /// The digest of a token under the secret of one cache.
-type Key = [u8; SHA256_OUTPUT_LEN];
+pub(super) type Key = [u8; SHA256_OUTPUT_LEN];
 
 /// Identities by the tokens that proved them.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(super) struct TokenCache {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) identity: Arc<Identity>,
+    /// The key that verified it.
+    pub(super) key: Arc<KeyLife>,
     validity: Validity,
     /// Fixed when the entry is made; reading does not extend it (CACHE-3).
     deadline: UnixMillis,
@@ -123,6 +127,7 @@ impl TokenCache {
         let deadline = verified.validity.end.min(now.plus(self.max_ttl));
         let entry = Entry {
             identity: Arc::clone(&verified.identity),
+            key: Arc::clone(&verified.key),
             validity: verified.validity,
             deadline,
             ttl: deadline.since(now),

@@ -5,19 +5,25 @@
 //! guessable secret is refused by name rather than found out later (JWT-8, KEY-5).
 
 mod der;
+mod fault;
 mod jwks;
+mod life;
+mod live;
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aws_lc_rs::{encoding::AsDer, rsa, signature};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use thiserror::Error;
 use zeroize::Zeroizing;
 
+pub use self::fault::KeyFault;
+pub(super) use self::life::KeyLife;
+pub(super) use self::live::Demand;
+pub use self::live::{Arrival, KeyStatus, LiveKeys};
 use super::settings::KeySource;
 
 /// The shortest RSA modulus, in bits (NIST SP 800-131A, RFC 7518 §3.3).
@@ -38,84 +44,13 @@ const EXAMPLE_SECRETS: [&str; 6] = [
     "this-is-a-secret-key-change-me-in-production",
 ];
 
-/// Why an issuer's entry or its keys are not taken.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum KeyFault {
-    /// `algorithms` is empty.
-    #[error("no algorithm is configured")]
-    AlgorithmsEmpty,
-    /// Another entry, by its name, has the same `issuer` and accepts one of the same algorithms.
-    #[error(
-        "entry `{0}` has the same issuer and shares an algorithm; `iss` and `alg` together must choose one entry"
-    )]
-    AlgorithmShared(Arc<str>),
-    /// Symmetric and asymmetric algorithms in one entry.
-    #[error("symmetric and asymmetric algorithms are mixed; give each kind its own entry")]
-    AlgorithmsMixed,
-    /// `audience` is empty.
-    #[error("no audience is configured")]
-    AudienceEmpty,
-    /// Two keys of a set bear this name.
-    #[error("two keys of the set have the kid `{0}`")]
-    DuplicateKeyId(Box<str>),
-    /// A secret out of documentation.
-    #[error("the secret is a known example; make one with `openssl rand 32`")]
-    ExampleSecret,
-    /// A secret of few different bytes, or a public key used as one.
-    #[error("the secret can be guessed; make one with `openssl rand 32`")]
-    GuessableSecret,
-    /// Not a key in a format that is read.
-    #[error("the key is malformed: {0}")]
-    Malformed(&'static str),
-    /// The system has no random bytes for the cache's secret.
-    #[error("the system has no random bytes")]
-    NoRandomness,
-    /// A set in which no key fits the algorithms.
-    #[error("no key of the set can be used; skipped: {0}")]
-    NoUsableKey(usize),
-    /// A private key where a public one belongs.
-    #[error(
-        "this is a private key; give the gateway the public one alone, and replace the pair if it was published"
-    )]
-    PrivateKey,
-    /// An algorithm that needs a shared secret, for an issuer with public keys.
-    #[error("{0:?} needs a shared secret, and this issuer has public keys")]
-    PublicKeyForSecret(Algorithm),
-    /// An RSA modulus of this many bits.
-    #[error("the RSA key has {0} bits; 2048 to 8192 are accepted")]
-    RsaBits(usize),
-    /// An algorithm that needs a public key, for an issuer with a shared secret.
-    #[error("{0:?} needs a public key, and this issuer has a shared secret")]
-    SecretForPublicKey(Algorithm),
-    /// A symmetric key in the set of an issuer with public keys.
-    #[error(
-        "the set publishes a symmetric key (`oct`), which everybody who can read it could sign with"
-    )]
-    SecretPublished,
-    /// A secret shorter than the hash of its algorithm (RFC 7518 §3.2).
-    #[error("the secret has {bytes} bytes; {needed} or more are needed")]
-    SecretTooShort {
-        /// Bytes of the secret.
-        bytes: usize,
-        /// Bytes needed.
-        needed: usize,
-    },
-    /// A file with more than one key or certificate.
-    #[error("the file holds more than one key or certificate")]
-    SeveralKeys,
-    /// A set over the limit of bytes or keys.
-    #[error("the set is larger than 256 KiB or 100 keys")]
-    TooLarge,
-    /// A key of a kind or curve that no configured algorithm takes.
-    #[error("the key is {0}, which fits none of the configured algorithms")]
-    Unfit(&'static str),
-}
-
 /// One key and the one algorithm that it verifies (JWT-1).
 #[derive(Debug)]
 pub(super) struct VerifyingKey {
     algorithm: Algorithm,
     key: DecodingKey,
+    /// Whether it is still among its issuer's keys.
+    pub(super) life: Arc<KeyLife>,
 }
 
 impl VerifyingKey {
@@ -133,7 +68,9 @@ pub(super) struct KeySet {
     /// How many keys of a JWKS were left out because they do not fit (KEY-6).
     pub(super) skipped: usize,
     /// When the set was loaded, for its age.
-    pub(super) loaded: Instant,
+    loaded: Instant,
+    /// How old it was by then: keys that were kept on the disk.
+    aged: Duration,
 }
 
 /// A key, once for each algorithm that it may verify, under the name that its owner gave it.
@@ -162,14 +99,33 @@ impl KeySet {
             (KeySource::PublicKey(bytes), false) => {
                 Self::of_one(der::public_key(bytes)?, algorithms)
             }
-            (KeySource::Jwks(json), _) => Self::of_set(jwks::read(json, symmetric)?, algorithms),
+            (KeySource::Jwks(json), _) => {
+                let set = jwks::read(json, symmetric, Odd::Refused)?;
+                Self::of_set(set, algorithms, Odd::Refused)
+            }
             (KeySource::Secret(_), false) => Err(KeyFault::SecretForPublicKey(first)),
-            (KeySource::PublicKey(_), true) => Err(KeyFault::PublicKeyForSecret(first)),
+            (KeySource::PublicKey(_), true) | (KeySource::Live(_) | KeySource::Remote(_), _) => {
+                Err(KeyFault::PublicKeyForSecret(first))
+            }
         }
     }
 
+    /// Reads a set that an issuer publishes: whatever is odd in it is left out and counted, for it is not ours to repair, and
+    /// one bad key must not take the good ones away (KEY-6).
+    ///
+    /// # Errors
+    /// A fault of the set as a whole, such as one name for two keys, and a set without a key that can be used.
+    pub(super) fn of_published(json: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeyFault> {
+        if is_symmetric(algorithms)? {
+            let first = algorithms.first().copied();
+            return Err(first.map_or(KeyFault::AlgorithmsEmpty, KeyFault::PublicKeyForSecret));
+        }
+        let set = jwks::read(json, false, Odd::LeftOut)?;
+        Self::of_set(set, algorithms, Odd::LeftOut)
+    }
+
     fn of_one(material: Material, algorithms: &[Algorithm]) -> Result<Self, KeyFault> {
-        let verifying = material.bind(algorithms)?;
+        let verifying = material.bind(None, algorithms)?;
         if verifying.is_empty() {
             return Err(KeyFault::Unfit(material.kind()));
         }
@@ -177,10 +133,11 @@ impl KeySet {
             keys: Keys::One(None, verifying),
             skipped: 0,
             loaded: Instant::now(),
+            aged: Duration::ZERO,
         })
     }
 
-    fn of_set(set: jwks::Jwks, algorithms: &[Algorithm]) -> Result<Self, KeyFault> {
+    fn of_set(set: jwks::Jwks, algorithms: &[Algorithm], odd: Odd) -> Result<Self, KeyFault> {
         let mut skipped = set.skipped;
         let mut usable = Vec::new();
         for key in set.keys {
@@ -189,34 +146,42 @@ impl KeySet {
                 .copied()
                 .filter(|algorithm| key.algorithm.is_none_or(|only| only == *algorithm))
                 .collect();
-            match key.material.bind(&allowed) {
-                Ok(verifying) if !verifying.is_empty() => usable.push((key.id, verifying)),
-                Ok(_) | Err(KeyFault::Malformed(_)) => skipped += 1,
-                Err(fault) => return Err(fault),
+            match (key.material.bind(key.id.as_deref(), &allowed), odd) {
+                (Ok(verifying), _) if !verifying.is_empty() => usable.push((key.id, verifying)),
+                (Ok(_) | Err(KeyFault::Malformed(_)), _) | (Err(_), Odd::LeftOut) => skipped += 1,
+                (Err(fault), Odd::Refused) => return Err(fault),
             }
         }
         let count = usable.len();
         let keys = if count == 1 {
             usable.pop().map(|(id, verifying)| Keys::One(id, verifying))
         } else {
-            let mut by_id = HashMap::new();
-            for (id, verifying) in usable {
-                // Among several, a key without a name could only be found by trying.
-                let Some(id) = id else {
-                    skipped += 1;
-                    continue;
-                };
-                if by_id.insert(id.clone(), verifying).is_some() {
-                    return Err(KeyFault::DuplicateKeyId(id));
-                }
-            }
-            (!by_id.is_empty()).then_some(Keys::Several(by_id))
+            several(usable, &mut skipped)?
         };
         Ok(Self {
             keys: keys.ok_or(KeyFault::NoUsableKey(skipped))?,
             skipped,
             loaded: Instant::now(),
+            aged: Duration::ZERO,
         })
+    }
+
+    /// Says how long ago the set was fetched that is only loaded now.
+    pub(super) fn aged(self, aged: Duration) -> Self {
+        Self { aged, ..self }
+    }
+
+    /// Since its provider gave it.
+    pub(super) fn age(&self) -> Duration {
+        self.aged + self.loaded.elapsed()
+    }
+
+    /// How many keys can be used.
+    pub(super) fn count(&self) -> usize {
+        match &self.keys {
+            Keys::One(..) => 1,
+            Keys::Several(keys) => keys.len(),
+        }
     }
 
     /// Finds the one key for a token. A set of one key needs no `kid`, and a key without a name answers to any; no second
@@ -232,6 +197,25 @@ impl KeySet {
     }
 }
 
+/// Several keys by their names.
+fn several(
+    usable: Vec<(Option<Box<str>>, Vec<VerifyingKey>)>,
+    skipped: &mut usize,
+) -> Result<Option<Keys>, KeyFault> {
+    let mut by_id = HashMap::new();
+    for (id, verifying) in usable {
+        // Among several, a key without a name could only be found by trying.
+        let Some(id) = id else {
+            *skipped += 1;
+            continue;
+        };
+        if by_id.insert(id.clone(), verifying).is_some() {
+            return Err(KeyFault::DuplicateKeyId(id));
+        }
+    }
+    Ok((!by_id.is_empty()).then_some(Keys::Several(by_id)))
+}
+
 /// Whether these algorithms need a shared secret. One issuer has either kind: where both share a path, the bytes of a
 /// public key can be taken for a secret (CVE-2015-9235 and its many heirs).
 fn is_symmetric(algorithms: &[Algorithm]) -> Result<bool, KeyFault> {
@@ -244,6 +228,15 @@ fn is_symmetric(algorithms: &[Algorithm]) -> Result<bool, KeyFault> {
         Some(_) => Err(KeyFault::AlgorithmsMixed),
         None => Ok(is_hmac(first)),
     }
+}
+
+/// What becomes of a key that is weak, private, or secret where it should be public.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Odd {
+    /// It is skipped and counted.
+    LeftOut,
+    /// It is a fault of the whole set.
+    Refused,
 }
 
 /// A key as read, not yet checked. It cannot be printed: one of its kinds is a secret.
@@ -282,7 +275,11 @@ impl Material {
     }
 
     /// Checks the key and binds it to each of the algorithms that it fits; empty where it fits none.
-    fn bind(&self, algorithms: &[Algorithm]) -> Result<Vec<VerifyingKey>, KeyFault> {
+    fn bind(
+        &self,
+        id: Option<&str>,
+        algorithms: &[Algorithm],
+    ) -> Result<Vec<VerifyingKey>, KeyFault> {
         algorithms
             .iter()
             .filter(|algorithm| self.fits(**algorithm))
@@ -290,9 +287,19 @@ impl Material {
                 Ok(VerifyingKey {
                     algorithm: *algorithm,
                     key: self.check(*algorithm)?,
+                    life: Arc::new(KeyLife::new(id, *algorithm, self.parts())),
                 })
             })
             .collect()
+    }
+
+    /// The bytes that make the key what it is.
+    fn parts(&self) -> [&[u8]; 2] {
+        match self {
+            Self::P256(bytes) | Self::P384(bytes) | Self::Ed25519(bytes) => [bytes, &[]],
+            Self::Rsa { n, e } => [n, e],
+            Self::Secret(bytes) => [bytes, &[]],
+        }
     }
 
     fn check(&self, algorithm: Algorithm) -> Result<DecodingKey, KeyFault> {

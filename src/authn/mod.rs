@@ -5,8 +5,9 @@
 //! (`verifier`, `compact`, `claims`, `keys`). Cached or not, it is compared with the clock, which never runs backwards here
 //! (`clock`), and with what was revoked ([`revocation`]).
 //!
-//! Nothing here knows what a caller may do, and nothing here performs I/O: keys are read with the configuration, and no
-//! header of a token ever names a place to fetch one from (JWT-2).
+//! Nothing here knows what a caller may do, and nothing on the way of a request performs I/O. Keys are read with the
+//! configuration, or fetched in the background ([`remote`]) from where the configuration says; no header of a token ever names
+//! a place to fetch one from (JWT-2).
 
 mod cache;
 mod claims;
@@ -14,20 +15,21 @@ mod clock;
 mod compact;
 pub mod credential;
 mod keys;
+pub mod remote;
 pub mod revocation;
 pub mod settings;
 mod strict_json;
 mod verifier;
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::HeaderMap;
 
-pub use self::{cache::CacheStats, keys::KeyFault, revocation::Revocations};
+pub use self::{
+    cache::CacheStats,
+    keys::{Arrival, KeyFault, KeyStatus, LiveKeys},
+    revocation::Revocations,
+};
 
 use self::{
     cache::TokenCache,
@@ -115,8 +117,8 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`Rejection::TokenExpired`] where the token's time is over and nothing else is wrong with it,
-    /// [`Rejection::TokenInvalid`] with the check that failed, for the log alone, and [`Rejection::ClaimMismatch`] where a
-    /// claim cannot be told to the upstream (HDR-5).
+    /// [`Rejection::TokenInvalid`] with the check that failed, for the log alone, [`Rejection::KeysUnavailable`] where the
+    /// issuer's keys could not be had, and [`Rejection::ClaimMismatch`] where a claim cannot be told to the upstream (HDR-5).
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Arc<Identity>, Rejection> {
         // Before the digest: what is too long to be a token must cost nothing that grows with it.
         if token.len() > compact::TOKEN_BYTES_MAX {
@@ -127,19 +129,49 @@ impl Authenticator {
         let epoch = self.revocations.epoch();
         let key = self.cache.key(token);
         let Some(entry) = self.cache.get(&key, now) else {
-            // The place where concurrent first uses of one token will be made one.
-            let verified = self.verifier.verify(token, now)?;
-            self.cache.insert(key, &verified, epoch, now);
-            return Ok(verified.identity);
+            return self.verify_anew(token, key, epoch, now);
         };
         if !entry.is_current(epoch) {
             if self.revocations.is_revoked(entry.identity.claims()) {
                 self.cache.remove(&key);
                 return Err(Rejection::TokenInvalid(TokenFault::Revoked));
             }
+            if entry.key.is_over() {
+                self.cache.remove(&key);
+                return self.verify_anew(token, key, epoch, now);
+            }
             entry.set_checked(epoch);
         }
         Ok(Arc::clone(&entry.identity))
+    }
+
+    /// The place where concurrent first uses of one token will be made one.
+    fn verify_anew(
+        &self,
+        token: &str,
+        key: cache::Key,
+        epoch: u64,
+        now: clock::UnixMillis,
+    ) -> Result<Arc<Identity>, Rejection> {
+        let verified = self.verifier.verify(token, now)?;
+        self.cache.insert(key, &verified, epoch, now);
+        Ok(verified.identity)
+    }
+
+    /// What a request that was refused so may wait for, before it is decided once more: the fetch of keys that may bring the
+    /// one of its token (KEY-1). `None` for every other refusal, and where no fetch is due.
+    ///
+    /// A token whose key is known never comes here; one that is unknown sets off one fetch in each cooldown at most.
+    #[must_use]
+    pub fn arrival(&self, rejection: &Rejection, headers: &HeaderMap) -> Option<Arrival> {
+        let may_come = matches!(
+            rejection,
+            Rejection::KeysUnavailable | Rejection::TokenInvalid(TokenFault::KeyUnknown)
+        );
+        if !may_come {
+            return None;
+        }
+        self.verifier.arrival(credential::bearer(headers).ok()??)
     }
 
     /// What the cache of verified tokens has done and holds.
@@ -148,21 +180,12 @@ impl Authenticator {
         self.cache.stats()
     }
 
-    /// Each issuer's name, and when its keys were loaded.
+    /// Each issuer's name and the state of its keys; `None` where it has none that can be used.
     #[must_use]
-    pub fn key_ages(&self) -> Vec<(Arc<str>, Instant)> {
+    pub fn key_status(&self) -> Vec<(Arc<str>, Option<KeyStatus>)> {
         self.verifier
             .keys()
-            .map(|(name, keys)| (Arc::clone(name), keys.loaded))
-            .collect()
-    }
-
-    /// Each issuer's name, and how many keys of its set were left out because they do not fit (KEY-6).
-    #[must_use]
-    pub fn skipped_keys(&self) -> Vec<(Arc<str>, usize)> {
-        self.verifier
-            .keys()
-            .map(|(name, keys)| (Arc::clone(name), keys.skipped))
+            .map(|(name, keys)| (Arc::clone(name), keys.status()))
             .collect()
     }
 }

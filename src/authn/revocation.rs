@@ -90,8 +90,8 @@ impl Revocations {
         self.high_water.observe(wall)
     }
 
-    /// Called under the lock and after the change: who reads the new epoch finds the new entry.
-    fn advance(&self) {
+    /// Makes every cached identity be checked again. To be called after the change that it shall see.
+    pub(super) fn advance(&self) {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 

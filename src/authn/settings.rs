@@ -2,8 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::Uri;
+use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
+
+use super::keys::LiveKeys;
 
 /// A checked `[[issuer]]`.
 #[derive(Debug, Clone)]
@@ -26,7 +31,7 @@ pub struct IssuerSettings {
     pub claims: ClaimNames,
 }
 
-/// The content of an issuer's keys, read when the configuration was.
+/// An issuer's keys: their content, read when the configuration was, or where they are.
 #[derive(Clone)]
 pub enum KeySource {
     /// A JSON Web Key Set (RFC 7517 §5).
@@ -35,6 +40,51 @@ pub enum KeySource {
     PublicKey(Vec<u8>),
     /// A shared secret, at least 32 bytes.
     Secret(Zeroizing<Vec<u8>>),
+    /// Keys that change while they are in use.
+    Live(Arc<LiveKeys>),
+    /// Keys that must be fetched. [`RemoteKeys`](super::remote::RemoteKeys) makes them live; as they are, there are none.
+    Remote(Arc<RemoteSettings>),
+}
+
+/// Keys to be fetched, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteSettings {
+    /// Where they are.
+    pub place: KeyPlace,
+    /// How anything is fetched from this issuer.
+    pub fetch: FetchSettings,
+    /// Hosts that a discovery document may name for the keys, besides its own.
+    pub hosts: Vec<Box<str>>,
+    /// The shortest time between two refreshes, whatever the answer says of caching.
+    pub refresh_min: Duration,
+    /// The longest.
+    pub refresh_max: Duration,
+    /// The shortest time between two fetches of any cause: a refresh, a failure, an unknown key id (KEY-1).
+    pub cooldown: Duration,
+    /// How old keys may become without a fetch that succeeds (KEY-2).
+    pub max_stale: Duration,
+    /// How long a request with an unknown key id waits for the fetch that may bring it.
+    pub wait: Duration,
+}
+
+/// Where the address of the keys comes from: the configuration, never a token (KEY-3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// The document at this address names it (OpenID Connect Discovery 1.0 §4).
+    Discovery(Uri),
+    /// It is this.
+    Jwks(Uri),
+}
+
+/// How something is fetched from an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchSettings {
+    /// Certificates that are trusted besides the system's.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Networks that a name may resolve to although they are loopback or link-local.
+    pub networks: Vec<IpNet>,
+    /// The most time for one exchange, from the name's resolution to the last byte.
+    pub timeout: Duration,
 }
 
 /// Which claims say who the caller is. Dots reach into objects.
@@ -67,6 +117,8 @@ impl std::fmt::Debug for KeySource {
             Self::Jwks(_) => "Jwks(..)",
             Self::PublicKey(_) => "PublicKey(..)",
             Self::Secret(_) => "Secret([redacted])",
+            Self::Live(_) => "Live(..)",
+            Self::Remote(settings) => return write!(f, "Remote({settings:?})"),
         })
     }
 }

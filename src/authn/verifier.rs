@@ -14,7 +14,7 @@ use super::{
     claims::{self, Validity},
     clock::UnixMillis,
     compact::{Compact, JoseHeader, decode},
-    keys::{KeyFault, KeySet, VerifyingKey},
+    keys::{Arrival, KeyFault, KeyLife, KeySet, LiveKeys, VerifyingKey},
     revocation::Revocations,
     settings::IssuerSettings,
     strict_json::{Member, members},
@@ -38,13 +38,15 @@ pub(super) struct Verifier {
 pub(super) struct Verified {
     pub(super) identity: Arc<Identity>,
     pub(super) validity: Validity,
+    /// The key that verified it.
+    pub(super) key: Arc<KeyLife>,
 }
 
 #[derive(Debug)]
 struct Issuer {
     settings: IssuerSettings,
     leeway: Duration,
-    keys: KeySet,
+    keys: Arc<LiveKeys>,
 }
 
 impl Verifier {
@@ -81,7 +83,7 @@ impl Verifier {
     }
 
     /// The issuers' names and keys.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (&Arc<str>, &KeySet)> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<LiveKeys>)> {
         self.issuers
             .values()
             .flatten()
@@ -92,9 +94,10 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Rejection::TokenExpired`] where its time is over and nothing else is wrong; [`Rejection::TokenInvalid`] with the
-    /// check that failed first; [`Rejection::ClaimMismatch`] where a claim cannot be written in a header (HDR-5).
+    /// check that failed first; [`Rejection::KeysUnavailable`] where its issuer's keys could not be had;
+    /// [`Rejection::ClaimMismatch`] where a claim cannot be written in a header (HDR-5).
     pub(super) fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, Rejection> {
-        let (issuer, claims) = self.read_signed(token).map_err(Rejection::TokenInvalid)?;
+        let (issuer, claims, key) = self.read_signed(token)?;
         let validity = Validity::new(&claims, issuer.leeway);
         validity.check_begun(now).map_err(Rejection::TokenInvalid)?;
         if self.revocations.is_revoked(&claims) {
@@ -107,25 +110,42 @@ impl Verifier {
         Ok(Verified {
             identity: Arc::new(identity),
             validity,
+            key,
         })
     }
 
+    /// What a token may wait for whose key is not known: the fetch that brings it.
+    pub(super) fn arrival(&self, token: &str) -> Option<Arrival> {
+        let compact = Compact::split(token).ok()?;
+        let header = decode(compact.header).ok()?;
+        let header = JoseHeader::read(&header).ok()?;
+        let payload = decode(compact.payload).ok()?;
+        let issuer = self.issuer(&payload, header.algorithm).ok()?;
+        issuer
+            .keys
+            .arrival(header.algorithm, header.key_id.as_deref())
+    }
+
     /// Everything but time and revocation.
-    fn read_signed(&self, token: &str) -> Result<(&Issuer, Claims), TokenFault> {
-        let compact = Compact::split(token)?;
-        let header = decode(compact.header)?;
-        let header = JoseHeader::read(&header)?;
-        let payload = decode(compact.payload)?;
-        let issuer = self.issuer(&payload, header.algorithm)?;
-        let key = issuer.key(&header)?;
+    fn read_signed(&self, token: &str) -> Result<(&Issuer, Claims, Arc<KeyLife>), Rejection> {
+        let invalid = Rejection::TokenInvalid;
+        let compact = Compact::split(token).map_err(invalid)?;
+        let header = decode(compact.header).map_err(invalid)?;
+        let header = JoseHeader::read(&header).map_err(invalid)?;
+        let payload = decode(compact.payload).map_err(invalid)?;
+        let issuer = self.issuer(&payload, header.algorithm).map_err(invalid)?;
+        issuer.check_type(&header).map_err(invalid)?;
+        let set = issuer.keys.current();
+        let set = set.as_ref().ok_or(Rejection::KeysUnavailable)?;
+        let key = find(set, &header).map_err(invalid)?;
         if !key.verifies(compact.signed, compact.signature) {
-            return Err(TokenFault::Signature);
+            return Err(invalid(TokenFault::Signature));
         }
         // `members` has found the payload strict, so that this reading is the only one possible.
         let all: Map<String, Value> =
-            serde_json::from_slice(&payload).map_err(|_| TokenFault::Payload)?;
-        let claims = claims::read(&issuer.settings, header.key_id.as_deref(), all)?;
-        Ok((issuer, claims))
+            serde_json::from_slice(&payload).map_err(|_| invalid(TokenFault::Payload))?;
+        let claims = claims::read(&issuer.settings, header.key_id.as_deref(), all);
+        Ok((issuer, claims.map_err(invalid)?, Arc::clone(&key.life)))
     }
 
     /// The issuer that an unverified payload claims, if it may use this algorithm.
@@ -160,17 +180,16 @@ impl Issuer {
         Ok(Self {
             settings: settings.clone(),
             leeway: settings.leeway.min(LEEWAY_MAX),
-            keys: KeySet::load(&settings.keys, &settings.algorithms)?,
+            keys: LiveKeys::of(&settings.keys, &settings.algorithms)?,
         })
     }
 
-    fn key(&self, header: &JoseHeader<'_>) -> Result<&VerifyingKey, TokenFault> {
-        if !self.takes_type(header.token_type.as_deref()) {
-            return Err(TokenFault::Type);
+    fn check_type(&self, header: &JoseHeader<'_>) -> Result<(), TokenFault> {
+        if self.takes_type(header.token_type.as_deref()) {
+            Ok(())
+        } else {
+            Err(TokenFault::Type)
         }
-        self.keys
-            .find(header.algorithm, header.key_id.as_deref())
-            .ok_or(TokenFault::KeyUnknown)
     }
 
     /// Whether access tokens of this issuer bear this `typ`. An ID token, a refresh token or a logout token is signed with
@@ -184,6 +203,11 @@ impl Issuer {
             }),
         }
     }
+}
+
+fn find<'k>(set: &'k KeySet, header: &JoseHeader<'_>) -> Result<&'k VerifyingKey, TokenFault> {
+    set.find(header.algorithm, header.key_id.as_deref())
+        .ok_or(TokenFault::KeyUnknown)
 }
 
 /// A `typ` without the prefix that may be left out (RFC 7515 §4.1.9).

@@ -11,6 +11,7 @@ use crate::{
     config::{Checked, Config, Problem, Report, Severity, inspect, show_duration, show_size},
     policy::{Access, HostPattern, PathPattern, Route, Target},
     server::tls::Tls,
+    upstream::{SystemRoots, tls_config},
 };
 
 /// How to answer.
@@ -81,6 +82,13 @@ fn unusable(config: &Config) -> Vec<String> {
     }
     if let Err(fault) = Tls::load(&settings) {
         faults.push(format!("{:#}", anyhow::Error::from(fault)));
+    }
+    let system = SystemRoots::default();
+    for settings in &config.upstreams {
+        if let Err(fault) = tls_config(settings, &system) {
+            let fault = anyhow::Error::from(fault);
+            faults.push(format!("upstream \"{}\": {fault:#}", settings.name));
+        }
     }
     faults
 }

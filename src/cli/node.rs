@@ -13,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accounts::{Accounts, Watch},
     admin::{self, AdminState, Readiness},
-    authn::Revocations,
+    authn::{
+        Revocations,
+        remote::{Around, RemoteKeys, Report},
+    },
     config::{
         Config,
         assemble::{Lasting, assemble},
@@ -61,7 +64,8 @@ impl Node {
         // The admin address first: it is not shared, so a second gateway on the same configuration stops here.
         let admin = bind_admin(config.server.admin_listen)?;
         let sockets = Sockets::bind(&config.server)?;
-        let lasting = lasting(&config, &control)?;
+        let readiness = Arc::new(Readiness::new());
+        let lasting = lasting(&config, &control, &readiness)?;
         let watch = lasting
             .accounts
             .as_ref()
@@ -73,7 +77,6 @@ impl Node {
         }
 
         let (addresses, redirects) = (sockets.addresses.clone(), sockets.redirects.clone());
-        let readiness = Arc::new(Readiness::new());
         let stop_admin = CancellationToken::new();
         let admin_address = admin.local_addr()?;
         let state = AdminState {
@@ -207,7 +210,11 @@ fn bind_admin(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
     bind().with_context(|| format!("cannot listen on {address} (server.admin_listen)"))
 }
 
-fn lasting(config: &Config, control: &Runtime) -> anyhow::Result<Lasting> {
+fn lasting(
+    config: &Config,
+    control: &Runtime,
+    readiness: &Arc<Readiness>,
+) -> anyhow::Result<Lasting> {
     let telemetry = Telemetry::start(&config.log);
     let revocations = Arc::new(Revocations::new());
     let accounts = match &config.accounts {
@@ -219,10 +226,26 @@ fn lasting(config: &Config, control: &Runtime) -> anyhow::Result<Lasting> {
             Some((accounts, portal))
         }
     };
+    let remote = RemoteKeys::new(Around {
+        runtime: control.handle().clone(),
+        folder: config.data_folder().join("issuers"),
+        revocations: Arc::clone(&revocations),
+        telemetry: Arc::clone(&telemetry),
+        report: report(Arc::clone(readiness)),
+    });
     Ok(Lasting {
         telemetry,
         revocations,
+        remote,
         accounts,
+    })
+}
+
+/// Shows an issuer whose keys cannot be fetched without making the node un-ready: every node would be at once, and the tokens
+/// of all other issuers, and of this one while its last keys are good, with them.
+fn report(readiness: Arc<Readiness>) -> Report {
+    Arc::new(move |issuer, condition| {
+        readiness.set_degraded(&format!("keys of {issuer}"), condition);
     })
 }
 
@@ -238,8 +261,12 @@ fn sample(telemetry: &Arc<Telemetry>, gateway: &Arc<ArcSwap<Gateway>>, tls: &Arc
             let cache = authn.cache_stats();
             scrape.token_cache_bytes(cache.bytes);
             scrape.token_cache_lookups(cache.hits, cache.misses);
-            for (issuer, loaded) in authn.key_ages() {
-                scrape.jwks_age(&issuer, loaded.elapsed());
+            for (issuer, status) in authn.key_status() {
+                let (usable, skipped) = status.map_or((0, 0), |keys| (keys.usable, keys.skipped));
+                scrape.jwks_keys(&issuer, usable, skipped);
+                if let Some(keys) = status {
+                    scrape.jwks_age(&issuer, keys.age);
+                }
             }
         }),
     );

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use super::Config;
 use crate::{
     accounts::Accounts,
-    authn::{Authenticator, IssuerFault, Revocations},
+    authn::{Authenticator, IssuerFault, Revocations, remote::RemoteKeys},
     gateway::{self, Gateway},
     limit::IpLimiter,
     policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
     portal::{self, PortalHandle},
     telemetry::Telemetry,
-    upstream::Upstream,
+    upstream::{
+        SystemRoots, TlsFault, Upstream,
+        settings::{ServerAddress, UpstreamSettings},
+    },
 };
 
 /// What outlives a configuration: it is made once for the process.
@@ -21,6 +24,8 @@ pub struct Lasting {
     pub telemetry: Arc<Telemetry>,
     /// What was revoked.
     pub revocations: Arc<Revocations>,
+    /// The issuers whose keys are fetched.
+    pub remote: RemoteKeys,
     /// Accounts and the way to their routes, where they are on.
     pub accounts: Option<(Arc<Accounts>, PortalHandle)>,
 }
@@ -37,15 +42,25 @@ pub enum AssembleError {
     /// A name that does not fit a header.
     #[error("the gateway's name in Via cannot be written")]
     Pseudonym(#[source] http::Error),
+    /// An upstream whose TLS cannot be set up.
+    #[error("upstream \"{name}\": TLS cannot be set up")]
+    Upstream {
+        /// Its name.
+        name: Arc<str>,
+        /// Why.
+        #[source]
+        fault: TlsFault,
+    },
 }
 
 /// Makes the running configuration.
 ///
 /// # Errors
-/// Every unusable key, or every pair of routes that tie.
+/// Every unusable key, every pair of routes that tie, or the first upstream whose TLS cannot be set up.
 pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleError> {
     let telemetry = &lasting.telemetry;
-    let mut issuers = config.issuers.clone();
+    let fetched = config.issuers.iter().cloned();
+    let mut issuers: Vec<_> = fetched.map(|issuer| lasting.remote.live(issuer)).collect();
     let mut routes = config.routes.clone();
     if let (Some(settings), Some((accounts, _))) = (&config.accounts, &lasting.accounts) {
         issuers.push(accounts.issuer());
@@ -81,21 +96,30 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         authn: Arc::new(authn),
         headers,
         head: config.server.head,
-        upstreams: config
-            .upstreams
-            .iter()
-            .map(|settings| {
-                Upstream::new(settings.clone(), |server| {
-                    telemetry.upstream(&settings.name, &server.authority())
-                })
-            })
-            .collect(),
+        upstreams: upstreams(config, telemetry)?,
         portal: lasting.accounts.as_ref().map(|(_, portal)| portal.clone()),
         forward_auth: config.forward_auth.clone(),
         telemetry: Arc::clone(telemetry),
         body_idle: config.server.timeouts.body_idle,
         hsts: !config.tls.development,
     })
+}
+
+fn upstreams(
+    config: &Config,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Vec<Arc<Upstream>>, AssembleError> {
+    let system = SystemRoots::default();
+    let make = |settings: &UpstreamSettings| {
+        let name = &settings.name;
+        let metrics = |server: &ServerAddress| telemetry.upstream(name, &server.to_string());
+        let upstream = Upstream::new(settings.clone(), &system, metrics);
+        upstream.map_err(|fault| AssembleError::Upstream {
+            name: Arc::clone(name),
+            fault,
+        })
+    };
+    config.upstreams.iter().map(make).collect()
 }
 
 /// Puts the built-in routes on every host that a route names too. A route of a named host and the prefix `/` is more specific

@@ -97,7 +97,8 @@ fn read_one(
         "without an audience, a token made for another service would be taken",
     );
     let algorithms = algorithms(&mut table);
-    let keys = keys::read(&mut table, &algorithms);
+    let named = issuer.as_ref().map(|(issuer, place)| (&**issuer, place));
+    let keys = keys::read(&mut table, named, &algorithms);
     let leeway = Bounds::new(Duration::ZERO, secs(60))
         .because("an expired token is taken for so much longer");
     let leeway = table.duration("leeway", leeway);

@@ -6,7 +6,8 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{
-    diagnostic::Fault,
+    diagnostic::{Fault, Place},
+    fetch,
     files::{self, Reader},
     issuer::is_symmetric,
     reader::{Context, Table},
@@ -45,17 +46,16 @@ const RFC_7515: [u8; 64] = [
     163,
 ];
 
-/// Reads the one source of keys that an issuer names.
-pub(super) fn read(table: &mut Table<'_>, algorithms: &[Algorithm]) -> Option<KeySource> {
+/// Reads the one source of keys that an issuer names, or finds the one that its `issuer` says where it names none.
+pub(super) fn read(
+    table: &mut Table<'_>,
+    issuer: Option<(&str, &Place)>,
+    algorithms: &[Algorithm],
+) -> Option<KeySource> {
     let given: Vec<&str> = SOURCES.into_iter().filter(|key| table.has(key)).collect();
+    let remote = fetch::read(table, issuer, algorithms, &given);
     match *given {
-        [] => {
-            let hint = "exactly one of jwks_file, public_key_file, secret_file, secret_env";
-            let place = table.place.clone();
-            let fault = Fault::new("has no source of keys", hint);
-            table.context.problems.add(&place, fault);
-        }
-        [_] => {}
+        [] | [_] => {}
         [_, second, ..] => {
             let message = format!("is one source of keys too many: {}", given.join(", "));
             table.fault(second, Fault::new(message, "leave exactly one"));
@@ -71,7 +71,7 @@ pub(super) fn read(table: &mut Table<'_>, algorithms: &[Algorithm]) -> Option<Ke
     for key in ["public_key_file", "jwks_file", "secret_file", "secret_env"] {
         refuse_wrong_kind(table, key, algorithms);
     }
-    jwks.or(key).or(file).or(env)
+    jwks.or(key).or(file).or(env).or(remote)
 }
 
 /// Refuses a public key for `HS*` and a secret for the others: the first is how a public key becomes a secret that

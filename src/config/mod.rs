@@ -10,6 +10,7 @@ mod bounds;
 mod cors;
 pub mod development;
 mod diagnostic;
+mod fetch;
 mod files;
 mod forward_auth;
 mod header_edits;
@@ -88,6 +89,16 @@ pub struct Config {
     pub accounts: Option<AccountSettings>,
     /// Logs.
     pub log: LogSettings,
+}
+
+impl Config {
+    /// Where what the gateway keeps lies: the folder of the account database, or `data` at the root.
+    #[must_use]
+    pub fn data_folder(&self) -> PathBuf {
+        let database = self.accounts.as_ref().map(|accounts| &accounts.database);
+        let beside = database.and_then(|database| database.parent());
+        beside.map_or_else(|| self.root.join("data"), Path::to_owned)
+    }
 }
 
 /// The checked section `[identity]`.

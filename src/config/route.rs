@@ -21,7 +21,7 @@ use super::{
 };
 use crate::policy::{
     Access, Addresses, HostPattern, IdentityHeaders, NormalPath, PathFault, PathPattern, Route,
-    Rule, Target, head,
+    Rule, Streams, Target, head,
 };
 
 /// What a route refers to.
@@ -82,6 +82,7 @@ fn read_one(
     let max_body = table.size("max_body", BODY);
     let bounds = Bounds::new(Duration::from_millis(100), secs(24 * 3600));
     let timeout = table.duration("timeout", bounds);
+    let streams = streams(&mut table);
     let place = table.place.clone();
     table.finish();
     let route = || {
@@ -103,6 +104,7 @@ fn read_one(
                 cors,
                 max_body: max_body.unwrap_or(around.body_bytes),
                 timeout: timeout.unwrap_or(secs(300)),
+                streams,
             },
             place,
         })
@@ -320,6 +322,18 @@ fn networks(table: &mut Table<'_>, key: &'static str) -> Option<Vec<IpNet>> {
     }
     let networks = network::read(table, key)?;
     Some(networks.into_iter().map(|(network, _)| network).collect())
+}
+
+/// What the route allows of exchanges that go on.
+fn streams(table: &mut Table<'_>) -> Streams {
+    let usual = Streams::default();
+    let bounds = Bounds::new(secs(1), secs(24 * 3600));
+    Streams {
+        websocket: table.flag("websocket").unwrap_or(usual.websocket),
+        idle_timeout: table
+            .duration("idle_timeout", bounds)
+            .unwrap_or(usual.idle_timeout),
+    }
 }
 
 fn access(table: &mut Table<'_>) -> Option<Access> {

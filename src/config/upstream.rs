@@ -1,23 +1,24 @@
 //! The sections `[[upstream]]`.
 
+mod servers;
+mod tls;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use http::uri::PathAndQuery;
-use url::{Host, Url};
 
 use super::{
     bounds::Bounds,
     diagnostic::{Fault, Place},
     name::read_name,
-    reader::{Table, Text},
+    reader::Table,
     server::secs,
     words::{Choice, refuse_repeats},
 };
 use crate::{
-    policy::{NormalPath, UpstreamId, head},
+    policy::{UpstreamId, head},
     upstream::settings::{
-        Balance, EjectSettings, HealthSettings, HostPolicy, RetrySettings, ServerAddress,
-        UpstreamSettings,
+        Balance, EjectSettings, HealthSettings, HostPolicy, RetrySettings, UpstreamSettings,
     },
 };
 
@@ -52,7 +53,8 @@ pub(super) fn read(tables: Vec<Table<'_>>) -> Upstreams {
 
 fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<UpstreamSettings>) {
     let name = read_name(&mut table);
-    let servers = servers(&mut table);
+    let servers = servers::read(&mut table);
+    let tls = tls::read(&mut table, servers.as_deref());
     let balance = table.choice("balance", &BALANCES);
     let eject = eject(&mut table);
     let health = health(&mut table);
@@ -75,6 +77,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
             eject,
             health,
             retry,
+            tls,
             connect_timeout: connect_timeout.unwrap_or(secs(3)),
             response_timeout: response_timeout.unwrap_or(secs(30)),
             idle_timeout: idle_timeout.unwrap_or(secs(60)),
@@ -91,31 +94,6 @@ const BALANCES: [(&str, Choice<Balance>); 4] = [
     ("hash_ip", Choice::Is(Balance::HashIp)),
     ("hash_user", Choice::Is(Balance::HashUser)),
 ];
-
-/// The servers, when every one of them can be used.
-fn servers(table: &mut Table<'_>) -> Option<Vec<ServerAddress>> {
-    table.need(
-        "servers",
-        "where it listens: servers = [\"http://127.0.0.1:9000\"]",
-    );
-    let texts = table.texts(
-        "servers",
-        "the upstream would have nowhere to send a request",
-    )?;
-    let problems = &table.context.problems;
-    let mut servers: Vec<ServerAddress> = Vec::with_capacity(texts.len());
-    for Text { text, place } in &texts {
-        match address(text) {
-            Ok(server) if servers.contains(&server) => {
-                let hint = "a server counts once, however its URL is written";
-                problems.add(place, Fault::new(format!("`{text}` is there twice"), hint));
-            }
-            Ok(server) => servers.push(server),
-            Err(fault) => problems.add(place, fault),
-        }
-    }
-    (servers.len() == texts.len()).then_some(servers)
-}
 
 fn eject(table: &mut Table<'_>) -> Option<EjectSettings> {
     table.refuse_empty(
@@ -183,62 +161,6 @@ fn retry(table: &mut Table<'_>) -> Option<RetrySettings> {
         thousandths: thousandths.unwrap_or(200),
     };
     (settings.attempts > 0).then_some(settings)
-}
-
-fn address(text: &str) -> Result<ServerAddress, Fault> {
-    let hint = "the form is http://host:port or http://host:port/base";
-    if text.starts_with("https:") || text.starts_with("unix:") {
-        let scheme = text.split(':').next().unwrap_or_default();
-        return Err(Fault::new(
-            format!("`{scheme}:` is not yet supported"),
-            hint,
-        ));
-    }
-    let bad = |what: &str| Fault::new(format!("`{text}` {what}"), hint);
-    let url = Url::parse(text).map_err(|error| bad(&format!("is not a URL: {error}")))?;
-    if url.scheme() != "http" {
-        return Err(bad("is not an http URL"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad(
-            "holds a user name or password, which would not be sent",
-        ));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(bad("holds a query or fragment, which would not be sent"));
-    }
-    let host = match url.host() {
-        Some(Host::Domain(name)) => name.to_owned(),
-        Some(Host::Ipv4(address)) => address.to_string(),
-        Some(Host::Ipv6(address)) => address.to_string(),
-        None => return Err(bad("names no host")),
-    };
-    let port = url.port_or_known_default().filter(|port| *port != 0);
-    let port = port.ok_or_else(|| bad("has port 0"))?;
-    Ok(ServerAddress {
-        host: host.into(),
-        port,
-        base_path: base_path(text)?.into(),
-    })
-}
-
-/// The path as written: `Url` would silently resolve dot segments.
-fn base_path(text: &str) -> Result<String, Fault> {
-    let after = text.split_once("//").map_or("", |(_, after)| after);
-    let Some(start) = after.find('/') else {
-        return Ok(String::new());
-    };
-    let raw = after.get(start..).unwrap_or("/");
-    let path = NormalPath::parse(raw)
-        .ok()
-        .filter(|path| path.as_str() == raw)
-        .ok_or_else(|| {
-            Fault::new(
-                format!("`{raw}` could be read in two ways"),
-                "a base path without dot segments, doubled slashes and escapes",
-            )
-        })?;
-    Ok(path.as_str().trim_end_matches('/').to_owned())
 }
 
 fn host(text: &str) -> Result<HostPolicy, Fault> {

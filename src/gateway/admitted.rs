@@ -1,8 +1,12 @@
-//! What is kept of a request that may go on.
+//! What is kept of a request that may go on, and the one case in which it may after all.
 
 use http::{HeaderValue, request::Parts, uri::PathAndQuery};
 
-use crate::policy::{ClientIp, Head, NormalPath, Permit, Rejection};
+use super::{Gateway, Inbound};
+use crate::{
+    policy::{ClientIp, Head, NormalPath, Permit, Rejection},
+    telemetry::Record,
+};
 
 /// A request that may go on, with what of its head is needed further.
 #[derive(Debug)]
@@ -63,5 +67,20 @@ impl<'g> Admitted<'g> {
             None => path.to_owned(),
         };
         PathAndQuery::try_from(target).map_err(|_| Rejection::Internal)
+    }
+}
+
+impl Gateway {
+    /// Decides once more about a request whose token names a key that a fetch under way may bring, after that fetch. Every other
+    /// refusal stands, and nobody else waits.
+    pub(super) async fn admit_later(
+        &self,
+        rejection: Rejection,
+        inbound: &Inbound<'_>,
+        record: &mut Record,
+    ) -> Result<Admitted<'_>, Rejection> {
+        let arrival = self.authn.arrival(&rejection, &inbound.parts.headers);
+        arrival.ok_or(rejection)?.wait().await;
+        self.admit(inbound.peer, &inbound.parts, record)
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::Method;
 use http_body::{Body, Frame, SizeHint};
 
+use super::tunnel::Tunnel;
 use crate::{
     policy::Rejection,
     telemetry::{Ending, Record, Telemetry},
@@ -30,12 +31,14 @@ pub type AnswerError = AnswerFault;
 #[derive(Debug)]
 enum Content {
     Bytes(Bytes),
+    /// No body: what follows the head is a tunnel, until it is taken.
+    Tunnel(Option<Box<Tunnel>>),
     Upstream(AnswerStream),
 }
 
 /// A record under way. It is written when the last byte has been handed over, or when the body is dropped before.
-struct Recording {
-    record: Record,
+pub(super) struct Recording {
+    pub(super) record: Record,
     telemetry: Arc<Telemetry>,
     /// Bytes still to come, where that is known.
     remaining: Option<u64>,
@@ -58,6 +61,26 @@ impl Answer {
             content: Content::Upstream(stream),
             record: None,
         }
+    }
+
+    /// The beginning of a tunnel.
+    pub(super) fn from_tunnel(tunnel: Tunnel) -> Self {
+        Self {
+            content: Content::Tunnel(Some(Box::new(tunnel))),
+            record: None,
+        }
+    }
+
+    /// Takes the tunnel that begins when this answer's head has been sent, and with it the record.
+    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        let Content::Tunnel(tunnel) = &mut self.content else {
+            return None;
+        };
+        let mut tunnel = tunnel.take()?;
+        if let Some(recording) = self.record.take() {
+            tunnel.record(recording);
+        }
+        Some(tunnel)
     }
 
     /// Attaches the record of the exchange. The answer to a HEAD request has no body to wait for.
@@ -91,10 +114,16 @@ impl Answer {
     }
 
     fn end(&mut self, ending: Ending) {
-        if let Some(mut recording) = self.record.take() {
-            recording.record.ending = ending;
-            recording.telemetry.record(recording.record);
+        if let Some(recording) = self.record.take() {
+            recording.write(ending);
         }
+    }
+}
+
+impl Recording {
+    pub(super) fn write(mut self: Box<Self>, ending: Ending) {
+        self.record.ending = ending;
+        self.telemetry.record(self.record);
     }
 }
 
@@ -121,6 +150,7 @@ impl Body for Answer {
         let frame = match &mut answer.content {
             Content::Bytes(bytes) if bytes.is_empty() => None,
             Content::Bytes(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Content::Tunnel(_) => None,
             Content::Upstream(stream) => std::task::ready!(Pin::new(stream).poll_frame(cx)),
         };
         match &frame {
@@ -134,6 +164,7 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Bytes(bytes) => bytes.is_empty(),
+            Content::Tunnel(_) => true,
             Content::Upstream(stream) => stream.is_end_stream(),
         }
     }
@@ -143,6 +174,7 @@ impl Body for Answer {
             Content::Bytes(bytes) => {
                 SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
             }
+            Content::Tunnel(_) => SizeHint::with_exact(0),
             Content::Upstream(stream) => stream.size_hint(),
         }
     }

@@ -8,7 +8,7 @@ use http::{Response, StatusCode, uri::PathAndQuery};
 use super::{Answer, Gateway, Inbound, note};
 use crate::{
     policy::{
-        Access, Addresses, Head, HeaderEdits, PathPattern, Rejection, Route, Rule, Target,
+        Access, Addresses, Head, HeaderEdits, PathPattern, Rejection, Route, Rule, Streams, Target,
         original_request,
     },
     respond,
@@ -45,6 +45,7 @@ pub fn routes(settings: &ForwardAuthSettings) -> Vec<Route> {
         cors: None,
         max_body: 0,
         timeout: Duration::from_secs(10),
+        streams: Streams::default(),
     };
     vec![
         route("forward_auth", PathPattern::Prefix(settings.path.clone())),

@@ -16,6 +16,7 @@ pub mod redirect;
 pub mod rejection;
 pub mod route;
 pub mod tls;
+pub mod upgrade;
 
 pub use addresses::Addresses;
 pub use authorize::{Access, Caller, Permit, Rule, authorize};
@@ -28,5 +29,7 @@ pub use original::original_request;
 pub use path::NormalPath;
 pub use redirect::{RedirectTarget, RedirectTargets};
 pub use rejection::{HeadFault, PathFault, Rejection, TokenFault};
-pub use route::{HostPattern, PathPattern, Route, RouteConflict, Routes, Target, UpstreamId};
+pub use route::{
+    HostPattern, PathPattern, Route, RouteConflict, Routes, Streams, Target, UpstreamId,
+};
 pub use tls::{TlsPolicies, TlsPolicyId};

@@ -152,6 +152,8 @@ pub enum HeadFault {
     Scheme,
     /// `Transfer-Encoding` is something other than `chunked`.
     TransferEncoding,
+    /// It asks for a WebSocket and is not what such a request must be.
+    Upgrade,
     /// The protocol version is not served.
     Version,
 }
@@ -517,6 +519,7 @@ impl HeadFault {
             Self::RepeatedField => "repeated_field",
             Self::Scheme => "scheme",
             Self::TransferEncoding => "transfer_encoding",
+            Self::Upgrade => "upgrade",
             Self::Version => "version",
         }
     }

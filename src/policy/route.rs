@@ -66,8 +66,19 @@ pub struct Route {
     pub cors: Option<Arc<Cors>>,
     /// The largest request body, in bytes.
     pub max_body: u64,
-    /// How long the whole exchange may take.
+    /// How long the whole exchange may take; WebSockets and event streams excepted.
     pub timeout: Duration,
+    /// What it allows of exchanges that go on.
+    pub streams: Streams,
+}
+
+/// What a route allows of exchanges that go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streams {
+    /// Whether a request may open a WebSocket.
+    pub websocket: bool,
+    /// The longest silence of a WebSocket or an event stream.
+    pub idle_timeout: Duration,
 }
 
 /// A host of a route, lower case, without port.
@@ -106,6 +117,16 @@ pub struct RouteConflict {
     pub second: Arc<str>,
 }
 
+impl Default for Streams {
+    /// No WebSocket; five minutes of silence.
+    fn default() -> Self {
+        Self {
+            websocket: false,
+            idle_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
 /// The route table.
 #[derive(Debug, Default)]
 pub struct Routes {
@@ -113,6 +134,7 @@ pub struct Routes {
     exact: HashMap<Box<str>, Segments>,
     wildcard: HashMap<Box<str>, Segments>,
     any: Segments,
+    has_websockets: bool,
 }
 
 /// A trie of path segments.
@@ -146,6 +168,7 @@ impl Routes {
                 segments.insert(route, &routes, &mut conflicts);
             }
         }
+        table.has_websockets = routes.iter().any(|route| route.streams.websocket);
         table.routes = routes;
         if conflicts.is_empty() {
             Ok(table)
@@ -158,6 +181,12 @@ impl Routes {
     #[must_use]
     pub fn all(&self) -> &[Route] {
         &self.routes
+    }
+
+    /// Whether any route opens WebSockets.
+    #[must_use]
+    pub fn have_websockets(&self) -> bool {
+        self.has_websockets
     }
 
     /// Finds the route of a request. `host` is lower case without port, `path` normalised.

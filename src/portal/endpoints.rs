@@ -25,7 +25,7 @@ use crate::{
     authn::Authenticator,
     policy::{
         Access, Addresses, Caller, Claims, ClientIp, HeadFault, HeaderEdits, PathPattern,
-        Rejection, Route, Rule, Target, TokenFault,
+        Rejection, Route, Rule, Streams, Target, TokenFault,
     },
     respond,
     telemetry::RequestId,
@@ -123,6 +123,7 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
             enforce: true,
             max_body: BODY_BYTES_MAX,
             timeout: TIMEOUT,
+            streams: Streams::default(),
         })
         .collect()
 }

@@ -1,6 +1,7 @@
 //! One client connection, from accept to close: handshake, requests, deadlines, drain.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::poll_fn,
     pin::{Pin, pin},
@@ -28,7 +29,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    gateway::{Answer, AnswerError, Inbound, Peer, contain},
+    gateway::{Answer, AnswerError, Inbound, Peer, Tunnel, contain},
     policy::PeerIp,
     telemetry::HandshakeResult,
 };
@@ -113,10 +114,21 @@ async fn client(
 async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &Peer) {
     let vitals = Vitals::new(worker.timeouts, false);
     let stream = TokioIo::new(Watched::new(stream, Rc::clone(&vitals)));
-    let service = service_fn(|request| answer(worker, &vitals, peer, request));
+    let tunnel = Cell::new(None);
+    let service = service_fn(async |request| {
+        let mut response = answer(worker, &vitals, peer, request).await;
+        tunnel.set(response.body_mut().answer.take_tunnel());
+        Ok::<_, Infallible>(response)
+    });
     let mut connection = worker.http1.serve_connection(stream, service);
     let ended = drive(worker, &vitals, Pin::new(&mut connection)).await;
-    let stream = connection.into_parts().io.into_inner();
+    let parts = connection.into_parts();
+    let (mut stream, early) = (parts.io.into_inner(), parts.read_buf);
+    if let (Ended::Closed, Some(tunnel)) = (ended, tunnel.take()) {
+        tunnel
+            .join(&mut stream, early, worker.drain.requested())
+            .await;
+    }
     let _ = match ended {
         Ended::Closed => timeout(FAREWELL, linger(stream)).await,
         Ended::Expired(Phase::Head) => {
@@ -134,11 +146,29 @@ async fn serve_http2(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: Rc
         let (worker, vitals) = (Rc::clone(worker), Rc::clone(&vitals));
         service_fn(move |request| {
             let (worker, vitals, peer) = (Rc::clone(&worker), Rc::clone(&vitals), Rc::clone(&peer));
-            async move { answer(&worker, &vitals, &peer, request).await }
+            async move {
+                let mut response = answer(&worker, &vitals, &peer, request).await;
+                if let Some(tunnel) = response.body_mut().answer.take_tunnel() {
+                    join_stream(tunnel, worker, vitals.begin_exchange());
+                }
+                Ok::<_, Infallible>(response)
+            }
         })
     };
-    let connection = pin!(worker.http2.serve_connection(stream, service));
+    let mut builder = worker.http2.clone();
+    if worker.gateway.load().routes.have_websockets() {
+        builder.enable_connect_protocol();
+    }
+    let connection = pin!(builder.serve_connection(stream, service));
     drive(worker, &vitals, connection).await;
+}
+
+/// Serves a tunnel on a stream of HTTP/2. It ends with the stream at the latest, and the stream with its connection.
+fn join_stream(tunnel: Box<Tunnel>, worker: Rc<Worker>, mark: ExchangeMark) {
+    tokio::task::spawn_local(async move {
+        let _mark = mark;
+        tunnel.join_stream(worker.drain.requested()).await;
+    });
 }
 
 /// Answers one request. The exchange lasts until the answer's body has ended.
@@ -147,14 +177,14 @@ async fn answer(
     vitals: &Rc<Vitals>,
     peer: &Peer,
     request: Request<Incoming>,
-) -> Result<Response<Marked>, Infallible> {
+) -> Response<Marked> {
     let mark = vitals.begin_exchange();
     let gateway = worker.gateway.load_full();
     let inbound = Inbound::new(&worker.lane, peer, request, vitals.take_fragment());
     // On the heap at once: the future is large, and each layer around it would copy it.
     let exchange = Box::pin(gateway.handle(inbound));
     let response = contain(&worker.telemetry, &worker.lane.request_ids, exchange).await;
-    Ok(response.map(|answer| Marked { answer, mark }))
+    response.map(|answer| Marked { answer, mark })
 }
 
 /// Polls a connection to its end. The timer is touched only when a phase may be too long, the drain only when it begins.

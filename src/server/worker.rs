@@ -2,10 +2,11 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    task::Waker,
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -296,6 +297,19 @@ impl Drain {
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.requested.get()
+    }
+
+    /// Waits until connections are to end.
+    pub async fn requested(&self) {
+        let place = self.register();
+        poll_fn(|cx| {
+            if self.is_requested() {
+                return Poll::Ready(());
+            }
+            place.wake_by(cx.waker());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Takes a place.

@@ -43,6 +43,7 @@ pub struct UpstreamMetrics {
     table: Arc<UpstreamTable>,
     duration: Histogram,
     healthy: Gauge,
+    tls_failures: Counter,
 }
 
 /// The servers that are part of a configuration in use.
@@ -51,6 +52,7 @@ pub(super) struct UpstreamTable {
     pub(super) durations: Family<UpstreamLabel, Histogram>,
     pub(super) healthy: Family<ServerLabels, Gauge>,
     pub(super) retries: Family<RetryLabels, Counter>,
+    pub(super) tls_failures: Family<UpstreamLabel, Counter>,
     live: Mutex<HashMap<ServerLabels, Weak<UpstreamMetrics>>>,
 }
 
@@ -71,6 +73,10 @@ pub enum CertificateReload {
     /// New connections use them.
     Taken,
 }
+/// An open tunnel, counted until it is dropped.
+#[derive(Debug)]
+#[must_use = "the tunnel counts as open only as long as this lives"]
+pub struct OpenTunnel(Gauge);
 
 /// How a TLS handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +221,11 @@ impl UpstreamMetrics {
         self.table.retries.get_or_create_owned(&labels).inc();
     }
 
+    /// A TLS handshake with the server failed.
+    pub fn tls_failed(&self) {
+        self.tls_failures.inc();
+    }
+
     pub(super) fn observe(&self, took: Duration) {
         self.duration.observe(took);
     }
@@ -247,12 +258,14 @@ impl UpstreamTable {
         if let Some(handle) = live.get(&labels).and_then(Weak::upgrade) {
             return handle;
         }
+        let upstream = UpstreamLabel {
+            upstream: Arc::clone(&labels.upstream),
+        };
         let handle = Arc::new(UpstreamMetrics {
             labels: labels.clone(),
             table: Arc::clone(self),
-            duration: self.durations.get_or_create_owned(&UpstreamLabel {
-                upstream: Arc::clone(&labels.upstream),
-            }),
+            duration: self.durations.get_or_create_owned(&upstream),
+            tls_failures: self.tls_failures.get_or_create_owned(&upstream),
             healthy: self.healthy.get_or_create_owned(&labels),
         });
         handle.set_healthy(true);
@@ -293,6 +306,19 @@ impl CertificateReload {
             Self::Refused => "refused",
             Self::Taken => "taken",
         }
+    }
+}
+
+impl OpenTunnel {
+    pub(super) fn new(open: Gauge) -> Self {
+        open.inc();
+        Self(open)
+    }
+}
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -16,8 +16,8 @@ use super::{
     handles::{CertificateReload, Connections, HandshakeResult, RouteMetrics, UpstreamTable},
     histogram::Histogram,
     labels::{
-        CertificateLabel, DecisionLabels, IssuerLabel, LimitLabel, ListenerLabel, RequestLabels,
-        ResultLabel, RouteLabel, VersionLabel,
+        CertificateLabel, DecisionLabels, FetchLabels, IssuerLabel, KeysLabels, LimitLabel,
+        ListenerLabel, RequestLabels, ResultLabel, RouteLabel, VersionLabel,
     },
 };
 
@@ -33,7 +33,10 @@ pub(super) struct Metrics {
     token_cache_bytes: Gauge,
     token_cache_sampled: Mutex<[u64; 2]>,
     jwks_age: Family<IssuerLabel, Seconds>,
+    jwks_keys: Family<KeysLabels, Gauge>,
+    pub(super) jwks_fetches: Family<FetchLabels, Counter>,
     connections: Family<ListenerLabel, Gauge>,
+    pub(super) tunnels: Gauge,
     handshakes: Family<ResultLabel, Counter>,
     certificate_expiry: Family<CertificateLabel, Gauge>,
     certificate_reloads: Family<ResultLabel, Counter>,
@@ -65,7 +68,10 @@ impl Metrics {
             token_cache_bytes: Gauge::default(),
             token_cache_sampled: Mutex::default(),
             jwks_age: Family::default(),
+            jwks_keys: Family::default(),
+            jwks_fetches: Family::default(),
             connections: Family::default(),
+            tunnels: Gauge::default(),
             handshakes: Family::default(),
             certificate_expiry: Family::default(),
             certificate_reloads: Family::default(),
@@ -76,6 +82,7 @@ impl Metrics {
         };
         metrics.register_exchanges();
         metrics.register_process();
+        metrics.register_certificates();
         metrics
     }
 
@@ -116,9 +123,36 @@ impl Metrics {
             self.upstreams.retries.clone(),
         );
         registry.register(
+            "upstream_tls_failures",
+            "TLS handshakes with servers that failed",
+            self.upstreams.tls_failures.clone(),
+        );
+        registry.register(
             "rate_limited",
             "Requests refused by a limit",
             self.rate_limited.clone(),
+        );
+    }
+
+    fn register_certificates(&mut self) {
+        let registry = &mut self.registry;
+        // There from the start, so that the first one is growth.
+        for result in [CertificateReload::Refused, CertificateReload::Taken] {
+            let result = result.name();
+            let _ = self
+                .certificate_reloads
+                .get_or_create_owned(&ResultLabel { result });
+        }
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When a certificate in use ends, since 1970",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
+        registry.register(
+            "certificate_reloads",
+            "Changed certificate files by outcome",
+            self.certificate_reloads.clone(),
         );
     }
 
@@ -146,32 +180,25 @@ impl Metrics {
             self.jwks_age.clone(),
         );
         registry.register(
+            "jwks_keys",
+            "Keys of an issuer: usable, and skipped because they do not fit",
+            self.jwks_keys.clone(),
+        );
+        registry.register(
+            "jwks_fetches",
+            "Fetches of an issuer's keys by outcome",
+            self.jwks_fetches.clone(),
+        );
+        registry.register(
             "connections",
             "Open client connections",
             self.connections.clone(),
         );
+        registry.register("tunnels", "Open WebSockets", self.tunnels.clone());
         registry.register(
             "tls_handshakes",
             "TLS handshakes by outcome",
             self.handshakes.clone(),
-        );
-        // There from the start, so that the first one is growth.
-        for result in [CertificateReload::Refused, CertificateReload::Taken] {
-            let result = result.name();
-            let _ = self
-                .certificate_reloads
-                .get_or_create_owned(&ResultLabel { result });
-        }
-        registry.register_with_unit(
-            "certificate_expiry_timestamp",
-            "When a certificate in use ends, since 1970",
-            Unit::Seconds,
-            self.certificate_expiry.clone(),
-        );
-        registry.register(
-            "certificate_reloads",
-            "Changed certificate files by outcome",
-            self.certificate_reloads.clone(),
         );
         registry.register("panics", "Tasks that panicked", self.panics.clone());
         registry.register(
@@ -212,6 +239,7 @@ impl Metrics {
     pub(super) fn scrape(&self) -> Scrape<'_> {
         self.jwks_age.clear();
         self.certificate_expiry.clear();
+        self.jwks_keys.clear();
         Scrape(self)
     }
 
@@ -269,6 +297,16 @@ impl Scrape<'_> {
             .jwks_age
             .get_or_create(&IssuerLabel { issuer })
             .set(age.as_secs_f64());
+    }
+
+    /// How many keys of an issuer can be used, and how many of its set were left out.
+    pub fn jwks_keys(&mut self, issuer: &str, usable: usize, skipped: usize) {
+        for (state, count) in [("usable", usable), ("skipped", skipped)] {
+            let issuer = issuer.into();
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            let keys = &self.0.jwks_keys;
+            keys.get_or_create(&KeysLabels { issuer, state }).set(count);
+        }
     }
 }
 

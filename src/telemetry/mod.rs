@@ -28,14 +28,14 @@ pub mod settings;
 
 pub use events::init_events;
 pub use handles::{
-    CertificateReload, Connections, HandshakeResult, OpenConnection, RetryResult, RouteMetrics,
-    UpstreamMetrics,
+    CertificateReload, Connections, HandshakeResult, OpenConnection, OpenTunnel, RetryResult,
+    RouteMetrics, UpstreamMetrics,
 };
 pub use metrics::Scrape;
 pub use record::{Ending, Record};
 pub use request_id::{RequestId, RequestIds};
 
-use labels::LimitLabel;
+use labels::{FetchLabels, LimitLabel};
 use line_queue::LineQueue;
 use metrics::Metrics;
 use settings::LogSettings;
@@ -140,6 +140,11 @@ impl Telemetry {
         self.metrics.connections(listener)
     }
 
+    /// Counts a tunnel as open until the answer is dropped.
+    pub fn open_tunnel(&self) -> OpenTunnel {
+        OpenTunnel::new(self.metrics.tunnels.clone())
+    }
+
     /// Counts a TLS handshake.
     pub fn handshake(&self, result: HandshakeResult) {
         let [completed, failed, not_relayed, timed_out] = &self.handshakes;
@@ -154,6 +159,13 @@ impl Telemetry {
     /// Counts certificate files that changed.
     pub fn certificate_reload(&self, result: CertificateReload) {
         self.metrics.certificate_reload(result).inc();
+    }
+
+    /// Counts a fetch of an issuer's keys; `result` is a word of a closed set.
+    pub fn jwks_fetched(&self, issuer: &str, result: &'static str) {
+        let issuer = issuer.into();
+        let fetches = &self.metrics.jwks_fetches;
+        fetches.get_or_create(&FetchLabels { issuer, result }).inc();
     }
 
     /// Counts a task that panicked.

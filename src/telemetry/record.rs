@@ -65,6 +65,10 @@ pub enum Ending {
     /// The answer was sent to its end.
     #[default]
     Complete,
+    /// The gateway left before the end.
+    Drained,
+    /// Nothing went either way for too long.
+    Idle,
     /// The upstream broke off within its answer.
     UpstreamAborted,
 }
@@ -76,6 +80,8 @@ impl Ending {
         match self {
             Self::ClientGone => "client_gone",
             Self::Complete => "complete",
+            Self::Drained => "drained",
+            Self::Idle => "idle",
             Self::UpstreamAborted => "upstream_aborted",
         }
     }

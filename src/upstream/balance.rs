@@ -210,7 +210,7 @@ fn user_hash(permit: &Permit<'_>) -> u64 {
 
 /// Where a server stands among others, by its address alone.
 pub(super) fn seed(address: &ServerAddress) -> u64 {
-    hash([address.authority().as_bytes(), address.base_path.as_bytes()])
+    hash([address.to_string().as_bytes(), address.base_path.as_bytes()])
 }
 
 /// A number below `count`, which is not 0, from any other.

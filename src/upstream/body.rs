@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{client_body::ClientBody, pool::Lease};
+use super::{client_body::ClientBody, pool::Lease, upgrade::Switched};
 use crate::policy::Rejection;
 
 /// The body of a request on its way to the upstream.
@@ -60,6 +60,7 @@ pub enum UploadFault {
 pub struct AnswerStream {
     incoming: Incoming,
     lease: Option<Lease>,
+    switched: Option<Box<Switched>>,
     deadline: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -230,9 +231,22 @@ impl AnswerStream {
     /// Wraps an upstream's body with the connection that it comes from. `deadline` ends the whole exchange.
     #[must_use]
     pub fn new(incoming: Incoming, lease: Lease, deadline: Instant) -> Self {
+        Self::with(incoming, Some(lease), deadline)
+    }
+
+    /// The end of an answer after which the connection is no longer HTTP.
+    pub(super) fn switched(incoming: Incoming, switched: Switched) -> Self {
+        Self {
+            switched: Some(Box::new(switched)),
+            ..Self::with(incoming, None, Instant::now())
+        }
+    }
+
+    fn with(incoming: Incoming, lease: Option<Lease>, deadline: Instant) -> Self {
         let mut stream = Self {
             incoming,
-            lease: Some(lease),
+            lease,
+            switched: None,
             deadline,
             timer: None,
         };
@@ -240,10 +254,19 @@ impl AnswerStream {
         stream
     }
 
+    /// Takes the connection, where it is no longer HTTP.
+    pub fn take_switched(&mut self) -> Option<Box<Switched>> {
+        self.switched.take()
+    }
+
     fn release_at_end(&mut self) {
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
+        if self.incoming.is_end_stream() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
             lease.release();
         }
     }
@@ -288,9 +311,7 @@ impl Body for AnswerStream {
                     return Poll::Ready(Some(Err(AnswerFault::Upstream(error))));
                 }
                 None => {
-                    if let Some(lease) = stream.lease.take() {
-                        lease.release();
-                    }
+                    stream.release();
                     return Poll::Ready(None);
                 }
             }

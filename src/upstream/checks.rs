@@ -14,13 +14,12 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::TcpStream,
     runtime::Handle,
     task::AbortHandle,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{Server, balance, settings::HealthSettings};
+use super::{Server, balance, connect::connect, settings::HealthSettings};
 
 /// The checks of one upstream. They end when this is dropped, which is when its configuration is.
 #[derive(Debug, Default)]
@@ -82,7 +81,7 @@ async fn passes(server: &Server, settings: &HealthSettings) -> bool {
     match outcome {
         Ok(status) => (200..400).contains(&status.as_u16()),
         Err(error) => {
-            let (upstream, server) = (&server.settings().name, server.address().authority());
+            let (upstream, server) = (&server.settings().name, server.address());
             tracing::debug!(%upstream, %server, %error, "health check without an answer");
             false
         }
@@ -91,7 +90,8 @@ async fn passes(server: &Server, settings: &HealthSettings) -> bool {
 
 async fn ask(server: &Server, settings: &HealthSettings) -> io::Result<StatusCode> {
     let address = server.address();
-    let stream = TcpStream::connect((&*address.host, address.port)).await?;
+    let stream = connect(server, settings.timeout).await;
+    let stream = stream.map_err(io::Error::other)?;
     let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
     let (mut sender, driver) = handshake.await.map_err(io::Error::other)?;
     let request = Request::get(format!("{}{}", address.base_path, settings.path))

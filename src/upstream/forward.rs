@@ -6,12 +6,18 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header,
     uri::PathAndQuery,
 };
-use hyper::{body::Incoming, client::conn::TrySendError};
+use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
-    AnswerStream, Lease, Pool, Pools, Server, UploadProgress, Upstream, balance::Choice,
-    body::RequestBody, framing, retry::Attempts, settings::HostPolicy,
+    AnswerStream, Lease, Pool, Pools, Server, UploadProgress, Upstream,
+    balance::Choice,
+    body::RequestBody,
+    framing,
+    pool::SendFault,
+    retry::Attempts,
+    settings::HostPolicy,
+    upgrade::{Handshake, Switched},
 };
 use crate::policy::{Permit, Rejection};
 
@@ -33,6 +39,8 @@ pub struct Outbound {
     pub progress: Rc<UploadProgress>,
     /// When the whole exchange must be over.
     pub deadline: Instant,
+    /// The handshake that the request is, where it asks for a WebSocket.
+    pub handshake: Option<Handshake>,
 }
 
 /// Forwards a request that `permit` allows and gives the answer as soon as its head is there.
@@ -43,7 +51,7 @@ pub struct Outbound {
 ///
 /// # Errors
 /// What the client did wrong with its body first ([`UploadProgress::rejection`]); else [`Rejection::UpstreamUnreachable`],
-/// [`Rejection::UpstreamTimeout`], [`Rejection::UpstreamInvalid`], [`Rejection::Overloaded`] or
+/// [`Rejection::UpstreamTls`], [`Rejection::UpstreamTimeout`], [`Rejection::UpstreamInvalid`], [`Rejection::Overloaded`] or
 /// [`Rejection::NoHealthyUpstream`].
 pub async fn forward(
     pools: &Pools,
@@ -69,6 +77,7 @@ async fn attempt(
         deadline: outbound.deadline,
     };
     let target = outbound.target.clone();
+    let handshake = outbound.handshake.clone();
     let mut request = Some(request(outbound));
     let mut failed: Option<Rejection> = None;
     loop {
@@ -81,7 +90,11 @@ async fn attempt(
         }
         let spare = request.as_ref().and_then(|request| attempts.spare(request));
         let pool = choice.pools().of(picked.server);
-        let outcome = exchange(&pool, &mut request, picked.dial, (&progress, wait)).await;
+        let outcome = exchange(&pool, &mut request, picked.dial, (&progress, wait))
+            .await
+            .and_then(|(response, lease)| {
+                Ok(answer(response, lease, wait.deadline, handshake.as_ref())?)
+            });
         // A client that was still uploading when the time was over is no fault of the server.
         let ended = outcome.as_ref().map(drop).map_err(|fault| &fault.rejection);
         if !matches!(ended, Err(Rejection::UpstreamTimeout)) || progress.finished().is_some() {
@@ -90,8 +103,15 @@ async fn attempt(
         match (outcome, spare) {
             (Ok(response), _) => return Ok(response),
             // Not a byte was sent: the request may still go to another server.
-            (Err(fault), _)
-                if request.is_some() && fault.rejection == Rejection::UpstreamUnreachable => {}
+            (Err(Failed { rejection, .. }), _)
+                if request.is_some()
+                    && matches!(
+                        rejection,
+                        Rejection::UpstreamUnreachable | Rejection::UpstreamTls
+                    ) =>
+            {
+                failed.get_or_insert(rejection);
+            }
             (Err(fault), Some(spare)) if fault.is_silent && attempts.take(wait.deadline) => {
                 (request, failed) = (Some(spare), Some(fault.rejection));
                 choice.begin_again();
@@ -131,7 +151,7 @@ async fn exchange(
     request: &mut Option<Request<RequestBody>>,
     dial: Duration,
     (progress, wait): (&Rc<UploadProgress>, Wait),
-) -> Result<Response<AnswerStream>, Failed> {
+) -> Result<(Response<Incoming>, Lease), Failed> {
     let mut attempts = 0;
     loop {
         let lease = pool.lease(attempts >= STALE_CONNECTIONS_MAX, dial);
@@ -142,12 +162,12 @@ async fn exchange(
         let mut lease = lease?;
         lease.watch(Rc::clone(progress));
         let unsent = request.take().ok_or(Rejection::Internal)?;
-        let sent = lease.sender().try_send_request(unsent);
+        let sent = lease.send(unsent);
         let Some(outcome) = within(wait, progress, sent).await else {
             return Err(Rejection::UpstreamTimeout.into());
         };
         match outcome {
-            Ok(response) => return Ok(answer(response, lease, wait.deadline)?),
+            Ok(response) => return Ok((response, lease)),
             Err(failure) => *request = Some(resend(failure, &lease, progress)?),
         }
         attempts += 1;
@@ -216,18 +236,17 @@ async fn within<F: Future>(wait: Wait, progress: &UploadProgress, answer: F) -> 
 
 /// Decides what a failed attempt means: the request again, when no byte of it was sent, or a refusal.
 fn resend(
-    failure: TrySendError<Request<RequestBody>>,
+    failure: SendFault,
     lease: &Lease,
     progress: &UploadProgress,
 ) -> Result<Request<RequestBody>, Failed> {
-    let mut failure = failure;
-    if let (true, Some(request)) = (lease.is_reused(), failure.take_message()) {
-        return Ok(request);
+    let SendFault { error, unsent } = failure;
+    if let (true, Some(request)) = (lease.is_reused(), unsent) {
+        return Ok(*request);
     }
     if let Some(rejection) = progress.rejection() {
         return Err(rejection.into());
     }
-    let error = failure.into_error();
     tracing::debug!(%error, "no answer from upstream");
     if error.is_parse() || error.is_parse_too_large() {
         return Err(Rejection::UpstreamInvalid.into());
@@ -239,19 +258,21 @@ fn resend(
 }
 
 fn answer(
-    response: Response<Incoming>,
+    mut response: Response<Incoming>,
     mut lease: Lease,
     deadline: Instant,
+    handshake: Option<&Handshake>,
 ) -> Result<Response<AnswerStream>, Rejection> {
-    // Nobody asked for another protocol: whatever follows is not an answer to this request (MSG-3).
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Rejection::UpstreamInvalid);
+        let switched = Switched::new(&mut response, lease, handshake)?;
+        return Ok(response.map(|body| AnswerStream::switched(body, switched)));
     }
     if !framing::is_clear(response.version(), response.headers()) {
         return Err(Rejection::UpstreamInvalid);
     }
     // hyper would speak HTTP/1.0 on it from now on, where a body of unknown length has no framing at all.
-    if response.version() == Version::HTTP_10 {
+    // And a handshake that came to nothing leaves nothing that is used again (MSG-3).
+    if response.version() == Version::HTTP_10 || handshake.is_some() {
         lease.retire();
     }
     Ok(response.map(|body| AnswerStream::new(body, lease, deadline)))

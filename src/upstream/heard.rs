@@ -4,18 +4,21 @@
 //! to which the upstream has begun to answer is not sent again (UP-2).
 
 use std::{
-    cell::Cell,
     io,
     pin::Pin,
-    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Whether a byte has come since the request began.
+/// Whether a byte has come since the request began. One thread has it; it is of a type that may change threads because hyper
+/// hands over no other stream at an upgrade.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ear(Rc<Cell<bool>>);
+pub(super) struct Ear(Arc<AtomicBool>);
 
 /// A stream with an ear.
 #[derive(Debug)]
@@ -26,11 +29,11 @@ pub(super) struct Heard<S> {
 
 impl Ear {
     pub(super) fn begin(&self) {
-        self.0.set(false);
+        self.0.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn has_heard(&self) -> bool {
-        self.0.get()
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -50,7 +53,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            this.ear.0.set(true);
+            this.ear.0.store(true, Ordering::Relaxed);
         }
         outcome
     }

@@ -7,6 +7,7 @@ mod balance;
 mod body;
 mod checks;
 mod client_body;
+mod connect;
 mod forward;
 mod framing;
 mod health;
@@ -17,6 +18,8 @@ mod server;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod upgrade;
 
 use std::{
     cell::{Cell, RefCell},
@@ -33,11 +36,18 @@ pub use client_body::ClientBody;
 pub use forward::{Outbound, forward};
 pub use pool::{Caps, Lease, Pool};
 use retry::Budget;
+use rustls::ClientConfig;
 pub use server::Server;
-use settings::{ServerAddress, UpstreamSettings};
+use settings::{Endpoint, ServerAddress, UpstreamSettings};
+use tls::Tls;
+pub use tls::{SystemRoots, TlsFault};
 use tokio::runtime::Handle;
+pub use upgrade::{Handshake, Switched};
 
 use crate::telemetry::UpstreamMetrics;
+
+/// What is offered to servers that are reached by TLS.
+const ALPN: [&[u8]; 1] = [b"http/1.1"];
 
 /// A backend of the running configuration, shared by all workers: one server or several that serve the same.
 #[derive(Debug)]
@@ -60,23 +70,47 @@ pub struct Pools {
 }
 
 impl Upstream {
-    /// Makes an upstream, with the handles that `metrics` gives for each server.
-    #[must_use]
+    /// Makes an upstream, with the handles that `metrics` gives for each server. `system` is read where a server is to be
+    /// verified against the roots of the system.
+    ///
+    /// # Errors
+    /// What keeps its TLS from being set up (NET-7).
     pub fn new(
         settings: UpstreamSettings,
+        system: &SystemRoots,
         metrics: impl Fn(&ServerAddress) -> Arc<UpstreamMetrics>,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, TlsFault> {
         let settings = Arc::new(settings);
+        let config = tls_config(&settings, system)?;
         let server = |address: &ServerAddress| {
-            Server::new(Arc::clone(&settings), address.clone(), metrics(address))
+            let tls = match (&address.endpoint, &config) {
+                (
+                    Endpoint::Tcp {
+                        host, tls: true, ..
+                    },
+                    Some(config),
+                ) => Some(Tls::new(config, &settings.tls, host)?),
+                (Endpoint::Tcp { .. } | Endpoint::Unix(_), _) => None,
+            };
+            let metrics = metrics(address);
+            Ok(Server::new(
+                Arc::clone(&settings),
+                address.clone(),
+                tls,
+                metrics,
+            ))
         };
-        Arc::new(Self {
-            servers: settings.servers.iter().map(server).collect(),
+        let servers: Result<_, TlsFault> = settings.servers.iter().map(server).collect();
+        if settings.tls.danger_accept_any_certificate {
+            tracing::warn!(upstream = %settings.name, "any certificate is accepted: whoever is in between can read and write everything");
+        }
+        Ok(Arc::new(Self {
+            servers: servers?,
             turn: AtomicUsize::new(0),
             checks: Checks::default(),
             retries: settings.retry.map(Budget::new),
             settings,
-        })
+        }))
     }
 
     /// Begins the health checks that the configuration asks for, on the control runtime. They end with this value.
@@ -106,6 +140,20 @@ impl Upstream {
     pub fn servers(&self) -> &[Arc<Server>] {
         &self.servers
     }
+}
+
+/// Makes the TLS configuration of an upstream; `None` where no server is reached by TLS.
+///
+/// # Errors
+/// What keeps it from being set up (NET-7).
+pub fn tls_config(
+    settings: &UpstreamSettings,
+    system: &SystemRoots,
+) -> Result<Option<Arc<ClientConfig>>, TlsFault> {
+    if !settings.servers.iter().any(ServerAddress::is_tls) {
+        return Ok(None);
+    }
+    tls::client_config(&settings.tls, system, &ALPN).map(Some)
 }
 
 impl Pools {

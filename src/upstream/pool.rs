@@ -6,19 +6,26 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    io,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::oneshot, task::AbortHandle, time::timeout};
+use tokio::{sync::oneshot, task::AbortHandle, time::timeout};
 
 use super::{
     Server,
     body::{RequestBody, UploadProgress},
+    connect::connect,
     heard::{Ear, Heard},
 };
 use crate::policy::Rejection;
@@ -71,6 +78,15 @@ struct Turn<'p> {
     taken: bool,
 }
 
+/// Why a request was not answered.
+#[derive(Debug)]
+pub(super) struct SendFault {
+    /// The reason.
+    pub(super) error: hyper::Error,
+    /// The request, where no byte of it was sent.
+    pub(super) unsent: Option<Box<Request<RequestBody>>>,
+}
+
 /// A connection in use by one exchange. It returns to the pool by [`Lease::release`] alone; dropped, it closes.
 #[derive(Debug)]
 pub struct Lease {
@@ -101,7 +117,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`Rejection::Overloaded`] when too many wait already or the wait exceeds the connect timeout,
-    /// [`Rejection::UpstreamUnreachable`] when no connection can be opened `within` that time.
+    /// [`Rejection::UpstreamUnreachable`] or [`Rejection::UpstreamTls`] when none can be opened `within` that time.
     pub async fn lease(self: &Rc<Self>, fresh: bool, within: Duration) -> Result<Lease, Rejection> {
         loop {
             if !fresh && let Some(connection) = self.take_idle() {
@@ -209,15 +225,9 @@ impl Pool {
     async fn dial(self: &Rc<Self>, within: Duration) -> Result<Connection, Rejection> {
         self.open.set(self.open.get() + 1);
         let open = OpenCount(Rc::clone(self));
-        let server = self.server.address();
-        let address = (&*server.host, server.port);
-        let dialed = timeout(within, TcpStream::connect(address))
-            .await
-            .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
-        self.server.report(dialed.as_ref().map(drop));
-        let stream = dialed.map_err(|_| Rejection::UpstreamUnreachable)?;
-        // Requests are written whole; waiting for more of them to fill a segment only adds delay.
-        let _ = stream.set_nodelay(true);
+        let connected = connect(&self.server, within).await;
+        self.server.report(connected.as_ref().map(drop));
+        let stream = connected?;
         let ear = Ear::default();
         let handshake = http1::Builder::new()
             .max_header_size(ANSWER_HEADER_BYTES_MAX)
@@ -225,7 +235,7 @@ impl Pool {
             .await;
         let (sender, driver) = handshake.map_err(|_| Rejection::UpstreamUnreachable)?;
         let task = tokio::task::spawn_local(async move {
-            if let Err(error) = driver.await {
+            if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
@@ -249,9 +259,17 @@ impl Drop for Turn<'_> {
 }
 
 impl Lease {
-    /// The sender of the connection.
-    pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.connection.sender
+    /// Sends a request, and waits for the head of its answer. Dropped, it takes the request back: what was sent of it is
+    /// not a whole one.
+    ///
+    /// # Errors
+    /// Why there is no answer, with the request where no byte of it was sent.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendFault> {
+        let sent = self.connection.sender.try_send_request(request).await;
+        sent.map_err(SendFault::from)
     }
 
     /// Whether the connection served an exchange before: the upstream may have closed it just now.
@@ -290,6 +308,15 @@ impl Lease {
             since: Instant::now(),
         });
         pool.wake_one();
+    }
+}
+
+impl From<TrySendError<Request<RequestBody>>> for SendFault {
+    fn from(mut failure: TrySendError<Request<RequestBody>>) -> Self {
+        Self {
+            unsent: failure.take_message().map(Box::new),
+            error: failure.into_error(),
+        }
     }
 }
 

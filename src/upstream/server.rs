@@ -1,19 +1,18 @@
 //! One server of an upstream: what the workers share of it.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use tokio::time::Instant;
 
 use super::{
     balance,
+    connect::ConnectFault,
     health::{Change, Health},
     settings::{HostPolicy, ServerAddress, UpstreamSettings},
+    tls::Tls,
 };
 use crate::{policy::Rejection, telemetry::UpstreamMetrics};
 
@@ -23,6 +22,7 @@ pub struct Server {
     id: u64,
     settings: Arc<UpstreamSettings>,
     address: ServerAddress,
+    tls: Option<Tls>,
     /// Where it stands among the servers that a caller may belong to: the same on every node and after every start.
     seed: u64,
     metrics: Arc<UpstreamMetrics>,
@@ -32,9 +32,10 @@ pub struct Server {
 impl Server {
     /// Makes a server. Reachable until a dial says otherwise.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         settings: Arc<UpstreamSettings>,
         address: ServerAddress,
+        tls: Option<Tls>,
         metrics: Arc<UpstreamMetrics>,
     ) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -45,6 +46,7 @@ impl Server {
             health: Health::new(settings.eject.as_ref()),
             settings,
             address,
+            tls,
             metrics,
         })
     }
@@ -73,17 +75,22 @@ impl Server {
         &self.metrics
     }
 
+    /// How it is spoken to by TLS, where it is.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     pub(super) fn seed(&self) -> u64 {
         self.seed
     }
 
     /// Notes how a dial ended; logs and counts the changes alone.
-    pub(super) fn report(&self, dial: Result<(), &io::Error>) {
+    pub(super) fn report(&self, dial: Result<(), &ConnectFault>) {
         if !self.health.dialed(dial.is_ok()) {
             return;
         }
         self.metrics.set_healthy(self.health.is_well());
-        let (upstream, server) = (&self.settings.name, self.address.authority());
+        let (upstream, server) = (&self.settings.name, &self.address);
         match dial {
             Ok(()) => tracing::info!(%upstream, %server, "upstream is reachable again"),
             Err(error) => tracing::warn!(%upstream, %server, %error, "upstream cannot be reached"),
@@ -108,7 +115,7 @@ impl Server {
         };
         let Some(change) = change else { return };
         self.metrics.set_healthy(self.health.is_well());
-        let (upstream, server) = (&self.settings.name, self.address.authority());
+        let (upstream, server) = (&self.settings.name, &self.address);
         match change {
             Change::Ejected => {
                 tracing::warn!(%upstream, %server, "too many faults: the server is out for a while");
@@ -123,7 +130,7 @@ impl Server {
             self.health.dialed(true);
         }
         self.metrics.set_healthy(self.health.is_well());
-        let (upstream, server) = (&self.settings.name, self.address.authority());
+        let (upstream, server) = (&self.settings.name, &self.address);
         if passed {
             tracing::info!(%upstream, %server, "health checks passed: the server is in again");
         } else {

@@ -1,6 +1,11 @@
 //! What the configuration says of a backend.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// A checked `[[upstream]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +22,9 @@ pub struct UpstreamSettings {
     pub health: Option<HealthSettings>,
     /// When a request is sent again; `None`: never.
     pub retry: Option<RetrySettings>,
-    /// To an open connection, name look-up included.
+    /// How its `https://` servers prove who they are, and the gateway who it is.
+    pub tls: TlsSettings,
+    /// To an open connection, name look-up and TLS handshake included.
     pub connect_timeout: Duration,
     /// From the request's last byte to the first byte of the answer.
     pub response_timeout: Duration,
@@ -80,15 +87,51 @@ pub struct RetrySettings {
     pub thousandths: u32,
 }
 
+/// TLS towards the `https://` servers of an upstream. By default chain and name are verified against the roots of the system.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsSettings {
+    /// The file of the roots that are believed, in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// The files of the certificate that the gateway shows, and of its key.
+    pub client: Option<ClientFiles>,
+    /// The name that the certificate must bear and that SNI tells, in place of the one in the URL.
+    pub server_name: Option<Box<str>>,
+    /// Whether any certificate will do: then whoever sits in between reads and writes everything.
+    pub danger_accept_any_certificate: bool,
+}
+
+/// A client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
 /// The address in an upstream's URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerAddress {
-    /// Host name or address, IPv6 without brackets.
-    pub host: Box<str>,
-    /// Port.
-    pub port: u16,
+    /// Where it listens.
+    pub endpoint: Endpoint,
     /// Path that goes before every request's, without trailing slash; mostly empty.
     pub base_path: Box<str>,
+}
+
+/// Where a server listens, and what it speaks below HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A port, from an `http://` or `https://` URL.
+    Tcp {
+        /// Host name or address, IPv6 without brackets.
+        host: Box<str>,
+        /// Port.
+        port: u16,
+        /// Whether it is reached by TLS.
+        tls: bool,
+    },
+    /// A Unix socket, from `unix:/path`.
+    Unix(Box<Path>),
 }
 
 /// Which `Host` an upstream is told.
@@ -104,18 +147,38 @@ pub enum HostPolicy {
 }
 
 impl ServerAddress {
-    /// Host and port as in a URL, without port 80.
+    /// Host and port as in a URL, without the scheme's own port; `localhost` for a Unix socket.
     #[must_use]
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.to_string()
+        let (host, port, tls) = match &self.endpoint {
+            Endpoint::Tcp { host, port, tls } => (&**host, *port, *tls),
+            Endpoint::Unix(_) => return "localhost".to_owned(),
         };
-        if self.port == 80 {
-            host
+        let host = if host.contains(':') {
+            format!("[{host}]")
         } else {
-            format!("{host}:{}", self.port)
+            host.to_owned()
+        };
+        match (port, tls) {
+            (80, false) | (443, true) => host,
+            _ => format!("{host}:{port}"),
+        }
+    }
+
+    /// Whether it is reached by TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Tcp { tls: true, .. })
+    }
+}
+
+/// What logs and metrics call the server: its authority, after `https://` where it is reached by TLS, or `unix:/path`.
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.endpoint {
+            Endpoint::Tcp { tls: false, .. } => f.write_str(&self.authority()),
+            Endpoint::Tcp { tls: true, .. } => write!(f, "https://{}", self.authority()),
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{settings::*, *};
 use crate::{
     policy::{
         Access, Addresses, Caller, ClientIp, HeaderEdits, PathPattern, PeerIp, Rejection, Route,
-        Rule, Target, UpstreamId, authorize,
+        Rule, Streams, Target, UpstreamId, authorize,
     },
     telemetry::{Telemetry, settings::LogSettings},
 };
@@ -70,8 +70,11 @@ async fn play(mut stream: TcpStream, script: Script) {
 
 fn server(port: u16) -> ServerAddress {
     ServerAddress {
-        host: "127.0.0.1".into(),
-        port,
+        endpoint: Endpoint::Tcp {
+            host: "127.0.0.1".into(),
+            port,
+            tls: false,
+        },
         base_path: "".into(),
     }
 }
@@ -84,6 +87,7 @@ fn settings(port: u16) -> UpstreamSettings {
         eject: None,
         health: None,
         retry: None,
+        tls: TlsSettings::default(),
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),
@@ -96,9 +100,8 @@ fn settings(port: u16) -> UpstreamSettings {
 fn make(settings: UpstreamSettings) -> Arc<Upstream> {
     let telemetry = Telemetry::with_sink(&LogSettings::default(), Box::new(std::io::sink()));
     let name = Arc::clone(&settings.name);
-    Upstream::new(settings, |server| {
-        telemetry.upstream(&name, &server.authority())
-    })
+    let metrics = |server: &ServerAddress| telemetry.upstream(&name, &server.to_string());
+    Upstream::new(settings, &SystemRoots::default(), metrics).unwrap()
 }
 
 fn route() -> Route {
@@ -119,6 +122,7 @@ fn route() -> Route {
         enforce: true,
         max_body: 1 << 20,
         timeout: Duration::from_secs(60),
+        streams: Streams::default(),
     }
 }
 
@@ -138,6 +142,7 @@ async fn get_from(
         body: RequestBody::Empty,
         progress: UploadProgress::finished_now(),
         deadline: tokio::time::Instant::now() + Duration::from_secs(60),
+        handshake: None,
     };
     let route = route();
     let client = ClientIp::from(PeerIp::new(client));

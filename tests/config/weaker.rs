@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use portcullis::{
     accounts::settings::AccountSettings,
+    authn::settings::KeySource,
     config::Config,
     limit::settings::Quota,
     policy::{Access, Route, Routes, Rule},
@@ -59,6 +60,7 @@ fn trust(before: &Config, after: &Config, found: &mut Vec<String>) {
             "pass_token",
             after.identity.pass_token && !before.identity.pass_token,
         ),
+        ("upstream.tls", unverified(after) > unverified(before)),
         (
             "development",
             after.tls.development && !before.tls.development,
@@ -87,6 +89,13 @@ fn asks_fewer_clients(before: &Config, after: &Config) -> bool {
         .any(|(before, after)| {
             after.auth < before.auth || (before.ca.is_some() && after.ca != before.ca)
         })
+}
+
+/// Upstreams whose certificates are not looked at.
+fn unverified(config: &Config) -> usize {
+    let upstreams = config.upstreams.iter();
+    let unverified = upstreams.filter(|upstream| upstream.tls.danger_accept_any_certificate);
+    unverified.count()
 }
 
 /// Everything of which more is weaker; where less is weaker, with its sign turned.
@@ -125,6 +134,9 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
     };
     for issuer in &config.issuers {
         named("issuer", &issuer.name, "leeway", millis(issuer.leeway));
+        for (what, value) in fetch_limits(&issuer.keys) {
+            named("issuer", &issuer.name, what, value);
+        }
     }
     for upstream in &config.upstreams {
         let name = &upstream.name;
@@ -153,11 +165,35 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
             millis(upstream.response_timeout),
         );
     }
-    for route in &config.routes {
-        named("route", &route.name, "max_body", number(route.max_body));
-        named("route", &route.name, "timeout", millis(route.timeout));
-    }
+    limits.extend(config.routes.iter().flat_map(route_limits));
     limits
+}
+
+fn fetch_limits(keys: &KeySource) -> Vec<(&'static str, i128)> {
+    let KeySource::Remote(remote) = keys else {
+        return Vec::new();
+    };
+    vec![
+        ("timeout", millis(remote.fetch.timeout)),
+        ("wait", millis(remote.wait)),
+        ("cooldown", -millis(remote.cooldown)),
+        ("refresh_max", millis(remote.refresh_max)),
+        ("max_stale", millis(remote.max_stale)),
+        ("hosts", number(remote.hosts.len())),
+        ("networks", number(remote.fetch.networks.len())),
+    ]
+}
+
+fn route_limits(route: &Route) -> Vec<(String, i128)> {
+    let streams = &route.streams;
+    [
+        ("max_body", number(route.max_body)),
+        ("timeout", millis(route.timeout)),
+        ("websocket", number(streams.websocket)),
+        ("idle_timeout", millis(streams.idle_timeout)),
+    ]
+    .map(|(what, value)| (format!("route {} {what}", route.name), value))
+    .into()
 }
 
 fn account_limits(accounts: &AccountSettings) -> Vec<(&'static str, i128)> {

@@ -25,6 +25,7 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod paths;
+mod providers;
 mod proxied;
 mod raw_answers;
 mod raw_requests;
@@ -35,7 +36,9 @@ mod servers;
 mod sessions;
 mod start;
 mod tokens;
+mod transport;
 mod unencrypted;
 mod upstreams;
+mod websocket;
 
 mod harness_works;

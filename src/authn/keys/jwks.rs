@@ -5,7 +5,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{KeyFault, Material, without_zeros};
+use super::{KeyFault, Material, Odd, without_zeros};
 use crate::authn::{
     compact::is_key_id,
     strict_json::{Member, members},
@@ -37,8 +37,9 @@ pub(super) struct Jwk {
 ///
 /// # Errors
 /// [`KeyFault::Malformed`], [`KeyFault::TooLarge`], [`KeyFault::PrivateKey`], and [`KeyFault::SecretPublished`] for an `oct`
-/// key of an asymmetric issuer: whoever reads the set could sign with it, and jsonwebtoken would make an HMAC key of it.
-pub(super) fn read(json: &[u8], symmetric: bool) -> Result<Jwks, KeyFault> {
+/// key of an asymmetric issuer: whoever reads the set could sign with it, and jsonwebtoken would make an HMAC key of it. Where
+/// odd keys are left out, these two are as well.
+pub(super) fn read(json: &[u8], symmetric: bool, odd: Odd) -> Result<Jwks, KeyFault> {
     const NOT_A_SET: KeyFault = KeyFault::Malformed("not a JSON object with a list of `keys`");
     if json.len() > BYTES_MAX {
         return Err(KeyFault::TooLarge);
@@ -56,16 +57,22 @@ pub(super) fn read(json: &[u8], symmetric: bool) -> Result<Jwks, KeyFault> {
     let count = list.len();
     let mut keys = Vec::with_capacity(count);
     for key in list.iter().filter_map(Value::as_object) {
-        if PRIVATE.iter().any(|name| key.contains_key(*name)) {
-            return Err(KeyFault::PrivateKey);
+        match (dangerous(key, symmetric), odd) {
+            (None, _) => keys.extend(read_key(key)),
+            (Some(_), Odd::LeftOut) => {}
+            (Some(fault), Odd::Refused) => return Err(fault),
         }
-        if key.get("kty").and_then(Value::as_str) == Some("oct") && !symmetric {
-            return Err(KeyFault::SecretPublished);
-        }
-        keys.extend(read_key(key));
     }
     let skipped = count - keys.len();
     Ok(Jwks { keys, skipped })
+}
+
+fn dangerous(key: &Map<String, Value>, symmetric: bool) -> Option<KeyFault> {
+    if PRIVATE.iter().any(|name| key.contains_key(*name)) {
+        return Some(KeyFault::PrivateKey);
+    }
+    let is_secret = key.get("kty").and_then(Value::as_str) == Some("oct");
+    (is_secret && !symmetric).then_some(KeyFault::SecretPublished)
 }
 
 fn read_key(key: &Map<String, Value>) -> Option<Jwk> {

@@ -350,7 +350,8 @@ fn key_6_loaded_keys_have_an_age_and_a_count_of_those_left_out() {
         keys: jwks(&[P256.named("a"), RSA.named("b")]),
         ..settings(Algorithm::ES256)
     }]);
-    assert_eq!(authenticator.skipped_keys(), [("corp".into(), 1)]);
-    let ages = authenticator.key_ages();
-    assert_eq!((ages.len(), &*ages[0].0), (1, "corp"));
+    let status = authenticator.key_status();
+    let keys = status[0].1.unwrap();
+    assert_eq!((status.len(), &*status[0].0), (1, "corp"));
+    assert_eq!((keys.usable, keys.skipped), (1, 1));
 }

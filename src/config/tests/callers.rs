@@ -35,9 +35,6 @@ fn issuers() {
     );
     let config = accepted("[[issuer]]", "token_types = [\"\"]");
     assert_eq!(config.issuers[0].token_types, [Box::from("")]);
-    let later = with("[[issuer]]", "jwks_url = \"https://idp.example.com/certs\"");
-    let later = with_in(&later, "[[issuer]]", "jwks_file");
-    Project::new().refuses(&later, "issuer[0].jwks_url", "not yet supported");
 }
 
 #[test]

@@ -19,11 +19,16 @@ fn issuer(algorithm: &str, source: &str) -> String {
 #[test]
 fn exactly_one_source_of_keys() {
     let project = Project::new();
-    project.refuses(
-        &with("[[issuer]]", "jwks_file"),
-        "issuer[0]",
-        "no source of keys",
-    );
+    let none = with("[[issuer]]", "jwks_file");
+    for issuer in [
+        "corp",
+        "urn:corp",
+        "http://idp.example.com",
+        "https://idp.example.com/?a=b",
+    ] {
+        let named = with_in(&none, "[[issuer]]", &format!("issuer = {issuer:?}"));
+        project.refuses(&named, "issuer[0]", "no source of keys");
+    }
     project.write("secret", GOOD, 0o600);
     let two = with("[[issuer]]", "secret_file = \"secret\"");
     let report = project.read(&two).unwrap_err();
@@ -34,6 +39,105 @@ fn exactly_one_source_of_keys() {
             .any(|problem| problem.message.contains("too many")),
         "{report}"
     );
+}
+
+/// The issuer of [`BASE`] with its keys at an address.
+fn remote(lines: &[&str]) -> String {
+    let none = with("[[issuer]]", "jwks_file");
+    lines
+        .iter()
+        .fold(none, |text, line| with_in(&text, "[[issuer]]", line))
+}
+
+#[track_caller]
+fn remote_settings(text: &str) -> std::sync::Arc<crate::authn::settings::RemoteSettings> {
+    let config = Project::new().accepts(text);
+    let keys = &config.issuers[0].keys;
+    let crate::authn::settings::KeySource::Remote(settings) = keys else {
+        panic!("{keys:?}")
+    };
+    std::sync::Arc::clone(settings)
+}
+
+#[test]
+fn key_2_keys_are_fetched_over_tls_or_from_this_machine() {
+    for (url, words) in [
+        ("http://idp.example.com/keys", "is http"),
+        ("http://localhost/keys", "is http"),
+        ("http://10.0.0.1/keys", "is http"),
+        ("ftp://idp.example.com/keys", "not https"),
+        ("file:///etc/keys", "not https"),
+        ("idp.example.com/keys", "not a URL"),
+        ("https://", "not a URL"),
+        ("https://user:pass@idp.example.com/keys", "name or password"),
+        ("https://idp.example.com/keys#it", "fragment"),
+    ] {
+        let text = remote(&[&format!("jwks_url = {url:?}")]);
+        Project::new().refuses(&text, "issuer[0].jwks_url", words);
+    }
+    for url in [
+        "https://idp.example.com/keys?tenant=a",
+        "https://[2001:db8::1]:8443/keys",
+        "http://127.0.0.1:8080/keys",
+        "http://[::1]:8080/keys",
+    ] {
+        let settings = remote_settings(&remote(&[&format!("jwks_url = {url:?}")]));
+        let place = crate::authn::settings::KeyPlace::Jwks(url.parse().unwrap());
+        assert_eq!(settings.place, place);
+        assert_eq!(settings.cooldown, std::time::Duration::from_secs(30));
+    }
+}
+
+#[test]
+fn key_3_without_a_source_the_issuer_itself_is_asked() {
+    for (issuer, document) in [
+        (
+            "https://idp.example.com",
+            "https://idp.example.com/.well-known/openid-configuration",
+        ),
+        (
+            "https://idp.example.com/realms/a/",
+            "https://idp.example.com/realms/a/.well-known/openid-configuration",
+        ),
+    ] {
+        let settings = remote_settings(&remote(&[&format!("issuer = {issuer:?}")]));
+        let place = crate::authn::settings::KeyPlace::Discovery(document.parse().unwrap());
+        assert_eq!(settings.place, place);
+    }
+}
+
+#[test]
+fn key_3_how_keys_are_fetched_has_bounds() {
+    let url = "jwks_url = \"https://idp.example.com/keys\"";
+    for (fetch, key, words) in [
+        ("cooldown = \"0s\"", "cooldown", "below the least"),
+        ("cooldown = \"2h\"", "cooldown", "above the most"),
+        ("timeout = \"31s\"", "timeout", "above the most"),
+        ("wait = \"11s\"", "wait", "above the most"),
+        ("max_stale = \"31d\"", "max_stale", "above the most"),
+        ("refresh_max = \"25h\"", "refresh_max", "above the most"),
+        (
+            "refresh_min = \"2h\"",
+            "refresh_min",
+            "longer than refresh_max",
+        ),
+        ("hosts = [\"https://a.example\"]", "hosts[0]", "not a host"),
+        ("hosts = [\"*.example\"]", "hosts[0]", "not a host"),
+        ("networks = [\"0.0.0.0/0\"]", "networks", "every address"),
+        ("networks = [\"here\"]", "networks[0]", "not a network"),
+        ("ca = \"none.pem\"", "ca", "does not exist"),
+        ("ca = \"corp.json\"", "ca", "no certificate"),
+        ("redirects = true", "redirects", "unknown"),
+    ] {
+        let text = remote(&[url, &format!("fetch = {{ {fetch} }}")]);
+        Project::new().refuses(&text, &format!("issuer[0].fetch.{key}"), words);
+    }
+    let idle = with("[[issuer]]", "fetch = { timeout = \"1s\" }");
+    Project::new().refuses(&idle, "issuer[0].fetch", "nothing is fetched");
+    let secret = remote(&[url, "algorithms = [\"HS256\"]"]);
+    Project::new().refuses(&secret, "issuer[0].jwks_url", "never fetched");
+    let secret = remote(&["algorithms = [\"HS256\"]"]);
+    Project::new().refuses(&secret, "issuer[0].algorithms", "never fetched");
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! `[[upstream]]` and `[[route]]`.
 
 use super::*;
-use crate::{policy::HostPattern, upstream::settings::Balance};
+use crate::{
+    policy::HostPattern,
+    upstream::settings::{Balance, Endpoint},
+};
 
 #[test]
 fn upstreams() {
@@ -11,14 +14,18 @@ fn upstreams() {
         servers                          | upstream[0].servers    | missing
         servers = []                     | upstream[0].servers    | empty list
         servers = [""]                   | upstream[0].servers[0] | is empty
-        servers = ["https://x"]          | upstream[0].servers[0] | not yet supported
-        servers = ["unix:/run/x"]        | upstream[0].servers[0] | not yet supported
+        servers = ["https://"]           | upstream[0].servers[0] | not a URL
+        servers = ["https://x", "https://x:443"] | upstream[0].servers[1] | twice
+        servers = ["unix:"]              | upstream[0].servers[0] | names no socket
+        servers = ["unix://x"]           | upstream[0].servers[0] | names no socket
+        servers = ["unix:/run/"]         | upstream[0].servers[0] | names no socket
+        servers = ["unix:/a\u0000b"]     | upstream[0].servers[0] | no path of a socket
         servers = ["http://x", "http://x"]    | upstream[0].servers[1] | twice
         servers = ["http://x", "http://X:80/"] | upstream[0].servers[1] | twice
-        servers = ["http://x", "ftp://x"] | upstream[0].servers[1] | not an http URL
+        servers = ["http://x", "ftp://x"] | upstream[0].servers[1] | neither http, https nor unix
         balance = "least_connections"    | upstream[0].balance    | none of the values
         balance = ""                     | upstream[0].balance    | is empty
-        servers = ["ftp://x"]            | upstream[0].servers[0] | not an http URL
+        servers = ["ftp://x"]            | upstream[0].servers[0] | neither http, https nor unix
         servers = ["127.0.0.1:9000"]     | upstream[0].servers[0] | not a URL
         servers = ["http://u:p@x"]       | upstream[0].servers[0] | user name
         servers = ["http://x/?a"]        | upstream[0].servers[0] | query
@@ -71,11 +78,44 @@ fn addresses_of_upstreams() {
     let address = |url: &str| {
         let config = accepted("[[upstream]]", &format!("servers = [{url:?}]"));
         let server = config.upstreams[0].servers[0].clone();
-        format!("{} {} {}", server.host, server.port, server.base_path)
+        let Endpoint::Tcp { host, port, tls } = server.endpoint else {
+            panic!("{server}");
+        };
+        format!("{host} {port} {tls} {}", server.base_path)
     };
-    assert_eq!(address("http://app"), "app 80 ");
-    assert_eq!(address("http://[::1]:81/"), "::1 81 ");
-    assert_eq!(address("http://10.0.0.1:9000/app/"), "10.0.0.1 9000 /app");
+    assert_eq!(address("http://app"), "app 80 false ");
+    assert_eq!(address("https://app"), "app 443 true ");
+    assert_eq!(address("https://app:80/"), "app 80 true ");
+    assert_eq!(address("http://[::1]:81/"), "::1 81 false ");
+    assert_eq!(
+        address("http://10.0.0.1:9000/app/"),
+        "10.0.0.1 9000 false /app"
+    );
+}
+
+#[test]
+fn sockets_of_upstreams() {
+    let project = Project::new();
+    let socket = |url: &str| {
+        let config = project.accepts(&with("[[upstream]]", &format!("servers = [{url:?}]")));
+        let server = config.upstreams[0].servers[0].clone();
+        (server.to_string(), server.authority())
+    };
+    let local = "localhost".to_owned();
+    assert_eq!(
+        socket("unix:/run/app.sock"),
+        ("unix:/run/app.sock".to_owned(), local.clone())
+    );
+    let below = project.folder.path().join("run/app.sock");
+    assert_eq!(
+        socket("unix:run/app.sock"),
+        (format!("unix:{}", below.display()), local)
+    );
+    let long = format!("servers = [\"unix:/{}\"]", "x".repeat(107));
+    let text = with("[[upstream]]", &long);
+    project.refuses(&text, "upstream[0].servers[0]", "no path of a socket");
+    let longest = format!("servers = [\"unix:/{}\"]", "x".repeat(106));
+    project.accepts(&with("[[upstream]]", &longest));
 }
 
 #[test]

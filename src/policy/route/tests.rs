@@ -26,6 +26,7 @@ pub(crate) fn route(name: &str) -> Route {
         enforce: true,
         max_body: 1 << 20,
         timeout: Duration::from_secs(30),
+        streams: Streams::default(),
     }
 }
 

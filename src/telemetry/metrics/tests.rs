@@ -65,8 +65,10 @@ fn names_and_kinds_are_those_of_the_contract() {
         "portcullis_tls_handshakes counter",
         "portcullis_token_cache counter",
         "portcullis_token_cache_bytes gauge",
+        "portcullis_tunnels gauge",
         "portcullis_upstream_duration_seconds histogram",
         "portcullis_upstream_healthy gauge",
+        "portcullis_upstream_tls_failures counter",
     ];
     assert_eq!(kinds, want, "{text}");
     assert!(text.ends_with("# EOF\n"));

@@ -4,7 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::client::conn::http2::SendRequest;
+use hyper::{client::conn::http2::SendRequest, ext::Protocol, upgrade::Upgraded};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -312,6 +312,33 @@ impl H2 {
         tokio::time::timeout(PATIENCE, exchange)
             .await
             .expect("an answer over HTTP/2")
+    }
+
+    /// Asks for a tunnel to a target of the host `localhost` (RFC 8441). The stream is there where the answer is `200`.
+    #[track_caller]
+    pub(crate) fn connect_to(
+        &mut self,
+        protocol: &'static str,
+        target: &str,
+        fields: &[(&str, &str)],
+    ) -> impl Future<Output = (http::response::Parts, Option<TokioIo<Upgraded>>)> {
+        let mut builder = http::Request::builder()
+            .method("CONNECT")
+            .uri(format!("https://localhost{target}"))
+            .extension(Protocol::from_static(protocol));
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        let request = builder.body(full("")).unwrap();
+        within("an answer to CONNECT", async move {
+            self.sender.ready().await.unwrap();
+            let mut answer = self.sender.send_request(request).await.unwrap();
+            let stream = match answer.status().as_u16() {
+                200 => Some(TokioIo::new(hyper::upgrade::on(&mut answer).await.unwrap())),
+                _ => None,
+            };
+            (answer.into_parts().0, stream)
+        })
     }
 
     /// One request without a body, for the host `localhost`.

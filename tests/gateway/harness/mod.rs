@@ -12,6 +12,8 @@ pub(crate) mod http1;
 pub(crate) mod keys;
 pub(crate) mod site;
 pub(crate) mod upstream;
+pub(crate) mod websocket;
+pub(crate) mod wire;
 
 pub(crate) use client::{H2, Raw, get, request};
 pub(crate) use gateway::Gateway;
@@ -19,6 +21,7 @@ pub(crate) use http1::{Answer, Broken};
 pub(crate) use keys::{Kind, Token};
 pub(crate) use site::Site;
 pub(crate) use upstream::{Reply, Seen, Step, Upstream};
+pub(crate) use wire::{Authority, Pair, Wire};
 
 /// How long anything may take before the test fails. Far above what a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

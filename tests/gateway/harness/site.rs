@@ -28,6 +28,7 @@ pub(crate) struct Site {
     upstreams: Vec<Table>,
     issuers: Vec<Table>,
     routes: Vec<Table>,
+    variables: Table,
     /// Appended to the file as it is.
     pub(crate) extra: String,
 }
@@ -68,6 +69,7 @@ impl Site {
             upstreams: Vec::new(),
             issuers: Vec::new(),
             routes: Vec::new(),
+            variables: Table::new(),
             extra: String::new(),
         };
         let path = site.folder.path();
@@ -147,6 +149,12 @@ impl Site {
             .last_mut()
             .unwrap()
             .insert(key.into(), value.into());
+        self
+    }
+
+    /// Takes a key of the issuer that was added last away.
+    pub(crate) fn off_issuer(mut self, key: &str) -> Self {
+        self.issuers.last_mut().unwrap().remove(key).unwrap();
         self
     }
 
@@ -256,6 +264,11 @@ impl Site {
         Gateway::start(self).await
     }
 
+    /// Sets a variable of the environment of every command.
+    pub(crate) fn variable(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.into(), value.into());
+    }
+
     /// A command of the gateway in this site, its output captured.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
@@ -263,6 +276,7 @@ impl Site {
             .args(arguments)
             .arg("--config")
             .arg(self.config())
+            .envs(&self.variables)
             .current_dir(self.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

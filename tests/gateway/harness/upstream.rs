@@ -12,14 +12,15 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
     sync::{Notify, watch},
     task::JoinHandle,
 };
 
 use super::{
+    client::Stream,
     eventually,
     http1::{BodyReader, Framing, Head, read_head},
+    wire::{Below, Wire},
 };
 
 /// How much of a body is kept; all of it is counted.
@@ -68,6 +69,8 @@ pub(crate) enum Step {
     Reset,
     /// Sends bytes.
     Send(Vec<u8>),
+    /// Sends back every byte as it is, until the peer has sent its last; they are kept as the body.
+    Mirror,
     /// Waits for the test.
     Until(Arc<Notify>),
 }
@@ -117,6 +120,8 @@ struct Record {
 
 /// A listening upstream. Stops when dropped.
 pub(crate) struct Upstream {
+    /// What the configuration calls it.
+    pub(crate) url: String,
     pub(crate) address: SocketAddr,
     record: Arc<Record>,
     changed: watch::Receiver<()>,
@@ -131,8 +136,16 @@ impl Upstream {
 
     /// Answers by a script.
     pub(crate) async fn scripted(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        Self::on(Wire::Plain, script).await
+    }
+
+    /// Answers by a script on a wire of this kind.
+    pub(crate) async fn on(
+        wire: Wire,
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = wire.listen().await;
+        let (url, address) = (listener.url.clone(), listener.address);
         let record = Arc::new(Record::default());
         let (change, changed) = watch::channel(());
         let (change, script): (_, Arc<Script>) = (Arc::new(change), Arc::new(script));
@@ -140,7 +153,7 @@ impl Upstream {
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
-                let Ok((socket, _)) = listener.accept().await else {
+                let Ok((raw, below)) = listener.accept().await else {
                     break;
                 };
                 let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
@@ -150,9 +163,16 @@ impl Upstream {
                     Arc::clone(&script),
                     Arc::clone(&change),
                 );
+                let wire = listener.wire.clone();
                 connections.spawn(async move {
+                    let Ok(stream) = wire.open(raw).await else {
+                        record.open.fetch_sub(1, Ordering::SeqCst);
+                        change.send_replace(());
+                        return;
+                    };
                     let mut exchange = Exchange {
-                        io: BufReader::new(socket),
+                        io: BufReader::new(stream),
+                        below,
                         number,
                         record,
                         change,
@@ -173,6 +193,7 @@ impl Upstream {
             }
         });
         Self {
+            url,
             address,
             record,
             changed,
@@ -256,7 +277,8 @@ impl Drop for Upstream {
 }
 
 struct Exchange {
-    io: BufReader<TcpStream>,
+    io: BufReader<Box<dyn Stream>>,
+    below: Below,
     number: usize,
     record: Arc<Record>,
     change: Arc<watch::Sender<()>>,
@@ -264,7 +286,6 @@ struct Exchange {
 
 impl Exchange {
     async fn serve(&mut self, script: &Script) -> io::Result<()> {
-        self.io.get_ref().set_nodelay(true)?;
         while let Some(head) = read_head(&mut self.io).await? {
             let mut parts = head.start.split(' ');
             let (Some(method), Some(target), Some("HTTP/1.1"), None) =
@@ -327,10 +348,23 @@ impl Exchange {
                 }
             }
             Step::Reset => {
-                socket2::SockRef::from(self.io.get_ref()).set_linger(Some(Duration::ZERO))?;
+                self.below.reset_at_close()?;
                 return Ok(false);
             }
             Step::Send(bytes) => self.io.write_all(&bytes).await?,
+            Step::Mirror => {
+                let mut bytes = [0; 1 << 12];
+                loop {
+                    let count = self.io.read(&mut bytes).await?;
+                    if count == 0 {
+                        self.ended(index, body);
+                        return Ok(false);
+                    }
+                    self.keep(index, &bytes[..count]);
+                    self.io.write_all(&bytes[..count]).await?;
+                    self.io.flush().await?;
+                }
+            }
             Step::Until(signal) => signal.notified().await,
         }
         self.io.flush().await?;

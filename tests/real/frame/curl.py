@@ -27,19 +27,19 @@ class Curl:
         self.gateway = gateway
         self.version = version
 
-    def __call__(self, path, *words, user_token=None, stdin=b""):
-        """Asks for one path; more options of curl in `words`."""
+    def __call__(self, path, *words, user_token=None, stdin=b"", patience=PATIENCE):
+        """Asks for one path; more options of curl in `words`, the seconds that it may take in `patience`."""
         head = self.gateway.folder / "curl.head"
         command = [
             *("curl", "--silent", "--show-error", "--verbose", "--path-as-is", "--globoff"),
-            *("--cacert", str(self.gateway.certificate), "--max-time", str(PATIENCE)),
+            *("--cacert", str(self.gateway.certificate), "--max-time", str(patience)),
             *("--dump-header", str(head), "--write-out", "%{stderr}\nfigures %{json}\n"),
             *(self.version or ()),
             *(("--oauth2-bearer", user_token) if user_token else ()),
             *words,
             self.gateway.url + path,
         ]
-        done = subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE + 10)
+        done = subprocess.run(command, input=stdin, capture_output=True, timeout=patience + 10)
         trace, _, figures = done.stderr.decode(errors="replace").rpartition("\nfigures ")
         if done.returncode != 0:
             raise Failed(f"curl ended with {done.returncode}:\n{trace[-3000:]}")

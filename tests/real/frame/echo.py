@@ -80,14 +80,26 @@ class Handler(BaseHTTPRequestHandler):
     def read_body(self):
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             return b"".join(self.chunks())
-        return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        return self.exactly(int(self.headers.get("Content-Length", "0")))
 
     def chunks(self):
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            yield self.rfile.read(size)
-            self.rfile.readline()
-        while self.rfile.readline() not in (b"\r\n", b"\n", b""):
+        while size := int(self.line().split(b";")[0], 16):
+            yield self.exactly(size)
+            self.line()
+        while self.line() != b"\r\n":
             pass
+
+    def exactly(self, count):
+        body = self.rfile.read(count)
+        if len(body) < count:
+            raise ConnectionAbortedError("the body broke off")
+        return body
+
+    def line(self):
+        line = self.rfile.readline()
+        if not line:
+            raise ConnectionAbortedError("the body broke off")
+        return line
 
     def text(self):
         if self.headers.get("If-None-Match") == ETAG:

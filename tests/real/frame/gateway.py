@@ -23,7 +23,6 @@ version = 1
 listen = ["127.0.0.1:0"]
 admin_listen = "127.0.0.1:0"
 public_url = "https://localhost:8443"
-drain_timeout = "2s"
 {{server}}
 [tls]
 certificates = [{{{{ cert = "certs/dev.crt", key = "certs/dev.key" }}}}]
@@ -48,7 +47,7 @@ class Gateway(Process):
     `routes` is TOML: upstreams, routes and whatever else. `users` maps names to lists of roles; they share a password.
     """
 
-    def __init__(self, folder, routes, users=(), server="", accounts="", rate="100000/s"):
+    def __init__(self, folder, routes, users=(), server='drain_timeout = "2s"', accounts="", rate="100000/s"):
         self.folder = folder / "gateway"
         for name in ("config", "data", "certs"):
             (self.folder / name).mkdir(parents=True)

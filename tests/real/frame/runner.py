@@ -16,6 +16,9 @@ TOPICS = pathlib.Path(__file__).resolve().parent.parent / "topics"
 # No test may take longer, nor the start of a topic.
 SECONDS_MAX = 90
 
+# Of the reason of a failure.
+LINES_MAX = 60
+
 # A missing program or package is then a failure.
 STRICT = os.environ.get("CI") == "true"
 
@@ -124,7 +127,7 @@ class Lines(unittest.TestResult):
     def fail(self, name, reason):
         self.failed += 1
         print(f"FAIL {name}", flush=True)
-        print("\n".join(f"    {line}" for line in reason.splitlines()), flush=True)
+        print("\n".join(f"    {line}" for line in reason.splitlines()[:LINES_MAX]), flush=True)
 
 
 def told(error):

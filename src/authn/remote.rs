@@ -1,0 +1,140 @@
+//! Where do an issuer's keys come from that nobody put into a file? From its provider, in the background.
+//!
+//! One task for each issuer fetches its key set, by the rules of HTTP caching within the bounds of the configuration, and once
+//! more when a token names a key that is not there (KEY-1). A set is read in full before it takes the place of the last;
+//! whatever goes wrong, the last good one stays for as long as the configuration allows, over a restart too (KEY-2). Nothing
+//! here runs on the way of a request, and no start waits for it.
+
+mod caching;
+mod client;
+mod copy;
+mod fetcher;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::{client::Client, copy::Copy, fetcher::Fetcher};
+use super::{
+    keys::{Demand, LiveKeys},
+    revocation::Revocations,
+    settings::{IssuerSettings, KeySource, RemoteSettings},
+};
+use crate::telemetry::Telemetry;
+
+/// Hears, for an issuer by its name, that its keys are good, or what is wrong with them.
+pub type Report = Arc<dyn Fn(&str, Result<(), String>) + Send + Sync>;
+
+/// The issuers whose keys are fetched. One value serves the process: a reload that does not change an issuer goes on with the
+/// keys that it has.
+#[derive(Clone)]
+pub struct RemoteKeys {
+    around: Around,
+    issuers: Arc<Mutex<HashMap<Arc<str>, Known>>>,
+}
+
+/// What every fetcher has to do with.
+#[derive(Clone)]
+pub struct Around {
+    /// Where fetches run.
+    pub runtime: Handle,
+    /// The folder of copies; made when there is something to keep.
+    pub folder: PathBuf,
+    /// Hears when a key is gone.
+    pub revocations: Arc<Revocations>,
+    /// Counts fetches.
+    pub telemetry: Arc<Telemetry>,
+    /// Hears how it stands.
+    pub report: Report,
+}
+
+struct Known {
+    issuer: Arc<str>,
+    algorithms: Vec<jsonwebtoken::Algorithm>,
+    settings: Arc<RemoteSettings>,
+    keys: Weak<LiveKeys>,
+}
+
+impl RemoteKeys {
+    /// Nothing is fetched yet.
+    #[must_use]
+    pub fn new(around: Around) -> Self {
+        Self {
+            around,
+            issuers: Arc::default(),
+        }
+    }
+
+    /// Puts live keys in the place of those that must be fetched, and begins to fetch them: those of the copy on the disk at
+    /// first, where there is one. They are fetched as long as somebody has them.
+    #[must_use]
+    pub fn live(&self, mut issuer: IssuerSettings) -> IssuerSettings {
+        if let KeySource::Remote(settings) = &issuer.keys {
+            let settings = Arc::clone(settings);
+            issuer.keys = KeySource::Live(self.keys(&issuer, settings));
+        }
+        issuer
+    }
+
+    fn keys(&self, issuer: &IssuerSettings, settings: Arc<RemoteSettings>) -> Arc<LiveKeys> {
+        let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = issuers.get(&issuer.name)
+            && known.issuer == issuer.issuer
+            && known.algorithms == issuer.algorithms
+            && known.settings == settings
+            && let Some(keys) = known.keys.upgrade()
+        {
+            return keys;
+        }
+        let keys = self.start(issuer, &settings);
+        let known = Known {
+            issuer: Arc::clone(&issuer.issuer),
+            algorithms: issuer.algorithms.clone(),
+            settings,
+            keys: Arc::downgrade(&keys),
+        };
+        issuers.insert(Arc::clone(&issuer.name), known);
+        keys
+    }
+
+    fn start(&self, issuer: &IssuerSettings, settings: &Arc<RemoteSettings>) -> Arc<LiveKeys> {
+        let around = &self.around;
+        let demand = Arc::new(Demand::new(settings.cooldown, settings.wait));
+        let keys = Arc::new(LiveKeys::awaited(Arc::clone(&demand)));
+        let mut fetcher = Fetcher::new(
+            issuer,
+            Arc::clone(settings),
+            Client::new(&settings.fetch),
+            Copy::new(&around.folder, issuer, settings),
+            around.clone(),
+        );
+        fetcher.begin_with_copy(&keys);
+        let task = fetcher.run(Arc::downgrade(&keys), demand);
+        keys.own(AbortOnDropHandle::new(around.runtime.spawn(task)));
+        keys
+    }
+}
+
+impl fmt::Debug for RemoteKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteKeys")
+            .field("folder", &self.around.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Around {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Around")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}

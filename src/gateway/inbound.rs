@@ -1,0 +1,149 @@
+//! A request as it came, and what the worker and the connection that it came on keep for it.
+
+use std::net::IpAddr;
+
+use http::{HeaderValue, Method, Request, Version, header, request::Parts};
+use hyper::{
+    body::{Body, Incoming},
+    ext::Protocol,
+    upgrade::OnUpgrade,
+};
+
+use super::Admitted;
+use crate::{
+    policy::{
+        PeerIp, Rejection, TlsPolicyId,
+        upgrade::{asks_for_websocket, check_origin},
+    },
+    telemetry::RequestIds,
+    upstream::{ClientBody, Handshake, Pools},
+};
+
+/// What one worker keeps for its requests.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its connections to the upstreams.
+    pub pools: Pools,
+    /// Where request ids come from.
+    pub request_ids: RequestIds,
+}
+
+/// The other end of a connection, with its address as a header value: written once, shared by every request.
+#[derive(Debug)]
+pub struct Peer {
+    pub(super) ip: PeerIp,
+    /// Under which rule about client certificates its connection was made.
+    pub(super) tls: TlsPolicyId,
+    pub(super) field: HeaderValue,
+}
+
+/// A request as it came.
+#[derive(Debug)]
+pub struct Inbound<'l> {
+    pub(super) lane: &'l Lane,
+    pub(super) peer: &'l Peer,
+    /// The id that the exchange was given when its record began.
+    pub(super) request_id: HeaderValue,
+    pub(super) parts: Parts,
+    pub(super) body: ClientBody,
+    pub(super) has_fragment: bool,
+    /// Whether it is a `CONNECT` of HTTP/2 that asks for a WebSocket (RFC 8441). Everything else takes it for a `GET`.
+    pub(super) is_bridged: bool,
+    /// The handshake that it is, once that is known.
+    pub(super) handshake: Option<Handshake>,
+}
+
+impl Lane {
+    /// Makes the lane of one of `workers` workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            pools: Pools::new(workers),
+            request_ids: RequestIds::new(),
+        }
+    }
+}
+
+impl Peer {
+    /// Names the peer of a socket, and the rule under which its connection was made.
+    #[must_use]
+    pub fn new(address: IpAddr, tls: TlsPolicyId) -> Self {
+        let ip = PeerIp::new(address);
+        // An address is made of characters that any header takes.
+        let field = HeaderValue::from_str(&ip.ip().to_string())
+            .unwrap_or(HeaderValue::from_static("unknown"));
+        Self { ip, tls, field }
+    }
+}
+
+impl<'l> Inbound<'l> {
+    /// Takes a request from a worker's connection. `has_fragment` says that its target had a `#` on the wire, which the
+    /// URI type does not keep.
+    #[must_use]
+    pub fn new(
+        lane: &'l Lane,
+        peer: &'l Peer,
+        request: Request<Incoming>,
+        has_fragment: bool,
+    ) -> Self {
+        let (mut parts, body) = request.into_parts();
+        let is_bridged = parts.method == Method::CONNECT && asks_to_bridge(&parts);
+        if is_bridged {
+            parts.method = Method::GET;
+        }
+        let body = ClientBody::new(body, parts.version);
+        let request_id = HeaderValue::from_static("");
+        Self {
+            lane,
+            peer,
+            request_id,
+            parts,
+            body,
+            has_fragment,
+            is_bridged,
+            handshake: None,
+        }
+    }
+
+    /// Keeps the handshake for the upstream, where this route opens WebSockets and the request clearly asks for one from a page that
+    /// may. What the upstream is told of it is written into the headers, a key where the client needs none.
+    ///
+    /// # Errors
+    /// [`Rejection::BadRequest`] for a request that is neither a handshake nor clearly none, [`Rejection::MethodNotAllowed`]
+    /// for a `CONNECT` on a route without WebSockets, [`Rejection::OriginDenied`].
+    pub(super) fn take_handshake(&mut self, admitted: &Admitted<'_>) -> Result<(), Rejection> {
+        let route = admitted.permit.route();
+        if !route.streams.websocket {
+            return match self.is_bridged {
+                true => Err(Rejection::MethodNotAllowed(Vec::new())),
+                false => Ok(()),
+            };
+        }
+        let has_body = !self.body.is_end_stream();
+        if !self.is_bridged && !asks_for_websocket(&self.parts, has_body)? {
+            return Ok(());
+        }
+        let host = admitted.host.to_str().map_err(|_| Rejection::Internal)?;
+        let headers = &mut self.parts.headers;
+        check_origin(headers, host, route.cors.as_deref())?;
+        let key = headers.get(header::SEC_WEBSOCKET_KEY);
+        self.handshake = Some(match key.filter(|_| !self.is_bridged) {
+            Some(key) => Handshake::of(key)?,
+            None => Handshake::generate(headers)?,
+        });
+        Ok(())
+    }
+
+    /// The stream of HTTP/2 that becomes a tunnel.
+    pub(super) fn client_stream(&mut self) -> Option<OnUpgrade> {
+        let stream = self.parts.extensions.remove();
+        stream.filter(|_| self.is_bridged)
+    }
+}
+
+/// Any other protocol than this one is refused with every other `CONNECT` (MSG-4).
+fn asks_to_bridge(parts: &Parts) -> bool {
+    let protocol = parts.extensions.get::<Protocol>();
+    parts.version == Version::HTTP_2
+        && protocol.is_some_and(|protocol| protocol.as_str() == "websocket")
+}
