@@ -36,8 +36,8 @@ use crate::{
     authn::Authenticator,
     limit::IpLimiter,
     policy::{
-        Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, PeerIp, Permit,
-        Rejection, Routes, Streams, Target, TrustedProxies, UpstreamId, authorize,
+        Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, Permit, Rejection,
+        Routes, Streams, Target, TlsPolicies, TrustedProxies, UpstreamId, authorize,
         head::HeadLimits, headers::X_REQUEST_ID,
     },
     portal::{PortalCall, PortalHandle},
@@ -54,6 +54,8 @@ const PORTAL_BODY_BYTES_MAX: usize = 16 << 10;
 pub struct Gateway {
     /// Whose forwarding fields are believed.
     pub proxies: TrustedProxies,
+    /// Which host asks for which client certificates.
+    pub tls: TlsPolicies,
     /// What one client address may do.
     pub limit: Arc<IpLimiter>,
     /// The route table, built-in routes included.
@@ -88,15 +90,16 @@ impl Gateway {
     /// The first refusal.
     pub fn admit(
         &self,
-        peer: PeerIp,
+        peer: &Peer,
         request: &Parts,
         record: &mut Record,
     ) -> Result<Admitted<'_>, Rejection> {
-        let client = self.proxies.client_ip(peer, &request.headers);
+        let client = self.proxies.client_ip(peer.ip, &request.headers);
         record.client = Some(client.ip());
         let head = Head::read(request, &self.head)?;
         self.keep_for_log(&head, record);
         self.limit.check(client).map_err(Rejection::RateLimited)?;
+        self.tls.check(peer.tls, &head.host)?;
         let permit = self.decide(client, &head, request, record)?;
         Admitted::new(permit, head, request.headers.get(header::HOST))
     }
@@ -162,11 +165,11 @@ impl Gateway {
             return Err(Rejection::AmbiguousPath(PathFault::Fragment));
         }
         if Cors::is_preflight(&inbound.parts)
-            && let Some(answer) = self.preflight(inbound.peer.ip, &inbound.parts, record)?
+            && let Some(answer) = self.preflight(inbound.peer, &inbound.parts, record)?
         {
             return Ok(answer);
         }
-        let admitted = match self.admit(inbound.peer.ip, &inbound.parts, record) {
+        let admitted = match self.admit(inbound.peer, &inbound.parts, record) {
             Ok(admitted) => admitted,
             Err(rejection) => Box::pin(self.admit_later(rejection, &inbound, record)).await?,
         };
@@ -186,11 +189,11 @@ impl Gateway {
     /// other origins, and the question is a request like any other. Needs no token and reaches no upstream (URI-3).
     fn preflight(
         &self,
-        peer: PeerIp,
+        peer: &Peer,
         request: &Parts,
         record: &mut Record,
     ) -> Result<Option<Response<Answer>>, Rejection> {
-        let client = self.proxies.client_ip(peer, &request.headers);
+        let client = self.proxies.client_ip(peer.ip, &request.headers);
         let head = Head::read(request, &self.head)?;
         let announced = request.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
         let method = announced.and_then(|name| Method::from_bytes(name.as_bytes()).ok());
@@ -205,6 +208,7 @@ impl Gateway {
         record.client = Some(client.ip());
         self.keep_for_log(&head, record);
         self.limit.check(client).map_err(Rejection::RateLimited)?;
+        self.tls.check(peer.tls, &head.host)?;
         record.route = self.route_metrics.get(route.index).cloned();
         if route.enforce {
             route.addresses.check(client)?;

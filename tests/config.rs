@@ -21,7 +21,7 @@ fn project() -> TempDir {
     let params = rcgen::CertificateParams::new(["app.internal".to_owned()]).unwrap();
     let certificate = params.self_signed(&key).unwrap().pem();
     fs::create_dir(root.path().join("certs")).unwrap();
-    for name in ["backend-ca.pem", "gateway.crt"] {
+    for name in ["backend-ca.pem", "clients.pem", "gateway.crt"] {
         fs::write(root.path().join("certs").join(name), &certificate).unwrap();
     }
     let path = root.path().join("certs/gateway.key");

@@ -189,7 +189,7 @@ pub fn ensure_development_pair(config: &Config) -> anyhow::Result<()> {
     if !config.tls.development {
         return Ok(());
     }
-    for CertificateFiles { cert, key } in &config.tls.certificates {
+    for CertificateFiles { cert, key, .. } in &config.tls.certificates {
         if cert.exists() || key.exists() {
             continue;
         }

@@ -85,6 +85,7 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         .map_err(AssembleError::Pseudonym)?;
     Ok(Gateway {
         proxies: config.server.trusted_proxies.clone(),
+        tls: config.tls.policies.clone(),
         limit: Arc::new(IpLimiter::new(&config.limit)),
         route_metrics: routes
             .all()

@@ -31,8 +31,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("rate_limit", "bad_tokens", Nothing),
     ("route", "rate_limit", Empty),
     ("route", "sign_in", Word("never")),
-    ("tls", "client_auth", Word("none")),
-    ("tls", "client_ca", Nothing),
     ("upstream", "protocol", Word("http1")),
 ];
 

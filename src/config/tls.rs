@@ -1,20 +1,37 @@
 //! The section `[tls]`.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 
-use super::{diagnostic::Fault, files, reader::Table, server::is_loopback, words::Choice::Is};
-use crate::server::{
-    settings::{CertificateFiles, ServerSettings, TlsSettings, TlsVersion},
-    tls::{Leaf, WARNED_BEFORE},
+use super::{
+    development::NAMES,
+    diagnostic::{Fault, Place},
+    files,
+    reader::Table,
+    server::is_loopback,
+    words::Choice::Is,
+};
+use crate::{
+    policy::{HostPattern, TlsPolicies},
+    server::{
+        settings::{
+            CertificateFiles, ClientAuth, ClientRule, ServerSettings, TlsSettings, TlsVersion,
+        },
+        tls::{Anchors, Leaf, WARNED_BEFORE},
+    },
 };
 
 const DEVELOPMENT_PAIR: (&str, &str) = ("certs/dev.crt", "certs/dev.key");
 
 pub(super) fn read(mut table: Table<'_>, server: Option<&ServerSettings>) -> TlsSettings {
     let development = development(&mut table, server);
-    let certificates = certificates(&mut table, development);
+    let clients = ClientKeys::read(&mut table);
+    let entries = certificates(&mut table, development, &clients);
     let min_version = table.choice(
         "min_version",
         &[
@@ -22,12 +39,111 @@ pub(super) fn read(mut table: Table<'_>, server: Option<&ServerSettings>) -> Tls
             ("1.3", Is(TlsVersion::Tls13)),
         ],
     );
+    if clients.ca.is_some() && entries.iter().all(|entry| entry.files.clients.ca.is_none()) {
+        let hint = "set client_auth to \"required\" or \"optional\", here or for a certificate";
+        table.fault(
+            "client_ca",
+            Fault::new("no client is asked for a certificate", hint),
+        );
+    }
+    let policies = policies(&table, &entries);
     table.finish();
     TlsSettings {
-        certificates,
+        certificates: entries.into_iter().map(|entry| entry.files).collect(),
         development,
         min_version: min_version.unwrap_or_default(),
+        policies,
     }
+}
+
+/// What a section says of client certificates.
+#[derive(Debug, Clone, Default)]
+struct ClientKeys {
+    auth: Option<ClientAuth>,
+    ca: Option<PathBuf>,
+}
+
+/// A certificate with the names for which it is.
+struct Entry {
+    files: CertificateFiles,
+    names: Vec<HostPattern>,
+    place: Place,
+}
+
+impl ClientKeys {
+    fn read(table: &mut Table<'_>) -> Self {
+        let auth = table.choice(
+            "client_auth",
+            &[
+                ("none", Is(ClientAuth::None)),
+                ("optional", Is(ClientAuth::Optional)),
+                ("required", Is(ClientAuth::Required)),
+            ],
+        );
+        let ca = table.text("client_ca");
+        let ca = ca.map(|ca| files::resolve(table.context.root, ca.text));
+        if let Some(path) = &ca
+            && let Err(fault) = anchors(path)
+        {
+            table.fault("client_ca", fault);
+        }
+        Self { auth, ca }
+    }
+
+    /// The rule of a certificate with these keys, in a section with those of `around`.
+    fn rule(self, table: &Table<'_>, around: &Self) -> ClientRule {
+        let auth = self.auth.or(around.auth).unwrap_or_default();
+        if auth == ClientAuth::None {
+            if self.ca.is_some() {
+                let hint = "set client_auth beside it";
+                table.fault(
+                    "client_ca",
+                    Fault::new("no client is asked for a certificate", hint),
+                );
+            }
+            return ClientRule::default();
+        }
+        let ca = self.ca.or_else(|| around.ca.clone());
+        if ca.is_none() {
+            table.need("client_ca", "whose certificates are believed, as PEM");
+        }
+        ClientRule { auth, ca }
+    }
+}
+
+fn anchors(path: &Path) -> Result<(), Fault> {
+    files::chain(path)?;
+    Anchors::load(path).map(drop).map_err(|fault| {
+        Fault::new(
+            format!("{:#}", anyhow::Error::from(fault)),
+            "PEM, certificates of authorities alone",
+        )
+    })
+}
+
+/// Which host has which rule. Clients that ask for a host of no certificate have the strictest of them.
+fn policies(table: &Table<'_>, entries: &[Entry]) -> TlsPolicies {
+    let rules = || entries.iter().map(|entry| &entry.files.clients);
+    // Of several that are equally strict, the first.
+    let strictest = rules().rev().max_by_key(|rule| rule.auth);
+    let mut policies = TlsPolicies::only(strictest.map(ClientRule::id).unwrap_or_default());
+    if rules().all(|rule| Some(rule) == strictest) {
+        return policies;
+    }
+    for entry in entries {
+        for name in &entry.names {
+            if !policies.insert(name, entry.files.clients.id()) {
+                let hint = "a host has one rule: give both the same client_auth and client_ca";
+                let message =
+                    format!("`{name}` is in another certificate with another client_auth");
+                table
+                    .context
+                    .problems
+                    .add(&entry.place, Fault::new(message, hint));
+            }
+        }
+    }
+    policies
 }
 
 fn development(table: &mut Table<'_>, server: Option<&ServerSettings>) -> bool {
@@ -52,46 +168,71 @@ fn development(table: &mut Table<'_>, server: Option<&ServerSettings>) -> bool {
     true
 }
 
-fn certificates(table: &mut Table<'_>, development: bool) -> Vec<CertificateFiles> {
+fn certificates(table: &mut Table<'_>, development: bool, clients: &ClientKeys) -> Vec<Entry> {
     let tables = table.sections("certificates");
     if !table.has("certificates") {
         if !development {
             let hint = "certificates = [{ cert = \"certs/site.crt\", key = \"certs/site.key\" }]";
             table.need("certificates", hint);
         }
-        let pair = pair(table, DEVELOPMENT_PAIR.0, DEVELOPMENT_PAIR.1);
-        if development && let Err((_, fault)) = check(&pair, true) {
-            table.fault("certificates", fault);
+        let rule = ClientKeys::default().rule(table, clients);
+        let pair = pair(table, DEVELOPMENT_PAIR.0, DEVELOPMENT_PAIR.1, rule);
+        let checked = check(&pair, development);
+        if development && let Err((_, fault)) = &checked {
+            table.fault("certificates", fault.clone());
         }
-        return vec![pair];
+        return vec![entry(
+            pair,
+            checked.ok().flatten(),
+            table.place_of("certificates"),
+        )];
     }
     tables
         .into_iter()
-        .filter_map(|entry| certificate(entry, development))
+        .filter_map(|entry| certificate(entry, development, clients))
         .collect()
 }
 
-fn certificate(mut table: Table<'_>, development: bool) -> Option<CertificateFiles> {
+fn certificate(mut table: Table<'_>, development: bool, clients: &ClientKeys) -> Option<Entry> {
     table.need("cert", "the file of the chain, as PEM");
     table.need("key", "the file of the private key, as PEM");
-    let cert = table.text("cert");
-    let key = table.text("key");
+    let (cert, key) = (table.text("cert"), table.text("key"));
+    let rule = ClientKeys::read(&mut table).rule(&table, clients);
     let pair = cert
         .zip(key)
-        .map(|(cert, key)| pair(&table, cert.text, key.text));
-    match pair.as_ref().map(|pair| check(pair, development)) {
-        Some(Err((key, fault))) => table.fault(key, fault),
-        Some(Ok(Some(leaf))) => warn_of_its_end(&table, &leaf),
-        Some(Ok(None)) | None => {}
-    }
+        .map(|(cert, key)| pair(&table, cert.text, key.text, rule));
+    let entry = pair.map(|pair| {
+        let leaf = match check(&pair, development) {
+            Ok(leaf) => leaf,
+            Err((key, fault)) => {
+                table.fault(key, fault);
+                None
+            }
+        };
+        if let Some(leaf) = &leaf {
+            warn_of_its_end(&table, leaf);
+        }
+        entry(pair, leaf, table.place_of("cert"))
+    });
     table.finish();
-    pair
+    entry
 }
 
-fn pair(table: &Table<'_>, cert: &str, key: &str) -> CertificateFiles {
+/// `leaf` is absent where a development certificate is still to be made.
+fn entry(files: CertificateFiles, leaf: Option<Leaf>, place: Place) -> Entry {
+    let made = || NAMES.map(|name| HostPattern::Exact(name.into())).to_vec();
+    Entry {
+        files,
+        names: leaf.map_or_else(made, |leaf| leaf.names),
+        place,
+    }
+}
+
+fn pair(table: &Table<'_>, cert: &str, key: &str, clients: ClientRule) -> CertificateFiles {
     CertificateFiles {
         cert: files::resolve(table.context.root, cert),
         key: files::resolve(table.context.root, key),
+        clients,
     }
 }
 

@@ -81,6 +81,6 @@ impl Gateway {
     ) -> Result<Admitted<'_>, Rejection> {
         let arrival = self.authn.arrival(&rejection, &inbound.parts.headers);
         arrival.ok_or(rejection)?.wait().await;
-        self.admit(inbound.peer.ip, &inbound.parts, record)
+        self.admit(inbound.peer, &inbound.parts, record)
     }
 }

@@ -13,7 +13,7 @@ use super::{Admitted, Vigil};
 use crate::{
     authn::Revocations,
     policy::{
-        PeerIp, Rejection,
+        PeerIp, Rejection, TlsPolicyId,
         upgrade::{asks_for_websocket, check_origin},
     },
     telemetry::RequestIds,
@@ -35,6 +35,8 @@ pub struct Lane {
 #[derive(Debug)]
 pub struct Peer {
     pub(super) ip: PeerIp,
+    /// Under which rule about client certificates its connection was made.
+    pub(super) tls: TlsPolicyId,
     pub(super) field: HeaderValue,
     /// The upstream connections that belong to this one.
     pub(super) pins: Rc<Pins>,
@@ -69,15 +71,20 @@ impl Lane {
 }
 
 impl Peer {
-    /// Names the peer of a socket.
+    /// Names the peer of a socket, and the rule under which its connection was made.
     #[must_use]
-    pub fn new(address: IpAddr) -> Self {
+    pub fn new(address: IpAddr, tls: TlsPolicyId) -> Self {
         let ip = PeerIp::new(address);
         // An address is made of characters that any header takes.
         let field = HeaderValue::from_str(&ip.ip().to_string())
             .unwrap_or(HeaderValue::from_static("unknown"));
         let pins = Rc::default();
-        Self { ip, field, pins }
+        Self {
+            ip,
+            tls,
+            field,
+            pins,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod path;
 pub mod redirect;
 pub mod rejection;
 pub mod route;
+pub mod tls;
 pub mod upgrade;
 
 pub use addresses::Addresses;
@@ -31,3 +32,4 @@ pub use rejection::{HeadFault, PathFault, Rejection, TokenFault};
 pub use route::{
     HostPattern, PathPattern, Route, RouteConflict, Routes, Streams, Target, UpstreamId,
 };
+pub use tls::{TlsPolicies, TlsPolicyId};

@@ -3,7 +3,7 @@
 //! The most specific route wins: exact host over wildcard over any, exact path over longest prefix, named methods over any.
 //! A request's path is walked once, segment by segment, so ten thousand routes match as fast as ten.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use http::Method;
 
@@ -88,6 +88,15 @@ pub enum HostPattern {
     Exact(Box<str>),
     /// `*.` and this: exactly one label more.
     Wildcard(Box<str>),
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(parent) => write!(f, "*.{parent}"),
+        }
+    }
 }
 
 /// A path of a route, normalised.

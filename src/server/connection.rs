@@ -66,8 +66,8 @@ pub async fn serve(
         };
     }
     let accepted = timeout_at(deadline, worker.tls.accept(stream)).await;
-    let stream = match accepted {
-        Ok(Ok(stream)) => stream,
+    let (stream, policy) = match accepted {
+        Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
             worker.telemetry.handshake(HandshakeResult::Failed);
             tracing::debug!(%error, peer = %peer.ip(), "TLS handshake failed");
@@ -79,7 +79,7 @@ pub async fn serve(
         }
     };
     worker.telemetry.handshake(HandshakeResult::Completed);
-    let peer = Peer::new(peer.ip());
+    let peer = Peer::new(peer.ip(), policy);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         serve_http2(&worker, stream, Rc::new(peer)).await;
     } else {

@@ -1,10 +1,15 @@
 //! What the listeners and connections are told by the configuration.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use url::Url;
 
-use crate::policy::{TrustedProxies, head::HeadLimits};
+use crate::policy::{TlsPolicies, TlsPolicyId, TrustedProxies, head::HeadLimits};
 
 /// The checked section `[server]`.
 #[derive(Debug, Clone)]
@@ -63,6 +68,43 @@ pub struct TlsSettings {
     pub development: bool,
     /// The lowest protocol version.
     pub min_version: TlsVersion,
+    /// Which host asks for which client certificates, by the names in the certificates when they were read.
+    pub policies: TlsPolicies,
+}
+
+/// Whether clients show a certificate of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum ClientAuth {
+    /// They are not asked.
+    #[default]
+    None,
+    /// One that is shown must be good.
+    Optional,
+    /// Without a good one there is no connection.
+    Required,
+}
+
+/// What connections under a server certificate ask of clients.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct ClientRule {
+    /// Whether they show a certificate.
+    pub auth: ClientAuth,
+    /// The authorities that are believed, as PEM; there unless `auth` is [`ClientAuth::None`].
+    pub ca: Option<PathBuf>,
+}
+
+impl ClientRule {
+    /// The rule's id, for connections to be told apart by.
+    #[must_use]
+    pub fn id(&self) -> TlsPolicyId {
+        if self.auth == ClientAuth::None {
+            return TlsPolicyId::default();
+        }
+        // Its keys are fixed: the same rule has the same id after a reload.
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        TlsPolicyId(hasher.finish().max(1))
+    }
 }
 
 /// Where a certificate chain and its key are, as PEM.
@@ -72,6 +114,8 @@ pub struct CertificateFiles {
     pub cert: PathBuf,
     /// The private key: PKCS#8, SEC1 or PKCS#1.
     pub key: PathBuf,
+    /// What is asked of clients that come for its names.
+    pub clients: ClientRule,
 }
 
 /// A TLS protocol version that may be the lowest.

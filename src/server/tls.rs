@@ -1,9 +1,11 @@
 //! TLS towards clients: which versions and suites, which certificate, and how new files take the place of old ones.
 //!
 //! TLS 1.3 and TLS 1.2 with forward-secret AEAD suites: what aws-lc offers through rustls, and nothing else (NET-5).
-//! Early data stays off, for it can be replayed (NET-8). What handshakes use is one immutable value behind an atomic
+//! Early data stays off, for it can be replayed (NET-8). Client certificates are asked for by the names of the server's: where
+//! not all ask for the same, the name that a client asks for chooses, and the gateway checks each request's host (NET-6). What handshakes use is one immutable value behind an atomic
 //! pointer: a handshake goes on with the one that it began with, a change is seen by the next (NET-9).
 
+mod clients;
 mod fault;
 pub mod files;
 mod leaf;
@@ -17,21 +19,25 @@ use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs,
-    server::ServerSessionMemoryCache,
+    server::{Acceptor, NoServerSessionStorage, ServerSessionMemoryCache},
     version::{TLS12, TLS13},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
-use self::resolver::Certificates;
+use self::resolver::{Certificates, normal};
 pub use self::{
+    clients::Anchors,
     fault::TlsFault,
     leaf::{Leaf, LeafFault},
     pair::Pair,
     reload::{WARNED_BEFORE, watch},
 };
-use super::settings::{TlsSettings, TlsVersion};
-use crate::{policy::HostPattern, telemetry::Scrape};
+use super::settings::{CertificateFiles, ClientRule, TlsSettings, TlsVersion};
+use crate::{
+    policy::{TlsPolicies, TlsPolicyId},
+    telemetry::Scrape,
+};
 
 /// Sessions kept for clients that resume without tickets.
 const SESSIONS_MAX: usize = 4096;
@@ -39,6 +45,8 @@ const SESSIONS_MAX: usize = 4096;
 /// What new connections are encrypted with, shared by all workers.
 #[derive(Debug)]
 pub struct Tls {
+    lowest: TlsVersion,
+    hosts: TlsPolicies,
     live: ArcSwap<Live>,
 }
 
@@ -46,33 +54,76 @@ pub struct Tls {
 #[derive(Debug)]
 struct Live {
     pairs: Vec<Arc<Pair>>,
+    /// At least one.
+    policies: Vec<Policy>,
+}
+
+/// How connections under one rule about client certificates are made.
+#[derive(Debug, Clone)]
+struct Policy {
+    id: TlsPolicyId,
+    rule: ClientRule,
+    anchors: Option<Arc<Anchors>>,
     config: Arc<ServerConfig>,
 }
 
 impl Tls {
-    /// Reads the certificates.
+    /// Reads certificates and client authorities.
     ///
     /// # Errors
-    /// The first pair of files that is missing, empty, unreadable, or does not go together (NET-7).
+    /// The first file that is missing, empty, unreadable, or does not go with another (NET-7).
     pub fn load(settings: &TlsSettings) -> Result<Self, TlsFault> {
+        let lowest = settings.min_version;
         let pairs = settings.certificates.iter().map(Pair::load);
         let pairs = pairs.map(|pair| pair.map(Arc::new));
         let pairs: Vec<_> = pairs.collect::<Result<_, _>>()?;
-        let config = Arc::new(new_config(settings.min_version, &pairs)?);
-        let live = ArcSwap::from_pointee(Live { pairs, config });
-        Ok(Self { live })
+        let mut policies: Vec<Policy> = Vec::new();
+        for CertificateFiles { clients: rule, .. } in &settings.certificates {
+            let id = rule.id();
+            if policies.iter().any(|policy| policy.id == id) {
+                continue;
+            }
+            let anchors = rule.ca.as_deref().map(Anchors::load).transpose()?;
+            let anchors = anchors.map(Arc::new);
+            let config = new_config(lowest, rule, anchors.as_deref(), &pairs)?;
+            policies.push(Policy {
+                id,
+                rule: rule.clone(),
+                anchors,
+                config: Arc::new(config),
+            });
+        }
+        Ok(Self {
+            lowest,
+            hosts: settings.policies.clone(),
+            live: ArcSwap::from_pointee(Live { pairs, policies }),
+        })
     }
 
-    /// Makes a connection of a socket. To be run under a deadline.
+    /// Makes a connection of a socket, and says under which rule. To be run under a deadline.
     ///
     /// # Errors
     /// A handshake that fails.
-    pub async fn accept<S>(&self, socket: S) -> io::Result<TlsStream<S>>
+    pub async fn accept<S>(&self, socket: S) -> io::Result<(TlsStream<S>, TlsPolicyId)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let config = Arc::clone(&self.live.load().config);
-        TlsAcceptor::from(config).accept(socket).await
+        let live = self.live.load_full();
+        if let [only] = &*live.policies {
+            let acceptor = TlsAcceptor::from(Arc::clone(&only.config));
+            return Ok((acceptor.accept(socket).await?, only.id));
+        }
+        // The name must be known before anything is answered.
+        let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        let id = {
+            let hello = start.client_hello();
+            let name = hello.server_name().map(normal);
+            self.hosts.of(name.as_deref())
+        };
+        let policy = live.policies.iter().find(|policy| policy.id == id);
+        let policy = policy.ok_or_else(|| io::Error::other("no certificate has this policy"))?;
+        let stream = start.into_stream(Arc::clone(&policy.config)).await?;
+        Ok((stream, id))
     }
 
     /// The certificates in use.
@@ -88,26 +139,54 @@ impl Tls {
         }
     }
 
-    /// Puts other certificates in the place of those in use. Clients go on to resume their sessions.
-    fn install(&self, pairs: Vec<Arc<Pair>>) {
-        let mut config = ServerConfig::clone(&self.live.load().config);
-        config.cert_resolver = Arc::new(certificates(&pairs));
-        let config = Arc::new(config);
-        self.live.store(Arc::new(Live { pairs, config }));
+    /// The authorities in use, one place for each policy.
+    fn anchors(&self) -> Vec<Option<Arc<Anchors>>> {
+        let live = self.live.load();
+        let anchors = live.policies.iter().map(|policy| policy.anchors.clone());
+        anchors.collect()
+    }
+
+    /// Puts other certificates and authorities in the place of those in use.
+    fn install(
+        &self,
+        pairs: Vec<Arc<Pair>>,
+        anchors: Vec<Option<Arc<Anchors>>>,
+    ) -> Result<(), TlsFault> {
+        let live = self.live.load();
+        let policies = live.policies.iter().zip(anchors);
+        let policies = policies.map(|(policy, anchors)| {
+            let config = if policy.anchors.is_none() {
+                // Clients go on to resume their sessions.
+                let mut config = ServerConfig::clone(&policy.config);
+                config.cert_resolver = Arc::new(certificates(&policy.rule, &pairs));
+                config
+            } else {
+                new_config(self.lowest, &policy.rule, anchors.as_deref(), &pairs)?
+            };
+            Ok(Policy {
+                anchors,
+                config: Arc::new(config),
+                ..policy.clone()
+            })
+        });
+        let policies = policies.collect::<Result<_, TlsFault>>()?;
+        self.live.store(Arc::new(Live { pairs, policies }));
+        Ok(())
     }
 }
 
 /// What a certificate is called in metrics.
 fn label(pair: &Pair) -> String {
     match pair.leaf.names.first() {
-        Some(HostPattern::Exact(name)) => name.to_string(),
-        Some(HostPattern::Wildcard(parent)) => format!("*.{parent}"),
+        Some(name) => name.to_string(),
         None => pair.files.cert.display().to_string(),
     }
 }
 
-fn certificates(pairs: &[Arc<Pair>]) -> Certificates {
-    Certificates::new(pairs.iter().map(|pair| &**pair))
+/// The certificates under which connections follow a rule.
+fn certificates(rule: &ClientRule, pairs: &[Arc<Pair>]) -> Certificates {
+    let under = pairs.iter().filter(|pair| pair.files.clients == *rule);
+    Certificates::new(under.map(|pair| &**pair))
 }
 
 fn versions(lowest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
@@ -119,17 +198,32 @@ fn versions(lowest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] 
     }
 }
 
-fn new_config(lowest: TlsVersion, pairs: &[Arc<Pair>]) -> Result<ServerConfig, rustls::Error> {
+fn new_config(
+    lowest: TlsVersion,
+    rule: &ClientRule,
+    anchors: Option<&Anchors>,
+    pairs: &[Arc<Pair>],
+) -> Result<ServerConfig, TlsFault> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions(lowest))?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(certificates(pairs)));
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_protocol_versions(versions(lowest))?;
+    let builder = match anchors {
+        None => builder.with_no_client_auth(),
+        Some(anchors) => builder.with_client_cert_verifier(anchors.verifier(rule)?),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(certificates(rule, pairs)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
-    config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
+    if anchors.is_none() {
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        config.send_tls13_tickets = 1;
+    } else {
+        // A client certificate is verified at each handshake: a resumed session would outlive its end, and that of the trust in
+        // its authority. And no session of a host without client certificates can be resumed here (NET-6).
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Ok(config)
 }
 

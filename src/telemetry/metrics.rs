@@ -83,6 +83,7 @@ impl Metrics {
         metrics.register_exchanges();
         metrics.register_connections();
         metrics.register_process();
+        metrics.register_certificates();
         metrics
     }
 
@@ -131,6 +132,28 @@ impl Metrics {
             "rate_limited",
             "Requests refused by a limit",
             self.rate_limited.clone(),
+        );
+    }
+
+    fn register_certificates(&mut self) {
+        let registry = &mut self.registry;
+        // There from the start, so that the first one is growth.
+        for result in [CertificateReload::Refused, CertificateReload::Taken] {
+            let result = result.name();
+            let _ = self
+                .certificate_reloads
+                .get_or_create_owned(&ResultLabel { result });
+        }
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When a certificate in use ends, since 1970",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
+        registry.register(
+            "certificate_reloads",
+            "Changed certificate files by outcome",
+            self.certificate_reloads.clone(),
         );
     }
 

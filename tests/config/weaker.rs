@@ -65,6 +65,7 @@ fn trust(before: &Config, after: &Config, found: &mut Vec<String>) {
             "development",
             after.tls.development && !before.tls.development,
         ),
+        ("client_auth", asks_fewer_clients(before, after)),
         (
             "min_version",
             after.tls.min_version != before.tls.min_version,
@@ -78,6 +79,16 @@ fn trust(before: &Config, after: &Config, found: &mut Vec<String>) {
     ];
     let raised = flags.iter().filter(|flag| flag.1);
     found.extend(raised.map(|flag| flag.0.to_owned()));
+}
+
+/// Whether some certificate's clients are asked for less than before, or believed by another authority.
+fn asks_fewer_clients(before: &Config, after: &Config) -> bool {
+    let pairs = before.tls.certificates.iter().zip(&after.tls.certificates);
+    pairs
+        .map(|(before, after)| (&before.clients, &after.clients))
+        .any(|(before, after)| {
+            after.auth < before.auth || (before.ca.is_some() && after.ca != before.ca)
+        })
 }
 
 /// Upstreams whose certificates are not looked at.

@@ -15,6 +15,7 @@ mod harness;
 mod answers;
 mod cache;
 mod certificates;
+mod client_certificates;
 mod corpus;
 mod cuts;
 mod deadlines;

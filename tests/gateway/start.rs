@@ -218,7 +218,7 @@ async fn cfg_1_keys_of_later_versions_are_refused_by_name() {
     .await;
     settings_refused(
         site().set("tls", "client_auth", "\"required\""),
-        &["client_auth"],
+        &["client_ca", "is missing"],
     )
     .await;
 }

@@ -355,6 +355,111 @@ fn net_7_bad_certificates_are_refused() {
     project.refuses(BASE, key, "does not exist");
 }
 
+/// [`BASE`] with these lines in `[tls]`.
+fn tls(lines: &str) -> String {
+    with("[tls]", lines)
+}
+
+/// A self-signed pair for these names.
+fn pair_for(names: &[&str]) -> (String, String) {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let key = KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(names).unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn net_7_bad_client_authorities_are_refused() {
+    let (ca, auth) = ("tls.client_ca", "tls.client_auth");
+    let required = "client_auth = \"required\"\nclient_ca = \"certs/clients.pem\"";
+    refused("[tls]", required, ca, "does not exist");
+    refused(
+        "[tls]",
+        "client_auth = \"sometimes\"",
+        auth,
+        "none of the values",
+    );
+    let (good, key) = pair_for(&["clients.test"]);
+    for (content, words) in [
+        ("", "is empty"),
+        ("\n", "is empty"),
+        ("nonsense", "holds no certificate"),
+        (&key, "holds no certificate"),
+        (
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            "cannot believe",
+        ),
+        (
+            &format!("{good}-----BEGIN CERTIFICATE-----\n"),
+            "not a certificate chain",
+        ),
+    ] {
+        let project = Project::new();
+        project.write("certs/clients.pem", content, 0o644);
+        project.refuses(&tls(required), ca, words);
+    }
+    let project = Project::new();
+    project.write("certs/clients.pem", &good, 0o644);
+    // Named and not used: whoever wrote it believes that clients are verified.
+    for unused in ["", "client_auth = \"none\"\n"] {
+        let text = tls(&format!("{unused}client_ca = \"certs/clients.pem\""));
+        project.refuses(&text, ca, "no client is asked");
+    }
+    for auth in ["required", "optional"] {
+        let missing = tls(&format!("client_auth = {auth:?}"));
+        project.refuses(&missing, "tls.certificates[0].client_ca", "missing");
+    }
+    project.accepts(&tls(required));
+}
+
+#[test]
+fn net_6_a_host_has_one_rule_about_client_certificates() {
+    let project = Project::new();
+    let (ca, _) = pair_for(&["clients.test"]);
+    project.write("certs/clients.pem", &ca, 0o644);
+    for (name, names) in [
+        ("one", &["a.test", "*.b.test"][..]),
+        ("two", &["A.test"]),
+        ("three", &["x.b.test"]),
+    ] {
+        let (cert, key) = pair_for(names);
+        project.write(&format!("certs/{name}.crt"), cert, 0o644);
+        project.write(&format!("certs/{name}.key"), key, 0o600);
+    }
+    let both = |other: &str, more: &str| {
+        let pair = |name: &str, more: &str| {
+            format!("{{ cert = \"certs/{name}.crt\", key = \"certs/{name}.key\"{more} }}")
+        };
+        let list = format!("[{}, {}]", pair("one", ""), pair(other, more));
+        tls(&format!(
+            "certificates = {list}\nclient_ca = \"certs/clients.pem\""
+        ))
+    };
+    let required = ", client_auth = \"required\"";
+    let key = "tls.certificates[1].cert";
+    project.refuses(&both("two", required), key, "`a.test` is in another");
+    // A more specific name is another host.
+    let config = project.accepts(&both("three", required));
+    let policies = &config.tls.policies;
+    let strict = config.tls.certificates[1].clients.id();
+    let open = config.tls.certificates[0].clients.id();
+    assert_ne!(strict, open);
+    for (host, want) in [
+        (Some("a.test"), open),
+        (Some("y.b.test"), open),
+        (Some("x.b.test"), strict),
+        (Some("unknown.test"), strict),
+        (None, strict),
+    ] {
+        assert_eq!(policies.of(host), want, "{host:?}");
+    }
+    // One rule for all needs no table.
+    let asked = "client_auth = \"required\"\nclient_ca = ";
+    let all = both("two", "").replace("client_ca = ", asked);
+    let config = project.accepts(&all);
+    assert_eq!(config.tls.policies.of(Some("a.test")), strict);
+}
+
 #[test]
 fn net_9_certificates_that_end_are_warned_of() {
     let day = std::time::Duration::from_secs(24 * 60 * 60);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rustls::server::VerifierBuilderError;
 use rustls_pki_types::pem;
 
 use super::{files::FileFault, leaf::LeafFault};
@@ -9,6 +10,14 @@ use super::{files::FileFault, leaf::LeafFault};
 /// Why TLS cannot be set up as the configuration asks, or a changed file is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsFault {
+    /// An authority that cannot be used.
+    #[error("cannot believe a certificate in {}", path.display())]
+    Anchor {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
     /// A chain that cannot be read.
     #[error("cannot read the certificate chain {}", path.display())]
     Chain {
@@ -61,6 +70,14 @@ pub enum TlsFault {
     /// A TLS library that refuses the policy.
     #[error("the TLS policy cannot be set up")]
     Policy(#[from] rustls::Error),
+    /// Authorities by which nobody could be verified.
+    #[error("cannot verify client certificates by {}", path.display())]
+    Verifier {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: VerifierBuilderError,
+    },
     /// A certificate that is not valid now, while the one in use is.
     #[error("{} is not valid now, and the certificate in use is", path.display())]
     Validity {

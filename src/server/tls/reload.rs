@@ -5,6 +5,7 @@
 //! a pair that is not valid yet is taken when its time comes.
 
 use std::{
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -14,7 +15,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Pair, Tls, fault::TlsFault, files::Stamp, label};
+use super::{Anchors, Pair, Tls, fault::TlsFault, files::Stamp, label};
 use crate::telemetry::{CertificateReload, Telemetry};
 
 /// Between two looks at the files: what a look costs is two `stat` calls for each pair.
@@ -54,8 +55,23 @@ pub async fn watch(tls: Arc<Tls>, telemetry: Arc<Telemetry>) {
 pub(super) struct Watcher {
     tls: Arc<Tls>,
     telemetry: Arc<Telemetry>,
-    watched: Vec<Watched>,
+    pairs: Vec<Watched>,
+    anchors: Vec<Watched>,
     warned: Option<SystemTime>,
+}
+
+/// What one look has brought.
+#[derive(Debug, Default)]
+struct News {
+    changed: bool,
+    refused: usize,
+    taken: Vec<PathBuf>,
+}
+
+/// What is read from files.
+trait Material {
+    /// The file that it is told by.
+    fn path(&self) -> &Path;
 }
 
 #[derive(Debug, Default)]
@@ -68,45 +84,44 @@ struct Watched {
 
 impl Watcher {
     pub(super) fn new(tls: Arc<Tls>, telemetry: Arc<Telemetry>) -> Self {
-        let watched = tls.pairs().iter().map(|_| Watched::default()).collect();
+        let watched = |count| std::iter::repeat_with(Watched::default).take(count);
         Self {
+            pairs: watched(tls.pairs().len()).collect(),
+            anchors: watched(tls.anchors().len()).collect(),
             tls,
             telemetry,
-            watched,
             warned: None,
         }
     }
 
     /// Looks at every file, and takes what is new and good.
     pub(super) fn look(&mut self, now: SystemTime) {
-        let mut pairs = self.tls.pairs();
-        let mut taken = Vec::new();
-        let mut changed = false;
-        for (watched, pair) in self.watched.iter_mut().zip(&mut pairs) {
-            match watched.look(pair, now) {
-                None => {}
-                Some(Ok(new)) => {
-                    let new = Arc::new(new);
-                    changed = true;
-                    if !new.is_same_as(pair) {
-                        taken.push(Arc::clone(&new));
-                    }
-                    *pair = new;
-                }
-                Some(Err(fault)) if watched.complain(&fault) => {
-                    self.telemetry
-                        .certificate_reload(CertificateReload::Refused);
-                }
-                Some(Err(_told_before)) => {}
-            }
+        let (mut pairs, mut anchors) = (self.tls.pairs(), self.tls.anchors());
+        let mut news = News::default();
+        for (watched, pair) in self.pairs.iter_mut().zip(&mut pairs) {
+            let looked = watched.look(&pair.stamp, Pair::stamp_of(&pair.files), || pair.renew(now));
+            news.take(watched, looked, pair, Pair::is_same_as);
         }
-        if changed {
-            self.tls.install(pairs.clone());
+        for (watched, anchors) in self.anchors.iter_mut().zip(&mut anchors) {
+            let Some(anchors) = anchors else { continue };
+            let stamp = Stamp::of(&[&anchors.path]);
+            let looked = watched.look(&anchors.stamp, stamp, || Anchors::load(&anchors.path));
+            news.take(watched, looked, anchors, Anchors::is_same_as);
+        }
+        for _ in 0..news.refused {
+            let refused = CertificateReload::Refused;
+            self.telemetry.certificate_reload(refused);
+        }
+        if news.changed
+            && let Err(fault) = self.tls.install(pairs.clone(), anchors)
+        {
+            tracing::error!(error = whole(&fault), "certificates not reloaded");
+            return;
         }
         // Told when it is true.
-        for pair in taken {
+        for file in news.taken {
             self.telemetry.certificate_reload(CertificateReload::Taken);
-            tracing::info!(cert = %pair.files.cert.display(), name = label(&pair), "certificate reloaded");
+            tracing::info!(file = %file.display(), "certificate reloaded");
         }
         self.warn_of_ends(&pairs, now);
     }
@@ -136,11 +151,51 @@ impl Watcher {
     }
 }
 
+impl News {
+    /// Puts what is new in the place of what is in use.
+    fn take<M: Material>(
+        &mut self,
+        watched: &mut Watched,
+        looked: Option<Result<M, TlsFault>>,
+        current: &mut Arc<M>,
+        is_same: impl Fn(&M, &M) -> bool,
+    ) {
+        match looked {
+            None => {}
+            Some(Ok(new)) => {
+                self.changed = true;
+                if !is_same(&new, current) {
+                    self.taken.push(new.path().to_owned());
+                }
+                *current = Arc::new(new);
+            }
+            Some(Err(fault)) if watched.complain(&fault) => self.refused += 1,
+            Some(Err(_told_before)) => {}
+        }
+    }
+}
+
+impl Material for Pair {
+    fn path(&self) -> &Path {
+        &self.files.cert
+    }
+}
+
+impl Material for Anchors {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Watched {
-    /// A new pair, or why there is none; `None` where nothing has changed, or not for good yet.
-    fn look(&mut self, pair: &Pair, now: SystemTime) -> Option<Result<Pair, TlsFault>> {
-        let stamp = Pair::stamp_of(&pair.files);
-        if stamp == pair.stamp {
+    /// What is new, or why it is not taken; `None` where nothing has changed, or not for good yet.
+    fn look<M>(
+        &mut self,
+        used: &Stamp,
+        stamp: Stamp,
+        load: impl FnOnce() -> Result<M, TlsFault>,
+    ) -> Option<Result<M, TlsFault>> {
+        if stamp == *used {
             *self = Self::default();
             return None;
         }
@@ -150,7 +205,7 @@ impl Watched {
             self.complaint = None;
             return None;
         }
-        Some(pair.renew(now))
+        Some(load())
     }
 
     /// Tells of a fault, unless that was the last thing said of these files.

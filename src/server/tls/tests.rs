@@ -31,6 +31,7 @@ impl Folder {
         CertificateFiles {
             cert: self.path(&format!("{name}.crt")),
             key: self.path(&format!("{name}.key")),
+            clients: ClientRule::default(),
         }
     }
 
@@ -96,6 +97,7 @@ impl Watch {
             certificates: vec![folder.files("site")],
             development: false,
             min_version: TlsVersion::default(),
+            policies: TlsPolicies::default(),
         };
         let tls = Arc::new(Tls::load(&settings).unwrap());
         let telemetry = Telemetry::with_sink(&LogSettings::default(), Box::new(std::io::sink()));
@@ -295,10 +297,10 @@ fn net_9_sessions_are_resumed_beyond_a_change() {
     let folder = Folder::new();
     folder.put(&good());
     let mut watch = Watch::of(&folder);
-    let before = Arc::clone(&watch.tls.live.load().config);
+    let before = Arc::clone(&watch.tls.live.load().policies[0].config);
     folder.put(&good());
     watch.settle();
-    let after = Arc::clone(&watch.tls.live.load().config);
+    let after = Arc::clone(&watch.tls.live.load().policies[0].config);
     assert!(!Arc::ptr_eq(&before, &after));
     assert!(Arc::ptr_eq(&before.ticketer, &after.ticketer));
     assert!(Arc::ptr_eq(&before.session_storage, &after.session_storage));
@@ -325,6 +327,7 @@ fn net_7_the_first_file_that_is_of_no_use_is_named() {
         certificates: vec![folder.files("site"), folder.files(name)],
         development: false,
         min_version: TlsVersion::default(),
+        policies: TlsPolicies::default(),
     };
     folder.put(&good());
     let fault = Tls::load(&settings("missing")).unwrap_err();

@@ -44,6 +44,11 @@ impl Authority {
         }
     }
 
+    /// Its own certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
     pub(crate) fn sign(&self, names: &[&str]) -> Signed {
         self.sign_with(names, |_| {})
     }
