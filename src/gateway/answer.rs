@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Method;
 use http_body::{Body, Frame, SizeHint};
 
-use super::tunnel::Tunnel;
+use super::{contain::contain_poll, tunnel::Tunnel};
 use crate::{
     policy::Rejection,
     telemetry::{Ending, Record, Telemetry},
@@ -120,6 +120,20 @@ impl Answer {
     }
 }
 
+impl Content {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        match self {
+            Self::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Tunnel(_) => Poll::Ready(None),
+            Self::Upstream(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+}
+
 impl Recording {
     pub(super) fn write(mut self: Box<Self>, ending: Ending) {
         self.record.ending = ending;
@@ -147,14 +161,16 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let answer = self.get_mut();
-        let frame = match &mut answer.content {
-            Content::Bytes(bytes) if bytes.is_empty() => None,
-            Content::Bytes(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Content::Tunnel(_) => None,
-            Content::Upstream(stream) => std::task::ready!(Pin::new(stream).poll_frame(cx)),
-        };
+        let content = &mut answer.content;
+        let telemetry = answer
+            .record
+            .as_ref()
+            .map(|recording| &*recording.telemetry);
+        let polled = contain_poll(telemetry, || content.poll_frame(cx));
+        let frame = std::task::ready!(polled);
         match &frame {
             Some(Ok(frame)) => answer.count(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(AnswerError::Panicked)) => answer.end(Ending::Panicked),
             Some(Err(_)) => answer.end(Ending::UpstreamAborted),
             None => answer.end(Ending::Complete),
         }

@@ -69,6 +69,8 @@ pub enum Ending {
     Drained,
     /// Nothing went either way for too long.
     Idle,
+    /// A fault of ours broke the answer off.
+    Panicked,
     /// The upstream broke off within its answer.
     UpstreamAborted,
 }
@@ -82,6 +84,7 @@ impl Ending {
             Self::Complete => "complete",
             Self::Drained => "drained",
             Self::Idle => "idle",
+            Self::Panicked => "panicked",
             Self::UpstreamAborted => "upstream_aborted",
         }
     }

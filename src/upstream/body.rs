@@ -68,6 +68,8 @@ pub struct AnswerStream {
 /// Why an answer ended early. The client sees its connection or stream end without the proper end (UP-3).
 #[derive(Debug)]
 pub enum AnswerFault {
+    /// A fault of ours.
+    Panicked,
     /// The route's time for the whole exchange is over.
     TimedOut,
     /// The upstream broke off or sent bad framing.
@@ -342,6 +344,7 @@ impl std::error::Error for UploadFault {}
 impl fmt::Display for AnswerFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Panicked => "the gateway has a fault",
             Self::TimedOut => "the exchange took too long",
             Self::Upstream(_) => "the upstream's answer broke off",
         })
@@ -351,7 +354,7 @@ impl fmt::Display for AnswerFault {
 impl std::error::Error for AnswerFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::TimedOut => None,
+            Self::Panicked | Self::TimedOut => None,
             Self::Upstream(error) => Some(error),
         }
     }
