@@ -13,6 +13,7 @@ use http::Method;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
+    contain::contain_poll,
     tunnel::Tunnel,
     vigil::{Vigil, WATCH_AFTER},
 };
@@ -143,6 +144,20 @@ impl Answer {
     }
 }
 
+impl Content {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        match self {
+            Self::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Tunnel(_) => Poll::Ready(None),
+            Self::Upstream(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+}
+
 impl Recording {
     /// Waits for the end of the caller's credential; never, where there is none.
     pub(super) fn lapse(&self) -> impl Future<Output = ()> + use<> {
@@ -196,23 +211,25 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let answer = self.get_mut();
-        let frame = match &mut answer.content {
-            Content::Bytes(bytes) if bytes.is_empty() => None,
-            Content::Bytes(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Content::Tunnel(_) => None,
-            Content::Upstream(stream) => {
-                let frame = Pin::new(stream).poll_frame(cx);
-                if !matches!(frame, Poll::Ready(None)) && answer.has_lapsed(cx) {
-                    // With its connection: nothing more of it is read.
-                    answer.content = Content::Bytes(Bytes::new());
-                    answer.end(Ending::CredentialEnded);
-                    return Poll::Ready(Some(Err(AnswerFault::CredentialEnded)));
-                }
-                std::task::ready!(frame)
-            }
-        };
+        let content = &mut answer.content;
+        let telemetry = answer
+            .record
+            .as_ref()
+            .map(|recording| &*recording.telemetry);
+        let polled = contain_poll(telemetry, || content.poll_frame(cx));
+        if matches!(answer.content, Content::Upstream(_))
+            && !matches!(polled, Poll::Ready(None))
+            && answer.has_lapsed(cx)
+        {
+            // With its connection: nothing more of it is read.
+            answer.content = Content::Bytes(Bytes::new());
+            answer.end(Ending::CredentialEnded);
+            return Poll::Ready(Some(Err(AnswerFault::CredentialEnded)));
+        }
+        let frame = std::task::ready!(polled);
         match &frame {
             Some(Ok(frame)) => answer.count(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(AnswerError::Panicked)) => answer.end(Ending::Panicked),
             Some(Err(_)) => answer.end(Ending::UpstreamAborted),
             None => answer.end(Ending::Complete),
         }

@@ -205,7 +205,10 @@ async fn drive<C: Graceful>(
         }
         if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
             if let Err(error) = outcome {
-                tracing::trace!(%error, "client connection ended");
+                if error.is_parse() {
+                    worker.telemetry.head_malformed();
+                }
+                tracing::debug!(%error, "client connection ended");
             }
             return Poll::Ready(Ended::Closed);
         }

@@ -43,6 +43,7 @@ pub(super) struct Metrics {
     pub(super) rate_limited: Family<LimitLabel, Counter>,
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
+    pub(super) malformed: Counter,
     pub(super) log_dropped: Counter,
 }
 
@@ -78,6 +79,7 @@ impl Metrics {
             rate_limited: Family::default(),
             panics: Counter::default(),
             accept_errors: Counter::default(),
+            malformed: Counter::default(),
             log_dropped: Counter::default(),
         };
         metrics.register_exchanges();
@@ -195,6 +197,11 @@ impl Metrics {
             "accept_errors",
             "Connections that could not be accepted",
             self.accept_errors.clone(),
+        );
+        registry.register(
+            "malformed_heads",
+            "Requests whose head is no HTTP or far too large: refused before anything is known of them",
+            self.malformed.clone(),
         );
         registry.register(
             "log_dropped",

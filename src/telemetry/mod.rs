@@ -178,6 +178,11 @@ impl Telemetry {
         self.metrics.accept_errors.inc();
     }
 
+    /// Counts a request whose head could not be read.
+    pub fn head_malformed(&self) {
+        self.metrics.malformed.inc();
+    }
+
     /// Runs `sampler` at each scrape, in place of an earlier one of this name. It must be quick and must not scrape.
     pub fn on_scrape(&self, name: &'static str, sampler: Sampler) {
         let samplers = self.samplers.lock();

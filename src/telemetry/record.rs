@@ -71,6 +71,8 @@ pub enum Ending {
     Drained,
     /// Nothing went either way for too long.
     Idle,
+    /// A fault of ours broke the answer off.
+    Panicked,
     /// The upstream broke off within its answer.
     UpstreamAborted,
 }
@@ -85,6 +87,7 @@ impl Ending {
             Self::CredentialEnded => "credential_ended",
             Self::Drained => "drained",
             Self::Idle => "idle",
+            Self::Panicked => "panicked",
             Self::UpstreamAborted => "upstream_aborted",
         }
     }

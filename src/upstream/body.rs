@@ -75,6 +75,8 @@ pub struct AnswerStream {
 pub enum AnswerFault {
     /// The token of whoever asked ended or was revoked.
     CredentialEnded,
+    /// A fault of ours.
+    Panicked,
     /// The route's time for the whole exchange is over.
     TimedOut,
     /// The upstream broke off or sent bad framing.
@@ -372,6 +374,7 @@ impl fmt::Display for AnswerFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CredentialEnded => "the caller's token ended",
+            Self::Panicked => "the gateway has a fault",
             Self::TimedOut => "the exchange took too long",
             Self::Upstream(_) => "the upstream's answer broke off",
         })
@@ -381,7 +384,7 @@ impl fmt::Display for AnswerFault {
 impl std::error::Error for AnswerFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::CredentialEnded | Self::TimedOut => None,
+            Self::CredentialEnded | Self::Panicked | Self::TimedOut => None,
             Self::Upstream(error) => Some(error),
         }
     }

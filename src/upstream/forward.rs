@@ -308,6 +308,10 @@ fn answer(
     deadline: Instant,
     handshake: Option<&Handshake>,
 ) -> Result<Response<AnswerStream>, Rejection> {
+    // A handshake leaves nothing that is used again, whatever comes of it (MSG-3), and keeps nobody waiting for it.
+    if handshake.is_some() {
+        lease.retire();
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let switched = Switched::new(&mut response, lease, handshake)?;
         return Ok(response.map(|body| AnswerStream::switched(body, switched)));
@@ -316,8 +320,7 @@ fn answer(
         return Err(Rejection::UpstreamInvalid);
     }
     // hyper would speak HTTP/1.0 on it from now on, where a body of unknown length has no framing at all.
-    // And a handshake that came to nothing leaves nothing that is used again (MSG-3).
-    if response.version() == Version::HTTP_10 || handshake.is_some() {
+    if response.version() == Version::HTTP_10 {
         lease.retire();
     }
     Ok(response.map(|body| AnswerStream::new(body, lease, deadline)))

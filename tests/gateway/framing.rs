@@ -4,7 +4,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 
-use crate::harness::{Broken, Gateway, H2, Raw, Site, Upstream, client::full, get, request};
+use crate::harness::{
+    Broken, Gateway, H2, Raw, Site, Upstream, client::full, eventually, get, request,
+};
 
 async fn gateway(upstream: &Upstream) -> Gateway {
     Site::new(upstream.address).start().await
@@ -158,4 +160,32 @@ async fn msg_11_a_refused_body_is_never_read_as_a_request() {
         "{}",
         gateway.out.text()
     );
+}
+
+#[tokio::test]
+async fn msg_10_heads_that_nobody_could_read_are_counted() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address).start().await;
+    let count = async || gateway.metric("portcullis_malformed_heads_total").await;
+    get(&gateway, "/public", &[]).await.is(200);
+    get(&gateway, "/nowhere", &[]).await.is(404);
+    assert_eq!(count().await, Some(0.0));
+    for (number, bytes) in [
+        "no HTTP at all\r\n\r\n".to_owned(),
+        "GET /public HTTP/1.1\r\nHost: localhost\r\nbad field\r\n\r\n".to_owned(),
+        request("GET", "/public", &[("X-Long", &"b".repeat(200_000))], ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut raw = Raw::connect(&gateway).await;
+        raw.send(bytes).await;
+        raw.rest().await;
+        let want = f64::from(u32::try_from(number + 1).unwrap());
+        eventually("the count", async || {
+            (count().await == Some(want)).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(upstream.count(), 1);
 }

@@ -58,6 +58,7 @@ fn names_and_kinds_are_those_of_the_contract() {
         "portcullis_decisions counter",
         "portcullis_jwks_age_seconds gauge",
         "portcullis_log_dropped counter",
+        "portcullis_malformed_heads counter",
         "portcullis_panics counter",
         "portcullis_rate_limited counter",
         "portcullis_request_duration_seconds histogram",
