@@ -1,9 +1,12 @@
 //! What two routes mean together: ties, routes under the gateway's own, and doors left open beside a protected one
 //! (CFG-1).
 
+use std::collections::BTreeSet;
+
 use http::Method;
 
 use super::{
+    closed::{ClosedRoutes, hosts_of},
     diagnostic::{Fault, Problems, Related},
     route::Placed,
 };
@@ -54,7 +57,7 @@ pub(super) fn check(
     });
     match Routes::new(numbered.collect()) {
         Ok(table) => {
-            let closed = closed_by_path(routes);
+            let closed = ClosedRoutes::new(routes);
             for placed in routes {
                 refuse_host_shadows(problems, placed, &closed, &table);
                 warn_of_open_doors(problems, placed, &closed);
@@ -117,20 +120,27 @@ fn refuse_under_accounts(problems: &Problems, placed: &Placed, prefix: &str) {
 
 /// Refuses an open route that takes, on a host of its own, a path which a protected route names more closely: the host
 /// is the more specific part and wins, which nobody sees who reads the protected route.
-fn refuse_host_shadows(problems: &Problems, placed: &Placed, closed: &[&Placed], table: &Routes) {
+fn refuse_host_shadows(
+    problems: &Problems,
+    placed: &Placed,
+    closed: &ClosedRoutes<'_>,
+    table: &Routes,
+) {
     let open = &placed.route;
     if !is_open(open) || !matches!(open.path, PathPattern::Prefix(_)) {
         return;
     }
-    for protected in below(closed, bare(&open.path)) {
-        let is_protected = protected.route.access == Access::Authenticated;
-        let mut hosts = open.hosts.iter();
-        let taken = hosts.find_map(|host| {
-            let host = probe(&protected.route, host)?;
-            takes(table, &host, &protected.route, open.index).then_some(host)
-        });
-        if let Some(host) = taken.filter(|_| is_protected) {
-            report_shadow(problems, protected, placed, &host);
+    let mut reported = BTreeSet::new();
+    for pattern in &open.hosts {
+        let host = one_of(pattern);
+        let taken = closed
+            .below_less_specific(pattern, bare(&open.path))
+            .filter(|protected| protected.route.access == Access::Authenticated)
+            .filter(|protected| takes(table, &host, &protected.route, open.index));
+        for protected in taken {
+            if reported.insert(protected.route.index) {
+                report_shadow(problems, protected, placed, &host);
+            }
         }
     }
 }
@@ -146,31 +156,6 @@ fn takes(table: &Routes, host: &str, route: &Route, other: usize) -> bool {
         let found = table.find(host, text(&route.path), method);
         found.is_ok_and(|found| found.index == other)
     })
-}
-
-/// The routes that are not public, sorted by path, so that those below a prefix are neighbours: ten thousand routes are
-/// checked without comparing each with each.
-fn closed_by_path(routes: &[Placed]) -> Vec<&Placed> {
-    let mut closed: Vec<&Placed> = routes
-        .iter()
-        .filter(|placed| placed.route.access != Access::Public)
-        .collect();
-    closed.sort_by_key(|placed| text(&placed.route.path));
-    closed
-}
-
-/// Those of the sorted routes whose path lies below a prefix, the prefix itself left out.
-fn below<'p>(closed: &[&'p Placed], prefix: &str) -> impl Iterator<Item = &'p Placed> {
-    starting(closed, prefix).filter(move |placed| {
-        let path = bare(&placed.route.path);
-        path != prefix && covers(prefix, path)
-    })
-}
-
-fn starting<'p>(closed: &[&'p Placed], start: &str) -> impl Iterator<Item = &'p Placed> {
-    let first = closed.partition_point(|placed| text(&placed.route.path) < start);
-    let near = closed.iter().skip(first).copied();
-    near.take_while(move |placed| text(&placed.route.path).starts_with(start))
 }
 
 fn report_shadow(problems: &Problems, protected: &Placed, open: &Placed, host: &str) {
@@ -191,18 +176,12 @@ fn report_shadow(problems: &Problems, protected: &Placed, open: &Placed, host: &
 }
 
 /// Refuses an open route that, its prefix cut off, reaches what another route of the same upstream protects.
-fn refuse_back_door(problems: &Problems, placed: &Placed, closed: &[&Placed]) {
+fn refuse_back_door(problems: &Problems, placed: &Placed, closed: &ClosedRoutes<'_>) {
     let open = &placed.route;
     if !is_open(open) || open.strip_prefix.is_none() {
         return;
     }
-    let reached = at_upstream(open);
-    let is_reached = |other: &&&Placed| {
-        !is_open(&other.route)
-            && other.route.target == open.target
-            && covers(reached, at_upstream(&other.route))
-    };
-    if let Some(protected) = closed.iter().find(is_reached) {
+    if let Some(protected) = closed.reached(open.target, at_upstream(open)) {
         let name = &protected.route.name;
         let message = format!("without its prefix it reaches what route `{name}` protects");
         let hint =
@@ -216,28 +195,28 @@ fn refuse_back_door(problems: &Problems, placed: &Placed, closed: &[&Placed]) {
 }
 
 /// The part of an upstream's paths that a route leads to.
-fn at_upstream(route: &Route) -> &str {
+pub(super) fn at_upstream(route: &Route) -> &str {
     let path = bare(&route.path);
     let cut = route.strip_prefix.as_deref().unwrap_or_default();
     path.strip_prefix(cut.trim_end_matches('/')).unwrap_or(path)
 }
 
 /// Points at public routes that lie around or beside a protected one; both are legal and easily overlooked.
-fn warn_of_open_doors(problems: &Problems, placed: &Placed, closed: &[&Placed]) {
+fn warn_of_open_doors(problems: &Problems, placed: &Placed, closed: &ClosedRoutes<'_>) {
     let public = &placed.route;
     if public.access != Access::Public {
         return;
     }
     let path = bare(&public.path);
     let shown = text(&public.path);
-    let on_a_host = |other: &&Placed| share_a_host(public, &other.route);
+    let hosts = || hosts_of(public);
     let around = match public.path {
         PathPattern::Exact(_) => None,
-        PathPattern::Prefix(_) => below(closed, path).find(on_a_host),
+        PathPattern::Prefix(_) => hosts().find_map(|host| closed.below(host, path).next()),
     };
-    let beside = starting(closed, path)
-        .filter(|other| !public.methods.is_empty() && bare(&other.route.path) == path)
-        .find(on_a_host);
+    let beside = hosts()
+        .filter(|_| !public.methods.is_empty())
+        .find_map(|host| closed.at(host, path));
     let fault = if let Some(other) = beside {
         let name = &other.route.name;
         Fault::new(
@@ -256,26 +235,12 @@ fn warn_of_open_doors(problems: &Problems, placed: &Placed, closed: &[&Placed]) 
     problems.warn(&placed.place, fault);
 }
 
-/// A host of an open route that a protected route takes too, less specifically; one to try.
-fn probe(protected: &Route, open: &HostPattern) -> Option<String> {
-    let host = match open {
+/// A host that a pattern stands for.
+fn one_of(pattern: &HostPattern) -> String {
+    match pattern {
         HostPattern::Exact(name) => name.to_string(),
         HostPattern::Wildcard(name) => format!("any.{name}"),
-    };
-    let by_wildcard = |pattern: &HostPattern| match (pattern, open) {
-        (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => name
-            .split_once('.')
-            .is_some_and(|(_, rest)| *rest == **parent),
-        _ => false,
-    };
-    (protected.hosts.is_empty() || protected.hosts.iter().any(by_wildcard)).then_some(host)
-}
-
-fn share_a_host(one: &Route, other: &Route) -> bool {
-    if one.hosts.is_empty() || other.hosts.is_empty() {
-        return one.hosts.is_empty() && other.hosts.is_empty();
     }
-    one.hosts.iter().any(|host| other.hosts.contains(host))
 }
 
 fn is_open(route: &Route) -> bool {
@@ -283,11 +248,11 @@ fn is_open(route: &Route) -> bool {
 }
 
 /// The path without the slash that means nothing at the end of a prefix.
-fn bare(path: &PathPattern) -> &str {
+pub(super) fn bare(path: &PathPattern) -> &str {
     text(path).trim_end_matches('/')
 }
 
-fn text(path: &PathPattern) -> &str {
+pub(super) fn text(path: &PathPattern) -> &str {
     match path {
         PathPattern::Exact(path) | PathPattern::Prefix(path) => path,
     }

@@ -44,8 +44,9 @@ pub(super) struct Placed {
 }
 
 pub(super) fn read(tables: Vec<Table<'_>>, around: &Surroundings<'_>) -> Vec<Placed> {
-    let mut routes = Vec::new();
-    let mut names = Vec::new();
+    // Room for all at once: ten thousand of them, moved again and again as the list grows, take longer than all else here.
+    let mut routes = Vec::with_capacity(tables.len());
+    let mut names = Vec::with_capacity(tables.len());
     let problems = tables.first().map(|table| &table.context.problems);
     for table in tables {
         let (name, route) = read_one(table, around);

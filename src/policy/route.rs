@@ -21,7 +21,7 @@ use super::{
 pub struct UpstreamId(pub usize);
 
 /// Where an admitted request goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
     /// The built-in account routes and documents.
     Accounts,

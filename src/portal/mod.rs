@@ -26,6 +26,9 @@ use crate::{
 };
 
 pub use endpoints::routes;
+/// For `fuzz/` alone.
+#[doc(hidden)]
+pub use requests::refresh_cookie;
 
 /// The largest body that any of these routes takes, in bytes.
 pub const BODY_BYTES_MAX: u64 = 16 << 10;

@@ -108,7 +108,7 @@ fn origin(headers: &HeaderMap, settings: &AccountSettings) -> Result<Origin, Rej
 ///
 /// # Errors
 /// [`Rejection::BadRequest`] where there are two of that name: one of them was put there by somebody else.
-pub(super) fn refresh_cookie(headers: &HeaderMap) -> Result<Option<Zeroizing<String>>, Rejection> {
+pub fn refresh_cookie(headers: &HeaderMap) -> Result<Option<Zeroizing<String>>, Rejection> {
     let repeated = Rejection::BadRequest(HeadFault::RepeatedField);
     let mut found = None;
     for line in headers.get_all(COOKIE) {

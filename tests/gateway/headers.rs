@@ -178,10 +178,7 @@ async fn hdr_2_every_spelling_of_a_name_is_removed() {
     let gateway = gateway(&upstream).await;
     let token = bearer(&Token::good().sign());
     let mut tried = 0;
-    for name in IDENTITY
-        .into_iter()
-        .chain(["x-real-ip", "x-forwarded-for", "x-original-url"])
-    {
+    for name in IDENTITY.into_iter().chain(RESERVED) {
         let all = spellings(name);
         let upper: Vec<String> = all.iter().map(|name| name.to_ascii_uppercase()).collect();
         let mut fields: Vec<(&str, &str)> = all

@@ -13,6 +13,7 @@
 mod harness;
 
 mod answers;
+mod bypasses;
 mod cache;
 mod certificates;
 mod client_certificates;

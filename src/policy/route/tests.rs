@@ -1,6 +1,9 @@
 //! Tests of the route table: URI-3, URI-4, URI-5, MSG-4, CFG-1.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use http::Method;
 use proptest::prelude::*;
@@ -477,4 +480,69 @@ fn uri_1_spellings_that_a_server_reads_alike_take_one_route() {
     }
     assert_eq!(named("/100%25/x"), "* /100%25* ");
     assert_eq!(named("/things:deletes"), "* /* ");
+}
+
+/// A table with protected paths of every kind of letter, and an open one around them.
+static PROTECTED: LazyLock<Routes> = LazyLock::new(|| {
+    table(&[
+        ("*", "/*", ""),
+        ("*", "/private*", ""),
+        ("*", "/private/open", ""),
+        ("*", "/a:b/caf%C3%A9*", ""),
+        ("*", "/x%20y*", ""),
+    ])
+});
+
+/// The name of the route that a request target of these bytes takes, and the path that is forwarded; `None` where it is refused.
+fn taken(target: &[u8]) -> Option<(String, String)> {
+    let uri = http::Uri::try_from(target).ok()?;
+    let path = crate::policy::NormalPath::parse(uri.path()).ok()?;
+    let route = PROTECTED.find("any", path.as_str(), &Method::GET).ok()?;
+    Some((route.name.to_string(), path.as_str().to_owned()))
+}
+
+/// Bytes as they appear in targets, dense in what has a meaning there.
+fn targets() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        4 => "(/|//|private|open|a|:|b|caf\u{e9}|x|\\.|\\.\\.|%2e|;|\\\\|#|\\?)".prop_map(String::into_bytes),
+        2 => "%(2[0-9a-f]|3[0-9a-f]|[4-7][0-9a-fA-F]|c3|a9|25)".prop_map(String::into_bytes),
+        1 => any::<u8>().prop_map(|byte| vec![byte]),
+    ];
+    proptest::collection::vec(piece, 0..16)
+        .prop_map(|pieces| [b"/".to_vec(), pieces.concat()].concat())
+}
+
+proptest! {
+    #[test]
+    fn uri_1_the_path_forwarded_is_decided_as_the_one_received(target in targets()) {
+        if let Some((route, forwarded)) = taken(&target) {
+            prop_assert_eq!(taken(forwarded.as_bytes()), Some((route, forwarded)));
+        }
+    }
+
+    #[test]
+    fn uri_1_any_bytes_at_all_are_decided_once(target in proptest::collection::vec(any::<u8>(), 0..48)) {
+        let target = [b"/".to_vec(), target].concat();
+        if let Some((route, forwarded)) = taken(&target) {
+            prop_assert_eq!(taken(forwarded.as_bytes()), Some((route, forwarded)));
+        }
+    }
+
+    #[test]
+    fn uri_1_what_is_escaped_needlessly_is_the_same_path(
+        path in "/(private|private/open|a:b/caf\u{e9}|private/x|other)(/[a-z:=@~.!,+$&()*'-]{1,6})?",
+        escaped in proptest::collection::vec(any::<bool>(), 64),
+    ) {
+        let spelt: String = path
+            .bytes()
+            .zip(escaped.into_iter().cycle())
+            .map(|(byte, escape)| match byte {
+                b'/' => "/".to_owned(),
+                _ if escape || !byte.is_ascii() => format!("%{byte:02x}"),
+                _ => char::from(byte).to_string(),
+            })
+            .collect();
+        let route = |target: &str| taken(target.as_bytes()).map(|(route, _)| route);
+        prop_assert_eq!(route(&spelt), route(&path), "{}", spelt);
+    }
 }
