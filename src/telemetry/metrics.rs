@@ -43,6 +43,7 @@ pub(super) struct Metrics {
     pub(super) rate_limited: Family<LimitLabel, Counter>,
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
+    pub(super) floods: Counter,
     pub(super) log_dropped: Counter,
 }
 
@@ -78,6 +79,7 @@ impl Metrics {
             rate_limited: Family::default(),
             panics: Counter::default(),
             accept_errors: Counter::default(),
+            floods: Counter::default(),
             log_dropped: Counter::default(),
         };
         metrics.register_exchanges();
@@ -172,6 +174,11 @@ impl Metrics {
             "accept_errors",
             "Connections that could not be accepted",
             self.accept_errors.clone(),
+        );
+        registry.register(
+            "http2_floods",
+            "HTTP/2 connections ended for their control frames",
+            self.floods.clone(),
         );
         registry.register(
             "log_dropped",

@@ -16,6 +16,8 @@ mod cache;
 mod certificates;
 mod corpus;
 mod deadlines;
+mod exhaustion;
+mod floods;
 mod forward_auth;
 mod framing;
 mod headers;
