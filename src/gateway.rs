@@ -16,7 +16,7 @@ mod vigil;
 use std::{
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 pub use admitted::Admitted;
@@ -43,7 +43,7 @@ use crate::{
     portal::{PortalCall, PortalHandle},
     respond::{self, grpc::Grpc},
     telemetry::{Ending, Record, RequestId, RouteMetrics, Telemetry},
-    upstream::{AnswerStream, Handshake, Outbound, RequestBody, Upstream, forward},
+    upstream::{AnswerStream, Handshake, Outbound, Pace, RequestBody, Upstream, forward},
 };
 
 /// The largest body that a built-in route reads, in bytes (MSG-8).
@@ -76,8 +76,8 @@ pub struct Gateway {
     pub forward_auth: Option<ForwardAuthSettings>,
     /// Counters and the access log.
     pub telemetry: Arc<Telemetry>,
-    /// The longest wait for the next byte of a request's body.
-    pub body_idle: Duration,
+    /// How fast a client must send its body.
+    pub body_pace: Pace,
     /// Whether answers tell browsers to use TLS alone from now on; off with a development certificate.
     pub hsts: bool,
 }
@@ -268,7 +268,7 @@ impl Gateway {
         if handshake.is_some() {
             Handshake::mark(&mut headers);
         }
-        let (body, progress) = RequestBody::new(body, route.max_body, self.body_idle);
+        let (body, progress) = RequestBody::new(body, route.max_body, self.body_pace);
         let deadline = tokio::time::Instant::now() + route.timeout;
         let outbound = Outbound {
             method: parts.method,
@@ -313,7 +313,7 @@ impl Gateway {
     ) -> Result<Response<Answer>, Rejection> {
         let portal = self.portal.as_ref().ok_or(Rejection::RouteNotFound)?;
         let body = Limited::new(body, PORTAL_BODY_BYTES_MAX).collect();
-        let body = match timeout(self.body_idle, body).await {
+        let body = match timeout(self.body_pace.idle, body).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
                 return Err(Rejection::BodyTooLarge);

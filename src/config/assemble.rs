@@ -12,7 +12,7 @@ use crate::{
     portal::{self, PortalHandle},
     telemetry::Telemetry,
     upstream::{
-        SystemRoots, TlsFault, Upstream,
+        Pace, SystemRoots, TlsFault, Upstream,
         settings::{ServerAddress, UpstreamSettings},
     },
 };
@@ -100,7 +100,10 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         portal: lasting.accounts.as_ref().map(|(_, portal)| portal.clone()),
         forward_auth: config.forward_auth.clone(),
         telemetry: Arc::clone(telemetry),
-        body_idle: config.server.timeouts.body_idle,
+        body_pace: Pace {
+            idle: config.server.timeouts.body_idle,
+            rate: config.server.body_rate,
+        },
         hsts: !config.tls.development,
     })
 }

@@ -9,9 +9,11 @@ use super::{
     diagnostic::Fault,
     network,
     reader::{Table, Text},
+    units,
     words::refuse_repeats,
 };
 use crate::{
+    limit::settings::Quota,
     policy::{TrustedProxies, head::HeadLimits},
     server::settings::{ServerSettings, Timeouts},
 };
@@ -34,7 +36,7 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
     let drain_delay = table.duration("drain_delay", Bounds::new(Duration::ZERO, secs(3600)));
     let drain_timeout = table.duration("drain_timeout", Bounds::new(Duration::ZERO, secs(3600)));
     let timeouts = timeouts(table.section("timeouts"));
-    let (head, body_bytes, h2_streams) = limits(table.section("limits"));
+    let limits = limits(table.section("limits"));
     table.finish();
     Some(ServerSettings {
         listen,
@@ -49,9 +51,11 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
         drain_delay: drain_delay.unwrap_or(Duration::ZERO),
         drain_timeout: drain_timeout.unwrap_or(secs(30)),
         timeouts,
-        head,
-        body_bytes,
-        h2_streams,
+        head: limits.head,
+        body_bytes: limits.body_bytes,
+        h2_streams: limits.h2_streams,
+        h2_control_frames: limits.h2_control_frames,
+        body_rate: limits.body_rate,
     })
 }
 
@@ -209,17 +213,29 @@ fn proxy_protocol(table: &mut Table<'_>, proxies: &TrustedProxies) -> bool {
 fn timeouts(mut table: Table<'_>) -> Timeouts {
     let bounds = Bounds::new(Duration::from_millis(100), secs(3600))
         .because("without a deadline a silent client would hold its connection for ever");
+    let ages = Bounds::new(Duration::from_millis(100), secs(7 * 24 * 3600));
+    let max_age = table.duration("max_age", ages);
     let timeouts = Timeouts {
         handshake: table.duration("handshake", bounds).unwrap_or(secs(10)),
         header: table.duration("header", bounds).unwrap_or(secs(10)),
         body_idle: table.duration("body_idle", bounds).unwrap_or(secs(30)),
         keep_alive: table.duration("keep_alive", bounds).unwrap_or(secs(75)),
+        max_age: max_age.unwrap_or(secs(3600)),
     };
     table.finish();
     timeouts
 }
 
-fn limits(mut table: Table<'_>) -> (HeadLimits, u64, u32) {
+/// The section `[server.limits]`.
+struct Limits {
+    head: HeadLimits,
+    body_bytes: u64,
+    h2_streams: u32,
+    h2_control_frames: Quota,
+    body_rate: u64,
+}
+
+fn limits(mut table: Table<'_>) -> Limits {
     let header_bytes = table.size("header_bytes", Bounds::new(8 << 10, 1 << 20));
     let header_count = table.number("header_count", Bounds::new(8, 10_000));
     let uri_bytes = table.size("uri_bytes", Bounds::new(256, 1 << 20));
@@ -232,12 +248,54 @@ fn limits(mut table: Table<'_>) -> (HeadLimits, u64, u32) {
         let hint = "the request line counts as part of the head";
         table.fault("uri_bytes", Fault::new("is more than header_bytes", hint));
     }
-    let body = table.size("body", BODY).unwrap_or(10 << 20);
-    let streams = table
-        .number("h2_streams", Bounds::new(1, 10_000))
-        .unwrap_or(100);
+    let body_bytes = table.size("body", BODY).unwrap_or(10 << 20);
+    let body_rate = table.parsed("min_body_rate", byte_rate).unwrap_or(240);
+    let h2_streams = table.number("h2_streams", Bounds::new(1, 10_000));
+    let h2_control_frames = table.parsed("h2_control_frames", control_frames);
     table.finish();
-    (head, body, streams)
+    Limits {
+        head,
+        body_bytes,
+        h2_streams: h2_streams.unwrap_or(100),
+        h2_control_frames: h2_control_frames.unwrap_or(CONTROL_FRAMES),
+        body_rate,
+    }
+}
+
+/// What a client may send of control frames by default.
+const CONTROL_FRAMES: Quota = Quota {
+    count: 2000,
+    window: secs(10),
+    burst: 2000,
+};
+
+fn control_frames(text: &str) -> Result<Quota, Fault> {
+    let (count, window) = units::rate(text)?;
+    let window_bounds = Bounds::new(secs(1), secs(3600));
+    let window = window_bounds.check(window, |window| units::show_duration(*window))?;
+    let counts = Bounds::new(100, 1_000_000)
+        .because("with fewer a browser that leaves a page would be cut off, more are a flood");
+    let count = counts.check(count, ToString::to_string)?;
+    Ok(Quota {
+        count,
+        window,
+        burst: count,
+    })
+}
+
+/// Reads bytes a second: a size, a slash and `s`.
+fn byte_rate(text: &str) -> Result<u64, Fault> {
+    let bad = || {
+        Fault::new(
+            format!("`{text}` is not a rate of bytes"),
+            "a size and a second: \"240B/s\", \"1KiB/s\"",
+        )
+    };
+    let size = text.strip_suffix("/s").ok_or_else(bad)?;
+    let rate = units::size(size).map_err(|_| bad())?;
+    Bounds::new(1, 1 << 30)
+        .because("without one a client could send a body for ever")
+        .check(rate, |rate| format!("{}/s", units::show_size(*rate)))
 }
 
 /// The sizes that a limit of bodies may have.

@@ -24,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 use super::{
     caps::ConnectionSlot,
     farewell::{FAREWELL, linger, refuse_slow_head},
+    frames::FrameBudget,
     proxy_protocol::{self, Relayed},
     vitals::{ExchangeMark, Phase, Verdict, Vitals, Watched},
     worker::Worker,
@@ -141,7 +142,9 @@ async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &P
 
 async fn serve_http2(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: Rc<Peer>) {
     let vitals = Vitals::new(worker.timeouts, true);
-    let stream = TokioIo::new(Watched::new(stream, Rc::clone(&vitals)));
+    let budget = FrameBudget::new(worker.control_frames, Instant::now());
+    let stream = Watched::with_budget(stream, Rc::clone(&vitals), budget);
+    let stream = TokioIo::new(stream);
     let service = {
         let (worker, vitals) = (Rc::clone(worker), Rc::clone(&vitals));
         service_fn(move |request| {
@@ -161,6 +164,10 @@ async fn serve_http2(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: Rc
     }
     let connection = pin!(builder.serve_connection(stream, service));
     drive(worker, &vitals, connection).await;
+    if vitals.is_flooded() {
+        worker.telemetry.flooded();
+        tracing::debug!("connection closed: too many HTTP/2 control frames");
+    }
 }
 
 /// Serves a tunnel on a stream of HTTP/2. It ends with the stream at the latest, and the stream with its connection.
@@ -226,6 +233,12 @@ async fn drive<C: Graceful>(
             }
             match vitals.verdict(Instant::now()) {
                 Verdict::Look(due) => timer.as_mut().reset(due.into()),
+                Verdict::TooOld => {
+                    vitals.retire();
+                    connection.as_mut().graceful_shutdown();
+                    // The connection may have ended by this; it says so when it is polled.
+                    cx.waker().wake_by_ref();
+                }
                 Verdict::Expired(phase) => return Poll::Ready(Ended::Expired(phase)),
                 Verdict::WriteStalled => return Poll::Ready(Ended::Expired(Phase::Exchange)),
             }

@@ -6,6 +6,7 @@
 pub mod caps;
 pub mod connection;
 mod farewell;
+mod frames;
 pub mod proxy_protocol;
 pub mod redirect;
 pub mod settings;

@@ -9,7 +9,10 @@ use std::{
 
 use url::Url;
 
-use crate::policy::{TlsPolicies, TlsPolicyId, TrustedProxies, head::HeadLimits};
+use crate::{
+    limit::settings::Quota,
+    policy::{TlsPolicies, TlsPolicyId, TrustedProxies, head::HeadLimits},
+};
 
 /// The checked section `[server]`.
 #[derive(Debug, Clone)]
@@ -44,6 +47,10 @@ pub struct ServerSettings {
     pub body_bytes: u64,
     /// Concurrent HTTP/2 streams of one connection.
     pub h2_streams: u32,
+    /// What one HTTP/2 connection may send of control frames: pings, settings, window updates and the like.
+    pub h2_control_frames: Quota,
+    /// The least that a client must send of a body, in bytes a second, while the gateway waits for it.
+    pub body_rate: u64,
 }
 
 /// Deadlines of a client connection. None may be zero.
@@ -57,6 +64,8 @@ pub struct Timeouts {
     pub body_idle: Duration,
     /// Without a request.
     pub keep_alive: Duration,
+    /// How old a connection may become before it is asked to end.
+    pub max_age: Duration,
 }
 
 /// The checked section `[tls]`.

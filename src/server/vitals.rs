@@ -16,7 +16,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::settings::Timeouts;
+use super::{frames::FrameBudget, settings::Timeouts};
 
 /// The state of one connection, shared by its stream, its requests and its timer.
 #[derive(Debug)]
@@ -25,6 +25,11 @@ pub struct Vitals {
     multiplexed: bool,
     phase: Cell<Phase>,
     since: Cell<Instant>,
+    born: Instant,
+    /// Told to end after what is under way, for its age.
+    retired: Cell<bool>,
+    /// Ended for its frames (MSG-6).
+    flooded: Cell<bool>,
     exchanges: Cell<usize>,
     write_blocked: Cell<Option<Instant>>,
     /// Answers of a multiplexed connection whose next bytes wait for the client to open a window.
@@ -65,6 +70,8 @@ pub enum Verdict {
     Expired(Phase),
     /// Look again then.
     Look(Instant),
+    /// The connection is as old as it may become.
+    TooOld,
     /// The client takes nothing of an answer.
     WriteStalled,
 }
@@ -81,6 +88,7 @@ pub struct ExchangeMark {
 pub struct Watched<S> {
     stream: S,
     vitals: Rc<Vitals>,
+    frames: Option<FrameBudget>,
 }
 
 impl Vitals {
@@ -93,6 +101,9 @@ impl Vitals {
             multiplexed,
             phase: Cell::new(Phase::Idle),
             since: Cell::new(Instant::now()),
+            born: Instant::now(),
+            retired: Cell::new(false),
+            flooded: Cell::new(false),
             exchanges: Cell::new(0),
             write_blocked: Cell::new(None),
             owed: Cell::new(0),
@@ -126,10 +137,15 @@ impl Vitals {
         self.phase.get()
     }
 
-    /// When the present phase will have gone on too long; `None` during an exchange whose client still reads, for exchanges
-    /// have deadlines of their own.
+    /// When the present phase, or the connection, will have gone on too long; `None` during the last exchange of a connection
+    /// whose client still reads, for exchanges have deadlines of their own.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
+        let old = (!self.retired.get()).then(|| self.born + self.timeouts.max_age);
+        self.phase_due().into_iter().chain(old).min()
+    }
+
+    fn phase_due(&self) -> Option<Instant> {
         let phase = match self.phase.get() {
             Phase::Exchange => None,
             Phase::Head => Some(self.since.get() + self.timeouts.header),
@@ -145,6 +161,17 @@ impl Vitals {
         phase.into_iter().chain(blocked).min()
     }
 
+    /// Notes that the connection was told to end after what is under way.
+    pub fn retire(&self) {
+        self.retired.set(true);
+    }
+
+    /// Whether the connection was ended for its frames.
+    #[must_use]
+    pub fn is_flooded(&self) -> bool {
+        self.flooded.get()
+    }
+
     /// Whether `due` may be sooner than silence would be: a head has begun, or the client takes nothing.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
@@ -157,6 +184,7 @@ impl Vitals {
         match self.due() {
             None => Verdict::Look(now + self.timeouts.keep_alive),
             Some(due) if due > now => Verdict::Look(due),
+            Some(_) if self.phase_due().is_none_or(|due| due > now) => Verdict::TooOld,
             Some(_) if self.phase.get() == Phase::Exchange => Verdict::WriteStalled,
             Some(_) => Verdict::Expired(self.phase.get()),
         }
@@ -238,11 +266,32 @@ impl<S> Watched<S> {
     /// Watches a stream.
     #[must_use]
     pub fn new(stream: S, vitals: Rc<Vitals>) -> Self {
-        Self { stream, vitals }
+        Self {
+            stream,
+            vitals,
+            frames: None,
+        }
+    }
+
+    /// Watches a stream of HTTP/2, whose control frames have this budget.
+    #[must_use]
+    pub(super) fn with_budget(stream: S, vitals: Rc<Vitals>, budget: FrameBudget) -> Self {
+        Self {
+            stream,
+            vitals,
+            frames: Some(budget),
+        }
+    }
+
+    fn wrote(&mut self, outcome: &Poll<io::Result<usize>>) {
+        self.vitals.write_outcome(outcome);
+        if let (Some(frames), Poll::Ready(Ok(count))) = (&mut self.frames, outcome) {
+            frames.wrote(*count);
+        }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -257,6 +306,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             .filter(|arrived| !arrived.is_empty())
         {
             this.vitals.bytes_arrived(arrived);
+            if let Some(frames) = &mut this.frames
+                && !frames.read(arrived, Instant::now)
+            {
+                this.vitals.flooded.set(true);
+                // The library has no way to say this. What it was about to write comes to nothing; so does the connection.
+                let stream = &mut this.stream;
+                let _ = Pin::new(&mut *stream).poll_write(cx, &frames.go_away());
+                let _ = Pin::new(stream).poll_shutdown(cx);
+                return Poll::Ready(Err(io::Error::other("too many control frames")));
+            }
         }
         outcome
     }
@@ -270,7 +329,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.vitals.write_outcome(&outcome);
+        this.wrote(&outcome);
         outcome
     }
 
@@ -281,7 +340,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
-        this.vitals.write_outcome(&outcome);
+        this.wrote(&outcome);
         outcome
     }
 
@@ -302,145 +361,4 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    const TIMEOUTS: Timeouts = Timeouts {
-        handshake: Duration::from_secs(10),
-        header: Duration::from_secs(10),
-        body_idle: Duration::from_secs(30),
-        keep_alive: Duration::from_secs(75),
-    };
-
-    fn seconds(n: u64) -> Duration {
-        Duration::from_secs(n)
-    }
-
-    #[test]
-    fn net_4_a_silent_connection_expires_after_keep_alive() {
-        let vitals = Vitals::new(TIMEOUTS, false);
-        let start = vitals.since.get();
-        assert!(matches!(
-            vitals.verdict(start + seconds(74)),
-            Verdict::Look(_)
-        ));
-        assert_eq!(
-            vitals.verdict(start + seconds(75)),
-            Verdict::Expired(Phase::Idle)
-        );
-    }
-
-    #[test]
-    fn net_4_a_head_expires_after_its_own_time_whatever_trickles_in() {
-        let vitals = Vitals::new(TIMEOUTS, false);
-        vitals.bytes_arrived(b"GET");
-        let start = vitals.since.get();
-        vitals.bytes_arrived(b"GET");
-        assert_eq!(
-            vitals.since.get(),
-            start,
-            "later bytes do not extend the deadline"
-        );
-        assert!(matches!(
-            vitals.verdict(start + seconds(9)),
-            Verdict::Look(_)
-        ));
-        assert_eq!(
-            vitals.verdict(start + seconds(10)),
-            Verdict::Expired(Phase::Head)
-        );
-    }
-
-    #[test]
-    fn net_4_pings_do_not_keep_an_http2_connection_alive() {
-        let vitals = Vitals::new(TIMEOUTS, true);
-        let start = vitals.since.get();
-        vitals.bytes_arrived(b"GET");
-        assert_eq!(
-            vitals.verdict(start + seconds(75)),
-            Verdict::Expired(Phase::Idle)
-        );
-    }
-
-    #[test]
-    fn net_4_an_exchange_is_not_idle_until_the_last_one_ends() {
-        let vitals = Vitals::new(TIMEOUTS, true);
-        let start = vitals.since.get();
-        let (first, second) = (vitals.begin_exchange(), vitals.begin_exchange());
-        drop(first);
-        assert!(matches!(
-            vitals.verdict(start + seconds(1000)),
-            Verdict::Look(_)
-        ));
-        drop(second);
-        assert_eq!(vitals.phase(), Phase::Idle);
-        assert_eq!(
-            vitals.verdict(vitals.since.get() + seconds(75)),
-            Verdict::Expired(Phase::Idle)
-        );
-    }
-
-    #[test]
-    fn uri_2_a_fragment_in_the_request_target_is_seen() {
-        for (bytes, want) in [
-            (&b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n"[..], true),
-            (b"GET /#/public HTTP/1.1\r\n", true),
-            (b"GET /a?b#c HTTP/1.1\r\n", true),
-            (b"GET #a HTTP/1.1\r\n", true),
-            (b"GET /a HTTP/1.1\r\nReferer: /#b\r\n\r\n", false),
-            (b"GET /a\nReferer: /#b\r\n\r\n", false),
-            (b"lue: 1 #2\r\n", false),
-            (b"", false),
-        ] {
-            for size in [1, 2, 7, 1000] {
-                let vitals = Vitals::new(TIMEOUTS, false);
-                for piece in bytes.chunks(size) {
-                    vitals.bytes_arrived(piece);
-                }
-                assert_eq!(vitals.take_fragment(), want, "{bytes:?} by {size}");
-                assert!(!vitals.take_fragment(), "taken once");
-            }
-        }
-    }
-
-    #[test]
-    fn msg_7_streams_none_of_which_goes_on_are_a_stalled_connection() {
-        let vitals = Vitals::new(TIMEOUTS, true);
-        let (first, second) = (vitals.begin_exchange(), vitals.begin_exchange());
-        assert_eq!(vitals.due(), None, "the upstream's turn has its own limits");
-        first.clients_turn(true);
-        let since = vitals.taken.get();
-        second.clients_turn(true);
-        assert_eq!(vitals.taken.get(), since, "a second stream extends nothing");
-        assert!(vitals.is_urgent());
-        assert!(matches!(
-            vitals.verdict(since + seconds(29)),
-            Verdict::Look(_)
-        ));
-        assert_eq!(vitals.verdict(since + seconds(30)), Verdict::WriteStalled);
-        second.clients_turn(false);
-        assert!(vitals.taken.get() > since, "one that goes on is progress");
-        drop(first);
-        assert_eq!(vitals.due(), None);
-        drop(second);
-        assert_eq!(vitals.phase(), Phase::Idle);
-    }
-
-    #[test]
-    fn msg_7_a_client_that_takes_no_answer_is_dropped() {
-        let vitals = Vitals::new(TIMEOUTS, false);
-        let _exchange = vitals.begin_exchange();
-        vitals.write_outcome::<()>(&Poll::Pending);
-        let blocked = vitals.write_blocked.get().unwrap();
-        vitals.write_outcome::<()>(&Poll::Pending);
-        assert_eq!(vitals.write_blocked.get(), Some(blocked));
-        assert_eq!(vitals.verdict(blocked + seconds(30)), Verdict::WriteStalled);
-        vitals.write_outcome(&Poll::Ready(Ok(())));
-        assert!(matches!(
-            vitals.verdict(blocked + seconds(30)),
-            Verdict::Look(_)
-        ));
-    }
-}
+mod tests;

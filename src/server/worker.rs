@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     gateway::{Gateway, Lane},
+    limit::settings::Quota,
     policy::{PeerIp, TrustedProxies},
     telemetry::{Connections, HandshakeResult, Telemetry},
 };
@@ -87,6 +88,8 @@ pub struct Worker {
     /// Who may connect, and must say for whom, where the PROXY protocol is required.
     pub(super) relays: Option<TrustedProxies>,
     pub(super) timeouts: Timeouts,
+    /// What HTTP/2 clients may send of control frames.
+    pub(super) control_frames: Quota,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<LocalExecutor>,
     pub(super) open_connections: Connections,
@@ -215,6 +218,7 @@ impl Worker {
                 .proxy_protocol
                 .then(|| settings.trusted_proxies.clone()),
             timeouts: settings.timeouts,
+            control_frames: settings.h2_control_frames,
             http1: http1_builder(settings),
             http2: http2_builder(settings),
             open_connections: shared.telemetry.connections("tls"),

@@ -44,6 +44,7 @@ pub(super) struct Metrics {
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
     pub(super) malformed: Counter,
+    pub(super) floods: Counter,
     pub(super) log_dropped: Counter,
 }
 
@@ -80,6 +81,7 @@ impl Metrics {
             panics: Counter::default(),
             accept_errors: Counter::default(),
             malformed: Counter::default(),
+            floods: Counter::default(),
             log_dropped: Counter::default(),
         };
         metrics.register_exchanges();
@@ -202,6 +204,11 @@ impl Metrics {
             "malformed_heads",
             "Requests whose head is no HTTP or far too large: refused before anything is known of them",
             self.malformed.clone(),
+        );
+        registry.register(
+            "http2_floods",
+            "HTTP/2 connections ended for their control frames",
+            self.floods.clone(),
         );
         registry.register(
             "log_dropped",

@@ -183,6 +183,11 @@ impl Telemetry {
         self.metrics.malformed.inc();
     }
 
+    /// Counts an HTTP/2 connection that was ended for its control frames.
+    pub fn flooded(&self) {
+        self.metrics.floods.inc();
+    }
+
     /// Runs `sampler` at each scrape, in place of an earlier one of this name. It must be quick and must not scrape.
     pub fn on_scrape(&self, name: &'static str, sampler: Sampler) {
         let samplers = self.samplers.lock();

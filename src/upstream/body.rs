@@ -83,40 +83,71 @@ pub enum AnswerFault {
     Upstream(hyper::Error),
 }
 
-/// Fires when nothing happened for a while. Costs nothing while things happen: the timer is made only when there is
-/// something to wait for.
+/// How fast a client must send its body.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// The longest wait for the next byte.
+    pub idle: Duration,
+    /// The least, in bytes a second, over all the time that was waited beyond `idle`; 1 or more.
+    pub rate: u64,
+}
+
+/// Fires when a client is too slow: one wait too long, or too many for what has come. Costs nothing while things happen: the
+/// timer is made only when there is something to wait for, and time that the upstream takes is not the client's.
 #[derive(Debug)]
 struct IdleTimer {
-    allowed: Duration,
+    pace: Pace,
+    waited: Duration,
+    since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl IdleTimer {
-    fn reset(&mut self) {
-        self.timer = None;
+    fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            waited: Duration::ZERO,
+            since: Instant::now(),
+            timer: None,
+        }
     }
 
-    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let allowed = self.allowed;
+    fn reset(&mut self) {
+        if self.timer.take().is_some() {
+            self.waited = self.waited.saturating_add(self.since.elapsed());
+        }
+    }
+
+    /// `bytes` have come so far.
+    fn poll_expired(&mut self, cx: &mut Context<'_>, bytes: u64) -> Poll<()> {
+        if self.timer.is_none() {
+            self.since = Instant::now();
+        }
+        let until = self.since + self.allowed(bytes);
         self.timer
-            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + allowed)))
+            .get_or_insert_with(|| Box::pin(sleep_until(until)))
             .as_mut()
             .poll(cx)
+    }
+
+    fn allowed(&self, bytes: u64) -> Duration {
+        let Pace { idle, rate } = self.pace;
+        let earned = Duration::from_millis(bytes.saturating_mul(1000) / rate.max(1));
+        idle.saturating_add(earned)
+            .saturating_sub(self.waited)
+            .min(idle)
     }
 }
 
 impl RequestBody {
-    /// Wraps a client's body. `limit` is in bytes, `idle` the longest wait for the next one.
+    /// Wraps a client's body. `limit` is in bytes.
     #[must_use]
-    pub fn new(incoming: ClientBody, limit: u64, idle: Duration) -> (Self, Rc<UploadProgress>) {
+    pub fn new(incoming: ClientBody, limit: u64, pace: Pace) -> (Self, Rc<UploadProgress>) {
         if incoming.is_end_stream() {
             return (Self::Empty, UploadProgress::finished_now());
         }
         let progress = Rc::new(UploadProgress::default());
-        let idle = IdleTimer {
-            allowed: idle,
-            timer: None,
-        };
+        let idle = IdleTimer::new(pace);
         let upload = Upload {
             incoming,
             remaining: limit,
@@ -171,7 +202,7 @@ impl Upload {
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    ready!(self.idle.poll_expired(cx));
+                    ready!(self.idle.poll_expired(cx, self.progress.bytes()));
                     return Poll::Ready(Some(Err(self.progress.fail(UploadFault::Stalled))));
                 }
             };

@@ -31,7 +31,7 @@ use std::{
     time::Instant,
 };
 
-pub use body::{AnswerFault, AnswerStream, RequestBody, UploadFault, UploadProgress};
+pub use body::{AnswerFault, AnswerStream, Pace, RequestBody, UploadFault, UploadProgress};
 use checks::Checks;
 pub use client_body::ClientBody;
 pub use forward::{Outbound, forward};

@@ -8,6 +8,7 @@ use portcullis::{
     config::Config,
     limit::settings::Quota,
     policy::{Access, Route, Routes, Rule},
+    server::settings::ServerSettings,
 };
 
 /// An open door, a requirement lost, a limit grown, more trust: each in words.
@@ -100,30 +101,16 @@ fn unverified(config: &Config) -> usize {
 
 /// Everything of which more is weaker; where less is weaker, with its sign turned.
 fn limits(config: &Config) -> Vec<(String, i128)> {
-    let (server, limit) = (&config.server, &config.limit);
-    let mut limits = vec![
-        ("max_connections", number(server.max_connections)),
-        (
-            "max_connections_per_ip",
-            number(server.max_connections_per_ip),
-        ),
-        ("drain_timeout", millis(server.drain_timeout)),
-        ("handshake", millis(server.timeouts.handshake)),
-        ("header", millis(server.timeouts.header)),
-        ("body_idle", millis(server.timeouts.body_idle)),
-        ("keep_alive", millis(server.timeouts.keep_alive)),
-        ("header_bytes", number(server.head.header_bytes)),
-        ("header_count", number(server.head.header_count)),
-        ("uri_bytes", number(server.head.uri_bytes)),
-        ("body", number(server.body_bytes)),
-        ("h2_streams", number(server.h2_streams)),
+    let limit = &config.limit;
+    let mut limits = server_limits(&config.server);
+    limits.extend([
         ("max_bytes", number(config.token_cache.max_bytes)),
         ("max_ttl", millis(config.token_cache.max_ttl)),
         ("per_ip", per_hour(&limit.per_ip)),
         ("burst", number(limit.per_ip.burst)),
         ("ipv6_prefix", number(limit.ipv6_prefix)),
         ("max_keys", number(limit.max_keys)),
-    ];
+    ]);
     limits.extend(config.accounts.iter().flat_map(account_limits));
     let mut limits: Vec<(String, i128)> = limits
         .into_iter()
@@ -194,6 +181,29 @@ fn route_limits(route: &Route) -> Vec<(String, i128)> {
     ]
     .map(|(what, value)| (format!("route {} {what}", route.name), value))
     .into()
+}
+
+fn server_limits(server: &ServerSettings) -> Vec<(&'static str, i128)> {
+    vec![
+        ("max_connections", number(server.max_connections)),
+        (
+            "max_connections_per_ip",
+            number(server.max_connections_per_ip),
+        ),
+        ("drain_timeout", millis(server.drain_timeout)),
+        ("handshake", millis(server.timeouts.handshake)),
+        ("header", millis(server.timeouts.header)),
+        ("body_idle", millis(server.timeouts.body_idle)),
+        ("keep_alive", millis(server.timeouts.keep_alive)),
+        ("header_bytes", number(server.head.header_bytes)),
+        ("header_count", number(server.head.header_count)),
+        ("uri_bytes", number(server.head.uri_bytes)),
+        ("body", number(server.body_bytes)),
+        ("max_age", millis(server.timeouts.max_age)),
+        ("min_body_rate", -number(server.body_rate)),
+        ("h2_control_frames", per_hour(&server.h2_control_frames)),
+        ("h2_streams", number(server.h2_streams)),
+    ]
 }
 
 fn account_limits(accounts: &AccountSettings) -> Vec<(&'static str, i128)> {

@@ -22,7 +22,7 @@ const SLACK: Duration = Duration::from_secs(8);
 /// A site in which one deadline is short and the others are far away.
 async fn gateway(upstream: &Upstream, short: &str) -> Gateway {
     let mut site = Site::new(upstream.address);
-    for name in ["handshake", "header", "body_idle", "keep_alive"] {
+    for name in ["handshake", "header", "body_idle", "keep_alive", "max_age"] {
         let time = if name == short {
             "\"400ms\""
         } else {
@@ -276,6 +276,131 @@ async fn net_4_a_slow_answer_is_no_idle_connection() {
         H2::connect(&gateway).await.get("/public", &[]).await.text(),
         "abcd"
     );
+}
+
+#[tokio::test]
+async fn net_4_an_old_connection_is_told_to_end_and_nothing_is_cut() {
+    let upstream = Upstream::scripted(|_| {
+        Reply(vec![
+            Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab".to_vec()),
+            Step::Pause(SHORT * 3),
+            Step::Send(b"cd".to_vec()),
+        ])
+    })
+    .await;
+    let gateway = gateway(&upstream, "max_age").await;
+    let mut raw = Raw::connect(&gateway).await;
+    let answer = raw.exchange(request("GET", "/public", &[], "")).await;
+    assert_eq!(answer.text(), "abcd", "it was older before the end");
+    assert!(raw.rest().await.is_empty());
+    let mut h2 = H2::connect(&gateway).await;
+    assert_eq!(h2.get("/public", &[]).await.text(), "abcd");
+    within("the end of the connection", h2.ended()).await;
+}
+
+#[tokio::test]
+async fn net_4_a_busy_connection_ends_with_its_age_too() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "max_age").await;
+    let begun = Instant::now();
+    let mut raw = Raw::connect(&gateway).await;
+    let mut answered = 0;
+    // Asked to go, the gateway says so in an answer, or closes between two.
+    loop {
+        raw.send(request("GET", "/public", &[], "")).await;
+        match raw.try_answer().await {
+            Ok(answer) => {
+                answered += 1;
+                if answer.is(200).header("connection") == Some("close") {
+                    break;
+                }
+            }
+            Err(broken) => {
+                assert!(matches!(broken, Broken::Closed), "{broken:?}");
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    on_time(begun);
+    assert!(answered > 1);
+}
+
+/// A site in which bodies must come at 1 KiB a second, when they were waited for long enough.
+async fn paced(upstream: &Upstream) -> Gateway {
+    Site::new(upstream.address)
+        .set("server.timeouts", "body_idle", "\"1s\"")
+        .set("server.limits", "min_body_rate", "\"1KiB/s\"")
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn net_4_a_body_that_drips_is_refused() {
+    let upstream = Upstream::start().await;
+    let gateway = paced(&upstream).await;
+    let mut raw = Raw::connect(&gateway).await;
+    let begun = Instant::now();
+    let declared = [("Content-Length", "100000")];
+    raw.send(request("POST", "/public", &declared, "")).await;
+    while raw.try_send("x").await.is_ok() && begun.elapsed() < SLACK {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    match raw.try_answer().await {
+        Ok(answer) => answer.refused(408, "request_timeout"),
+        Err(broken) => assert!(
+            matches!(broken, Broken::Closed | Broken::Cut(_)),
+            "{broken:?}"
+        ),
+    }
+    assert!(raw.end().await.is_some(), "still open");
+    upstream
+        .until("the connection to be given up", |upstream| {
+            upstream.open() == 0
+        })
+        .await;
+    assert!(upstream.seen().iter().all(|seen| !seen.complete));
+}
+
+#[tokio::test]
+async fn net_4_an_http_2_body_that_drips_is_refused() {
+    let upstream = Upstream::start().await;
+    let gateway = paced(&upstream).await;
+    let mut frames = Frames::connect(&gateway).await;
+    let post: [(&[u8], &[u8]); 4] = [
+        (b":method", b"POST"),
+        (b":scheme", b"https"),
+        (b":authority", b"localhost"),
+        (b":path", b"/public"),
+    ];
+    frames.begin(1, &post).await;
+    // A byte each 100 ms is never a second of silence.
+    for _ in 0..40 {
+        let _ = frames.data(1, b"x").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let outcome = frames.outcome(1).await;
+    assert!(
+        matches!(outcome, Outcome::Status(408) | Outcome::Reset),
+        "{outcome:?}"
+    );
+    assert!(upstream.seen().iter().all(|seen| !seen.complete));
+}
+
+#[tokio::test]
+async fn a_body_that_came_fast_may_rest() {
+    let upstream = Upstream::start().await;
+    let gateway = paced(&upstream).await;
+    let mut raw = Raw::connect(&gateway).await;
+    let declared = [("Content-Length", "100030")];
+    raw.send(request("POST", "/public", &declared, "")).await;
+    raw.send("x".repeat(100_000)).await;
+    for _ in 0..30 {
+        raw.send("x").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    raw.answer().await.is(200);
+    assert_eq!(upstream.last().body_length, 100_030);
 }
 
 #[tokio::test]

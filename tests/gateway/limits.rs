@@ -87,6 +87,34 @@ async fn rate_1_behind_a_trusted_proxy_each_client_has_a_budget() {
 }
 
 #[tokio::test]
+async fn hdr_4_forwarded_is_never_believed_beside_or_without_the_field_that_is() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("server", "trusted_proxies", r#"["127.0.0.1/32"]"#)
+        .start()
+        .await;
+    let forged = "for=192.0.2.66;proto=http;host=evil.example";
+    for (fields, client) in [
+        (&[("Forwarded", forged)][..], "127.0.0.1"),
+        (
+            &[("Forwarded", forged), ("X-Forwarded-For", "203.0.113.1")],
+            "203.0.113.1",
+        ),
+        (
+            &[("X-Forwarded-For", "203.0.113.1, a"), ("Forwarded", forged)],
+            "127.0.0.1",
+        ),
+    ] {
+        get(&gateway, "/public", fields).await.is(200);
+        let seen = upstream.last();
+        assert_eq!(seen.header("x-real-ip"), Some(client));
+        assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+        assert_eq!(seen.header("x-forwarded-host"), Some("localhost"));
+        assert_eq!(seen.header("forwarded"), None);
+    }
+}
+
+#[tokio::test]
 async fn rate_2_one_network_of_ipv6_is_one_client() {
     let upstream = Upstream::start().await;
     let gateway = Site::new(upstream.address)

@@ -145,6 +145,8 @@ fn numbers_are_neither_zero_nor_absurd() {
         body_idle = 30    | server.timeouts.body_idle  | expected a string
         keep_alive = "1d" | server.timeouts.keep_alive | above the most
         keep_alive = "75" | server.timeouts.keep_alive | not a duration
+        max_age = "0s"    | server.timeouts.max_age    | below the least
+        max_age = "8d"    | server.timeouts.max_age    | above the most
         "#,
     );
     refused_each(
@@ -157,6 +159,15 @@ fn numbers_are_neither_zero_nor_absurd() {
         body = "0B"           | server.limits.body         | below the least
         body = "10MB"         | server.limits.body         | not a size
         h2_streams = 0        | server.limits.h2_streams   | below the least
+        min_body_rate = "0B/s"   | server.limits.min_body_rate | below the least
+        min_body_rate = "2GiB/s" | server.limits.min_body_rate | above the most
+        min_body_rate = "240B"   | server.limits.min_body_rate | not a rate of bytes
+        min_body_rate = "240/s"  | server.limits.min_body_rate | not a rate of bytes
+        min_body_rate = 240      | server.limits.min_body_rate | expected a string
+        h2_control_frames = "99/s"      | server.limits.h2_control_frames | below the least
+        h2_control_frames = "2000000/s" | server.limits.h2_control_frames | above the most
+        h2_control_frames = "2000/2h"   | server.limits.h2_control_frames | above the most
+        h2_control_frames = "2000"      | server.limits.h2_control_frames | not a rate
         "#,
     );
     refused_each(

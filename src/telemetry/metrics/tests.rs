@@ -56,6 +56,7 @@ fn names_and_kinds_are_those_of_the_contract() {
         "portcullis_certificate_reloads counter",
         "portcullis_connections gauge",
         "portcullis_decisions counter",
+        "portcullis_http2_floods counter",
         "portcullis_jwks_age_seconds gauge",
         "portcullis_log_dropped counter",
         "portcullis_malformed_heads counter",
@@ -133,6 +134,7 @@ fn series_and_labels_are_those_of_the_contract() {
         (&build, "1"),
         ("portcullis_panics_total", "1"),
         ("portcullis_accept_errors_total", "1"),
+        ("portcullis_http2_floods_total", "0"),
         ("portcullis_log_dropped_total", "0"),
     ] {
         check_series(&telemetry, series, Some(value));

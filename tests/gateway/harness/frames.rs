@@ -54,13 +54,27 @@ impl Frames {
     }
 
     async fn frame(&mut self, kind: u8, flags: u8, id: u32, payload: &[u8]) {
+        // A gateway that has closed already is no fault: the outcome tells.
+        let _ = self.try_frame(kind, flags, id, payload).await;
+    }
+
+    /// Sends any frame; an error when the connection takes no more.
+    pub(crate) async fn try_frame(
+        &mut self,
+        kind: u8,
+        flags: u8,
+        id: u32,
+        payload: &[u8],
+    ) -> std::io::Result<()> {
         let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
         bytes.extend([kind, flags]);
         bytes.extend(id.to_be_bytes());
         bytes.extend(payload);
-        // A gateway that has closed already is no fault: the outcome tells.
-        let _ = self.stream.write_all(&bytes).await;
-        let _ = self.stream.flush().await;
+        within("a write", async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await
+        })
+        .await
     }
 
     /// Sends a request's fields exactly as they are, in this order, and its body in one frame.
@@ -83,16 +97,35 @@ impl Frames {
     }
 
     async fn head(&mut self, id: u32, fields: &[(&[u8], &[u8])], flags: u8) {
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            // A literal without indexing, with a new name, not Huffman-coded (RFC 7541 §6.2.2).
-            block.push(0);
-            for text in [name, value] {
-                integer(text.len(), &mut block);
-                block.extend_from_slice(text);
+        self.frame(HEADERS, END_HEADERS | flags, id, &block(fields))
+            .await;
+    }
+
+    /// Sends a piece of a body, not the last.
+    pub(crate) async fn data(&mut self, id: u32, piece: &[u8]) -> std::io::Result<()> {
+        self.try_frame(DATA, 0, id, piece).await
+    }
+
+    /// Reads to the end of the connection, which must come; the error code of its last GOAWAY.
+    pub(crate) async fn farewell(&mut self) -> Option<u32> {
+        within("the end of the connection", async {
+            let mut told = None;
+            loop {
+                let mut head = [0; 9];
+                if self.stream.read_exact(&mut head).await.is_err() {
+                    return told;
+                }
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let mut payload = vec![0; usize::try_from(length).unwrap()];
+                if self.stream.read_exact(&mut payload).await.is_err() {
+                    return told;
+                }
+                if head[3] == GOAWAY {
+                    told = Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+                }
             }
-        }
-        self.frame(HEADERS, END_HEADERS | flags, id, &block).await;
+        })
+        .await
     }
 
     /// Waits for what becomes of a stream. Only the first answer of a connection can be read.
@@ -119,6 +152,20 @@ impl Frames {
         })
         .await
     }
+}
+
+/// Fields as a header block.
+fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        // A literal without indexing, with a new name, not Huffman-coded (RFC 7541 §6.2.2).
+        block.push(0);
+        for text in [name, value] {
+            integer(text.len(), &mut block);
+            block.extend_from_slice(text);
+        }
+    }
+    block
 }
 
 /// An integer with a prefix of seven bits (RFC 7541 §5.1).

@@ -31,6 +31,7 @@ pub(crate) struct Site {
     variables: Table,
     /// Appended to the file as it is.
     pub(crate) extra: String,
+    descriptors: Option<u32>,
 }
 
 /// How a command ended.
@@ -71,6 +72,7 @@ impl Site {
             routes: Vec::new(),
             variables: Table::new(),
             extra: String::new(),
+            descriptors: None,
         };
         let path = site.folder.path();
         for name in ["config", "certs", "keys", "data"] {
@@ -269,9 +271,24 @@ impl Site {
         self.variables.insert(name.into(), value.into());
     }
 
+    /// Limits the open files of its commands.
+    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// A command of the gateway in this site, its output captured.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        const GATEWAY: &str = env!("CARGO_BIN_EXE_portcullis");
+        let mut command = match self.descriptors {
+            None => Command::new(GATEWAY),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -n {limit} && exec \"$@\"");
+                shell.args(["-c", &script, "sh", GATEWAY]);
+                shell
+            }
+        };
         command
             .args(arguments)
             .arg("--config")

@@ -1,0 +1,165 @@
+//! Phases and their deadlines, at clocks that are passed in.
+
+use std::time::Duration;
+
+use super::*;
+
+const TIMEOUTS: Timeouts = Timeouts {
+    handshake: Duration::from_secs(10),
+    header: Duration::from_secs(10),
+    body_idle: Duration::from_secs(30),
+    keep_alive: Duration::from_secs(75),
+    max_age: Duration::from_secs(3600),
+};
+
+/// When the connection is too old, where nothing else is due.
+fn old_age(vitals: &Vitals) -> Option<Instant> {
+    Some(vitals.born + TIMEOUTS.max_age)
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn net_4_a_silent_connection_expires_after_keep_alive() {
+    let vitals = Vitals::new(TIMEOUTS, false);
+    let start = vitals.since.get();
+    assert!(matches!(
+        vitals.verdict(start + seconds(74)),
+        Verdict::Look(_)
+    ));
+    assert_eq!(
+        vitals.verdict(start + seconds(75)),
+        Verdict::Expired(Phase::Idle)
+    );
+}
+
+#[test]
+fn net_4_a_head_expires_after_its_own_time_whatever_trickles_in() {
+    let vitals = Vitals::new(TIMEOUTS, false);
+    vitals.bytes_arrived(b"GET");
+    let start = vitals.since.get();
+    vitals.bytes_arrived(b"GET");
+    assert_eq!(
+        vitals.since.get(),
+        start,
+        "later bytes do not extend the deadline"
+    );
+    assert!(matches!(
+        vitals.verdict(start + seconds(9)),
+        Verdict::Look(_)
+    ));
+    assert_eq!(
+        vitals.verdict(start + seconds(10)),
+        Verdict::Expired(Phase::Head)
+    );
+}
+
+#[test]
+fn net_4_pings_do_not_keep_an_http2_connection_alive() {
+    let vitals = Vitals::new(TIMEOUTS, true);
+    let start = vitals.since.get();
+    vitals.bytes_arrived(b"GET");
+    assert_eq!(
+        vitals.verdict(start + seconds(75)),
+        Verdict::Expired(Phase::Idle)
+    );
+}
+
+#[test]
+fn net_4_an_old_connection_ends_after_what_is_under_way() {
+    for multiplexed in [false, true] {
+        let vitals = Vitals::new(TIMEOUTS, multiplexed);
+        let exchange = vitals.begin_exchange();
+        let old = vitals.born + seconds(3600);
+        assert_eq!(vitals.verdict(old - seconds(1)), Verdict::Look(old));
+        assert_eq!(vitals.verdict(old), Verdict::TooOld);
+        vitals.retire();
+        assert_eq!(vitals.due(), None, "the exchange goes on");
+        drop(exchange);
+        let idle = vitals.since.get() + seconds(75);
+        assert_eq!(vitals.verdict(idle), Verdict::Expired(Phase::Idle));
+    }
+}
+
+#[test]
+fn net_4_an_exchange_is_not_idle_until_the_last_one_ends() {
+    let vitals = Vitals::new(TIMEOUTS, true);
+    let start = vitals.since.get();
+    let (first, second) = (vitals.begin_exchange(), vitals.begin_exchange());
+    drop(first);
+    assert!(matches!(
+        vitals.verdict(start + seconds(1000)),
+        Verdict::Look(_)
+    ));
+    drop(second);
+    assert_eq!(vitals.phase(), Phase::Idle);
+    assert_eq!(
+        vitals.verdict(vitals.since.get() + seconds(75)),
+        Verdict::Expired(Phase::Idle)
+    );
+}
+
+#[test]
+fn uri_2_a_fragment_in_the_request_target_is_seen() {
+    for (bytes, want) in [
+        (&b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n"[..], true),
+        (b"GET /#/public HTTP/1.1\r\n", true),
+        (b"GET /a?b#c HTTP/1.1\r\n", true),
+        (b"GET #a HTTP/1.1\r\n", true),
+        (b"GET /a HTTP/1.1\r\nReferer: /#b\r\n\r\n", false),
+        (b"GET /a\nReferer: /#b\r\n\r\n", false),
+        (b"lue: 1 #2\r\n", false),
+        (b"", false),
+    ] {
+        for size in [1, 2, 7, 1000] {
+            let vitals = Vitals::new(TIMEOUTS, false);
+            for piece in bytes.chunks(size) {
+                vitals.bytes_arrived(piece);
+            }
+            assert_eq!(vitals.take_fragment(), want, "{bytes:?} by {size}");
+            assert!(!vitals.take_fragment(), "taken once");
+        }
+    }
+}
+
+#[test]
+fn msg_7_streams_none_of_which_goes_on_are_a_stalled_connection() {
+    let vitals = Vitals::new(TIMEOUTS, true);
+    let (first, second) = (vitals.begin_exchange(), vitals.begin_exchange());
+    let old = old_age(&vitals);
+    assert_eq!(vitals.due(), old, "the upstream's turn has its own limits");
+    first.clients_turn(true);
+    let since = vitals.taken.get();
+    second.clients_turn(true);
+    assert_eq!(vitals.taken.get(), since, "a second stream extends nothing");
+    assert!(vitals.is_urgent());
+    assert!(matches!(
+        vitals.verdict(since + seconds(29)),
+        Verdict::Look(_)
+    ));
+    assert_eq!(vitals.verdict(since + seconds(30)), Verdict::WriteStalled);
+    second.clients_turn(false);
+    assert!(vitals.taken.get() > since, "one that goes on is progress");
+    drop(first);
+    assert_eq!(vitals.due(), old);
+    drop(second);
+    assert_eq!(vitals.phase(), Phase::Idle);
+}
+
+#[test]
+fn msg_7_a_client_that_takes_no_answer_is_dropped() {
+    let vitals = Vitals::new(TIMEOUTS, false);
+    let _exchange = vitals.begin_exchange();
+    vitals.write_outcome::<()>(&Poll::Pending);
+    let blocked = vitals.write_blocked.get().unwrap();
+    vitals.write_outcome::<()>(&Poll::Pending);
+    assert_eq!(vitals.write_blocked.get(), Some(blocked));
+    assert_eq!(vitals.verdict(blocked + seconds(30)), Verdict::WriteStalled);
+    vitals.write_outcome(&Poll::Ready(Ok(())));
+    assert!(matches!(
+        vitals.verdict(blocked + seconds(30)),
+        Verdict::Look(_)
+    ));
+}
