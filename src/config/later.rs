@@ -33,7 +33,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("route", "sign_in", Word("never")),
     ("tls", "client_auth", Word("none")),
     ("tls", "client_ca", Nothing),
-    ("upstream", "protocol", Word("http1")),
 ];
 
 impl Harmless {

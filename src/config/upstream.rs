@@ -18,7 +18,8 @@ use super::{
 use crate::{
     policy::{UpstreamId, head},
     upstream::settings::{
-        Balance, EjectSettings, HealthSettings, HostPolicy, RetrySettings, UpstreamSettings,
+        Balance, EjectSettings, HealthSettings, HostPolicy, Protocol, RetrySettings,
+        UpstreamSettings,
     },
 };
 
@@ -54,6 +55,8 @@ pub(super) fn read(tables: Vec<Table<'_>>) -> Upstreams {
 fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<UpstreamSettings>) {
     let name = read_name(&mut table);
     let servers = servers::read(&mut table);
+    let protocol = table.choice("protocol", &PROTOCOLS);
+    let h2_streams = table.number("h2_streams", Bounds::new(1, 1000));
     let tls = tls::read(&mut table, servers.as_deref());
     let balance = table.choice("balance", &BALANCES);
     let eject = eject(&mut table);
@@ -77,6 +80,8 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
             eject,
             health,
             retry,
+            protocol: protocol.unwrap_or_default(),
+            h2_streams: h2_streams.unwrap_or(100),
             tls,
             connect_timeout: connect_timeout.unwrap_or(secs(3)),
             response_timeout: response_timeout.unwrap_or(secs(30)),
@@ -87,6 +92,12 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
         });
     (name, settings)
 }
+
+const PROTOCOLS: [(&str, Choice<Protocol>); 3] = [
+    ("http1", Choice::Is(Protocol::Http1)),
+    ("h2", Choice::Is(Protocol::Http2)),
+    ("auto", Choice::Is(Protocol::Auto)),
+];
 
 const BALANCES: [(&str, Choice<Balance>); 4] = [
     ("least_requests", Choice::Is(Balance::LeastRequests)),

@@ -15,7 +15,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Server, settings::Endpoint, tls::Tls};
+use super::{
+    HTTP2, Server,
+    settings::{Endpoint, Protocol},
+    tls::Tls,
+};
 use crate::policy::Rejection;
 
 /// A connection on which HTTP may be spoken.
@@ -56,11 +60,32 @@ pub(super) async fn connect(server: &Server, within: Duration) -> Result<Stream,
         return Ok(Stream::Tcp(stream));
     };
     let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
-    match in_time(deadline, handshake).await {
-        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-        Err(error) => {
-            server.metrics().tls_failed();
-            Err(ConnectFault::Tls(error))
+    let secured = match in_time(deadline, handshake).await {
+        Ok(stream) => agreed(server, Stream::Tls(Box::new(stream))),
+        Err(error) => Err(error),
+    };
+    secured.map_err(|error| {
+        server.metrics().tls_failed();
+        ConnectFault::Tls(error)
+    })
+}
+
+/// Refuses a server that TLS did not agree with on the one version that it is to be spoken to.
+fn agreed(server: &Server, stream: Stream) -> io::Result<Stream> {
+    if server.settings().protocol == Protocol::Http2 && !stream.has_agreed_on(HTTP2) {
+        return Err(io::Error::other(
+            "the server does not agree to speak HTTP/2",
+        ));
+    }
+    Ok(stream)
+}
+
+impl Stream {
+    /// Whether TLS has agreed on this protocol.
+    pub(super) fn has_agreed_on(&self, protocol: &[u8]) -> bool {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(protocol),
+            Self::Tcp(_) | Self::Unix(_) => false,
         }
     }
 }

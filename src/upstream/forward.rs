@@ -14,7 +14,7 @@ use super::{
     balance::Choice,
     body::RequestBody,
     framing,
-    pool::SendFault,
+    lease::SendFault,
     retry::Attempts,
     settings::HostPolicy,
     upgrade::{Handshake, Switched},
@@ -240,20 +240,22 @@ fn resend(
     lease: &Lease,
     progress: &UploadProgress,
 ) -> Result<Request<RequestBody>, Failed> {
-    let SendFault { error, unsent } = failure;
-    if let (true, Some(request)) = (lease.is_reused(), unsent) {
+    let mut failure = failure;
+    if lease.is_reused()
+        && let Some(request) = failure.unsent.take()
+    {
         return Ok(*request);
     }
     if let Some(rejection) = progress.rejection() {
         return Err(rejection.into());
     }
-    tracing::debug!(%error, "no answer from upstream");
-    if error.is_parse() || error.is_parse_too_large() {
+    tracing::debug!(error = %failure.error, "no answer from upstream");
+    if failure.is_invalid() {
         return Err(Rejection::UpstreamInvalid.into());
     }
     Err(Failed {
         rejection: Rejection::UpstreamUnreachable,
-        is_silent: !lease.has_heard(),
+        is_silent: failure.is_unprocessed() || !lease.has_heard(),
     })
 }
 

@@ -12,7 +12,10 @@ mod forward;
 mod framing;
 mod health;
 mod heard;
+mod http2;
+mod lease;
 mod pool;
+mod progress;
 mod retry;
 mod server;
 pub mod settings;
@@ -30,15 +33,17 @@ use std::{
     time::Instant,
 };
 
-pub use body::{AnswerFault, AnswerStream, RequestBody, UploadFault, UploadProgress};
+pub use body::{AnswerFault, AnswerStream, RequestBody};
 use checks::Checks;
 pub use client_body::ClientBody;
 pub use forward::{Outbound, forward};
-pub use pool::{Caps, Lease, Pool};
+pub use lease::Lease;
+pub use pool::{Caps, Pool};
+pub use progress::{UploadFault, UploadProgress};
 use retry::Budget;
 use rustls::ClientConfig;
 pub use server::Server;
-use settings::{Endpoint, ServerAddress, UpstreamSettings};
+use settings::{Endpoint, Protocol, ServerAddress, UpstreamSettings};
 use tls::Tls;
 pub use tls::{SystemRoots, TlsFault};
 use tokio::runtime::Handle;
@@ -46,8 +51,10 @@ pub use upgrade::{Handshake, Switched};
 
 use crate::telemetry::UpstreamMetrics;
 
-/// What is offered to servers that are reached by TLS.
-const ALPN: [&[u8]; 1] = [b"http/1.1"];
+/// HTTP/1.1 as TLS names it.
+const HTTP1: &[u8] = b"http/1.1";
+/// HTTP/2 as TLS names it.
+const HTTP2: &[u8] = b"h2";
 
 /// A backend of the running configuration, shared by all workers: one server or several that serve the same.
 #[derive(Debug)]
@@ -153,7 +160,12 @@ pub fn tls_config(
     if !settings.servers.iter().any(ServerAddress::is_tls) {
         return Ok(None);
     }
-    tls::client_config(&settings.tls, system, &ALPN).map(Some)
+    let alpn: &[&[u8]] = match settings.protocol {
+        Protocol::Auto => &[HTTP2, HTTP1],
+        Protocol::Http1 => &[HTTP1],
+        Protocol::Http2 => &[HTTP2],
+    };
+    tls::client_config(&settings.tls, system, alpn).map(Some)
 }
 
 impl Pools {

@@ -8,10 +8,10 @@ use std::sync::{
 use tokio::time::Instant;
 
 use super::{
-    balance,
-    connect::ConnectFault,
+    HTTP2, balance,
+    connect::{ConnectFault, Stream},
     health::{Change, Health},
-    settings::{HostPolicy, ServerAddress, UpstreamSettings},
+    settings::{HostPolicy, Protocol, ServerAddress, UpstreamSettings},
     tls::Tls,
 };
 use crate::{policy::Rejection, telemetry::UpstreamMetrics};
@@ -78,6 +78,24 @@ impl Server {
     /// How it is spoken to by TLS, where it is.
     pub(super) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
+    }
+
+    /// Whether connections to it may turn out to carry many requests at once.
+    pub(super) fn may_share(&self) -> bool {
+        match self.settings.protocol {
+            Protocol::Auto => self.tls.is_some(),
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+        }
+    }
+
+    /// Whether this connection to it does: whether it speaks HTTP/2.
+    pub(super) fn shares(&self, stream: &Stream) -> bool {
+        match self.settings.protocol {
+            Protocol::Auto => stream.has_agreed_on(HTTP2),
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+        }
     }
 
     pub(super) fn seed(&self) -> u64 {

@@ -87,6 +87,8 @@ fn settings(port: u16) -> UpstreamSettings {
         eject: None,
         health: None,
         retry: None,
+        protocol: Protocol::Http1,
+        h2_streams: 100,
         tls: TlsSettings::default(),
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_secs(30),

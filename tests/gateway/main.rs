@@ -23,6 +23,7 @@ mod heads;
 mod http2;
 mod lifecycle;
 mod limits;
+mod multiplexed;
 mod paths;
 mod providers;
 mod proxied;

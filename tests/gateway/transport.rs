@@ -264,6 +264,7 @@ async fn up_5_any_certificate_passes_only_where_that_is_asked_for_and_warned_of(
         checked.stderr.contains("danger_accept_any_certificate"),
         "{checked:?}"
     );
+    assert!(checked.stdout.contains("ANY CERTIFICATE"), "{checked:?}");
     let gateway = site.start().await;
     gateway
         .err
