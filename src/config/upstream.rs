@@ -63,6 +63,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
     let health = health(&mut table);
     let retry = retry(&mut table);
     let deadline = Bounds::new(std::time::Duration::from_millis(10), secs(24 * 3600));
+    let resolve_every = table.duration("resolve_every", Bounds::new(secs(1), secs(3600)));
     let connect_timeout = table.duration("connect_timeout", deadline);
     let response_timeout = table.duration("response_timeout", deadline);
     let idle_timeout = table.duration("idle_timeout", deadline);
@@ -83,6 +84,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
             protocol: protocol.unwrap_or_default(),
             h2_streams: h2_streams.unwrap_or(100),
             tls,
+            resolve_every: resolve_every.unwrap_or(secs(30)),
             connect_timeout: connect_timeout.unwrap_or(secs(3)),
             response_timeout: response_timeout.unwrap_or(secs(30)),
             idle_timeout: idle_timeout.unwrap_or(secs(60)),

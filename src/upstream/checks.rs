@@ -22,17 +22,32 @@ use tokio::{
 use super::{
     Server, balance,
     connect::{Stream, connect},
+    resolve,
     settings::HealthSettings,
 };
 
-/// The checks of one upstream. They end when this is dropped, which is when its configuration is.
+/// What is done for one upstream in the background: its checks, and look-ups of names. They end when this is dropped, which is when its configuration is.
 #[derive(Debug, Default)]
 pub(super) struct Checks(Mutex<Vec<AbortHandle>>);
 
 impl Checks {
     /// Begins to check a server.
     pub(super) fn start(&self, server: Arc<Server>, settings: HealthSettings, control: &Handle) {
-        let task = control.spawn(watch(server, settings)).abort_handle();
+        self.keep(control.spawn(watch(server, settings)).abort_handle());
+    }
+}
+
+impl Checks {
+    /// Begins to look a server's name up.
+    pub(super) fn look_up(&self, server: Arc<Server>, every: Duration, control: &Handle) {
+        self.keep(
+            control
+                .spawn(resolve::refresh(server, every))
+                .abort_handle(),
+        );
+    }
+
+    fn keep(&self, task: AbortHandle) {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.push(task);
     }

@@ -5,6 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     error::Error,
     future::poll_fn,
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     task::Poll,
@@ -49,6 +50,7 @@ pub(super) struct Shared {
     /// When the last stream ended.
     since: Cell<Instant>,
     open: OpenCount,
+    peer: Option<SocketAddr>,
 }
 
 /// One exchange's place on a connection.
@@ -66,6 +68,7 @@ impl Shared {
         streams_max: usize,
         open: OpenCount,
     ) -> hyper::Result<Rc<Self>> {
+        let peer = stream.peer();
         let scheme = match &stream {
             Stream::Tls(_) => Scheme::HTTPS,
             Stream::Tcp(_) | Stream::Unix(_) => Scheme::HTTP,
@@ -82,12 +85,18 @@ impl Shared {
             streams: Cell::new(0),
             since: Cell::new(Instant::now()),
             open,
+            peer,
         }))
     }
 
     /// Whether the peer takes no new requests on it.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// Where it leads.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     /// Exchanges under way.

@@ -1,6 +1,6 @@
 //! A connection in use by one exchange, whichever version of HTTP it speaks.
 
-use std::{rc::Rc, time::Instant};
+use std::{net::SocketAddr, rc::Rc, time::Instant};
 
 use http::{Request, Response};
 use hyper::{
@@ -47,6 +47,8 @@ pub(super) struct Own {
     pub(super) task: AbortHandle,
     pub(super) open: OpenCount,
     pub(super) ear: Ear,
+    /// Where it leads.
+    pub(super) peer: Option<SocketAddr>,
 }
 
 /// Why a request was not answered.

@@ -16,6 +16,7 @@ mod http2;
 mod lease;
 mod pool;
 mod progress;
+mod resolve;
 mod retry;
 mod server;
 pub mod settings;
@@ -40,9 +41,12 @@ pub use forward::{Outbound, forward};
 pub use lease::Lease;
 pub use pool::{Caps, Pool};
 pub use progress::{UploadFault, UploadProgress};
+use resolve::Target;
+pub use resolve::{Lookup, Resolver, SystemResolver};
 use retry::Budget;
 use rustls::ClientConfig;
 pub use server::Server;
+use server::Way;
 use settings::{Endpoint, Protocol, ServerAddress, UpstreamSettings};
 use tls::Tls;
 pub use tls::{SystemRoots, TlsFault};
@@ -87,6 +91,20 @@ impl Upstream {
         system: &SystemRoots,
         metrics: impl Fn(&ServerAddress) -> Arc<UpstreamMetrics>,
     ) -> Result<Arc<Self>, TlsFault> {
+        let resolver: Arc<dyn Resolver> = Arc::new(SystemResolver);
+        Self::resolving(settings, system, metrics, &resolver)
+    }
+
+    /// Makes an upstream as [`Upstream::new`] does, whose names are looked up by this resolver.
+    ///
+    /// # Errors
+    /// What keeps its TLS from being set up (NET-7).
+    pub fn resolving(
+        settings: UpstreamSettings,
+        system: &SystemRoots,
+        metrics: impl Fn(&ServerAddress) -> Arc<UpstreamMetrics>,
+        resolver: &Arc<dyn Resolver>,
+    ) -> Result<Arc<Self>, TlsFault> {
         let settings = Arc::new(settings);
         let config = tls_config(&settings, system)?;
         let server = |address: &ServerAddress| {
@@ -99,13 +117,12 @@ impl Upstream {
                 ) => Some(Tls::new(config, &settings.tls, host)?),
                 (Endpoint::Tcp { .. } | Endpoint::Unix(_), _) => None,
             };
-            let metrics = metrics(address);
-            Ok(Server::new(
-                Arc::clone(&settings),
-                address.clone(),
+            let way = Way {
+                address: address.clone(),
+                target: Target::new(address, resolver),
                 tls,
-                metrics,
-            ))
+            };
+            Ok(Server::new(Arc::clone(&settings), way, metrics(address)))
         };
         let servers: Result<_, TlsFault> = settings.servers.iter().map(server).collect();
         if settings.tls.danger_accept_any_certificate {
@@ -120,8 +137,13 @@ impl Upstream {
         }))
     }
 
-    /// Begins the health checks that the configuration asks for, on the control runtime. They end with this value.
+    /// Begins the look-ups of names, and the health checks that the configuration asks for, on the control runtime. They end
+    /// with this value.
     pub fn start_checks(&self, control: &Handle) {
+        for server in &self.servers {
+            self.checks
+                .look_up(Arc::clone(server), self.settings.resolve_every, control);
+        }
         if let Some(settings) = &self.settings.health {
             for server in &self.servers {
                 self.checks

@@ -141,8 +141,11 @@ impl Pool {
 
     /// Closes the connections that were not used for the idle timeout.
     pub fn sweep(&self, now: Instant) {
-        let keep =
-            |idle: &Idle| !idle.connection.sender.is_closed() && !self.has_expired(idle.since, now);
+        let keep = |idle: &Idle| {
+            !idle.connection.sender.is_closed()
+                && !self.has_expired(idle.since, now)
+                && self.server.target().has(idle.connection.peer)
+        };
         let expired: Vec<Idle> = {
             let mut idle = self.idle.borrow_mut();
             let (kept, expired) = idle.drain(..).partition(keep);
@@ -156,6 +159,10 @@ impl Pool {
 
     /// Keeps a connection that an exchange has no more use for.
     pub(super) fn keep(&self, idle: Idle) {
+        // The name may lead elsewhere by now.
+        if !self.server.target().has(idle.connection.peer) {
+            return;
+        }
         self.idle.borrow_mut().push(idle);
         self.wake(1);
     }
@@ -197,7 +204,9 @@ impl Pool {
     fn take_unfit(&self, now: Instant) -> Vec<Rc<Shared>> {
         let is_fit = |shared: &Rc<Shared>| {
             let expired = |since| self.has_expired(since, now);
-            !shared.is_closed() && !shared.idle_since().is_some_and(expired)
+            !shared.is_closed()
+                && !shared.idle_since().is_some_and(expired)
+                && self.server.target().has(shared.peer())
         };
         let mut shared = self.shared.borrow_mut();
         if shared.iter().all(is_fit) {
@@ -290,6 +299,7 @@ impl Pool {
             return Ok(Connection::Shared(place));
         }
         let ear = Ear::default();
+        let peer = stream.peer();
         let handshake = http1::Builder::new()
             .max_header_size(ANSWER_HEADER_BYTES_MAX)
             .handshake(TokioIo::new(Heard::new(stream, ear.clone())))
@@ -305,6 +315,7 @@ impl Pool {
             task: task.abort_handle(),
             open,
             ear,
+            peer,
         }))
     }
 }

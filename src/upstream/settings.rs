@@ -26,6 +26,8 @@ pub struct UpstreamSettings {
     pub protocol: Protocol,
     /// How its `https://` servers prove who they are, and the gateway who it is.
     pub tls: TlsSettings,
+    /// How often names of servers are looked up, a tenth more or less.
+    pub resolve_every: Duration,
     /// To an open connection, name look-up and TLS handshake included.
     pub connect_timeout: Duration,
     /// From the request's last byte to the first byte of the answer.

@@ -367,6 +367,28 @@ async fn a_unix_socket_serves_like_a_port() {
 }
 
 #[tokio::test]
+async fn up_10_a_name_is_looked_up_and_a_name_in_a_request_is_not() {
+    let authority = Authority::new();
+    let upstream = answering(Wire::Plain).await;
+    let url = upstream.url.replace("127.0.0.1", "localhost");
+    let gateway = site(&url, &authority).start().await;
+    for host in ["localhost", "elsewhere.example", "169.254.169.254"] {
+        get(&gateway, "/public", &[("host", host)]).await.is(200);
+        assert_eq!(upstream.last().header("host"), Some(host));
+    }
+    assert_eq!(upstream.connections(), 1);
+    let gateway = site("http://no-such-name.invalid", &authority)
+        .start()
+        .await;
+    get(&gateway, "/public", &[])
+        .await
+        .refused(502, "upstream_unreachable");
+    get(&gateway, "/public", &[("host", "localhost")])
+        .await
+        .refused(502, "upstream_unreachable");
+}
+
+#[tokio::test]
 async fn up_4_a_unix_socket_that_nobody_listens_on_is_502() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();

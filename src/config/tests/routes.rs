@@ -24,6 +24,8 @@ fn upstreams() {
         servers = ["http://x", "http://X:80/"] | upstream[0].servers[1] | twice
         servers = ["http://x", "ftp://x"] | upstream[0].servers[1] | neither http, https nor unix
         balance = "least_connections"    | upstream[0].balance    | none of the values
+        resolve_every = "0s"             | upstream[0].resolve_every | below the least
+        resolve_every = "2h"             | upstream[0].resolve_every | above the most
         protocol = ""                    | upstream[0].protocol   | is empty
         protocol = "http2"               | upstream[0].protocol   | none of the values
         protocol = 2                     | upstream[0].protocol   | expected a string
