@@ -1,5 +1,7 @@
 //! `portcullis check`: what is wrong with a configuration, and what it means.
 
+mod upstreams;
+
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use clap::{Args, ValueEnum};
@@ -43,7 +45,11 @@ pub fn run(command: &CheckCommand, path: &Path) -> anyhow::Result<ExitCode> {
         (Format::Text, Err(report)) => tell_report(report),
         (Format::Text, Ok(Checked { config, warnings })) => {
             if unusable.is_empty() {
-                say(&table(&rows(config)))?;
+                say(&table(COLUMNS, &rows(config)))?;
+                let upstreams = upstreams::rows(config);
+                if !upstreams.is_empty() {
+                    say(&format!("\n{}", table(upstreams::COLUMNS, &upstreams)))?;
+                }
                 say(&summary(config))?;
             }
             if !warnings.problems().is_empty() {
@@ -115,16 +121,16 @@ fn rows(config: &Config) -> Vec<[String; 9]> {
     config.routes.iter().map(row).collect()
 }
 
-fn table(rows: &[[String; 9]]) -> String {
-    let header = COLUMNS.map(str::to_owned);
+fn table<const N: usize>(columns: [&str; N], rows: &[[String; N]]) -> String {
+    let header = columns.map(str::to_owned);
     let all = || std::iter::once(&header).chain(rows);
-    let mut width = [0; 9];
+    let mut width = [0; N];
     for row in all() {
         for (width, cell) in width.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |row: &[String; 9]| {
+    let line = |row: &[String; N]| {
         let cells = row.iter().zip(width);
         let cells: Vec<String> = cells
             .map(|(cell, width)| format!("{cell:width$}"))
@@ -163,7 +169,11 @@ fn as_json(checked: Result<&Checked, &Report>, unusable: &[String]) -> Value {
         .into_iter()
         .flat_map(|config| config.routes.iter().map(|route| route_json(route, config)))
         .collect();
-    json!({ "ok": config.is_some() && unusable.is_empty(), "problems": problems, "routes": routes })
+    let upstreams: Vec<Value> = config
+        .into_iter()
+        .flat_map(|config| config.upstreams.iter().map(upstreams::as_json))
+        .collect();
+    json!({ "ok": config.is_some() && unusable.is_empty(), "problems": problems, "routes": routes, "upstreams": upstreams })
 }
 
 fn problem(problem: &Problem) -> Value {
@@ -335,7 +345,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let text = table(&rows(&config(&starter("http://127.0.0.1:9000"))));
+        let text = table(COLUMNS, &rows(&config(&starter("http://127.0.0.1:9000"))));
         let want = "\
 ROUTE  HOSTS  PATH  METHODS  ACCESS         REQUIRES  UPSTREAM  MAX BODY  TIMEOUT
 app    any    /*    any      authenticated  -         app       10MiB     5m";
@@ -361,5 +371,7 @@ app    any    /*    any      authenticated  -         app       10MiB     5m";
         assert_eq!(json["routes"][0]["access"], "authenticated");
         assert_eq!(json["routes"][0]["path_prefix"], "/");
         assert_eq!(json["problems"][0]["severity"], "warning");
+        assert_eq!(json["upstreams"][0]["protocol"], "http1");
+        assert_eq!(json["upstreams"][0]["tls"], Value::Null);
     }
 }

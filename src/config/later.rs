@@ -31,7 +31,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("rate_limit", "bad_tokens", Nothing),
     ("route", "rate_limit", Empty),
     ("route", "sign_in", Word("never")),
-    ("upstream", "protocol", Word("http1")),
 ];
 
 impl Harmless {

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     policy::{UpstreamId, head},
     upstream::settings::{
-        Balance, EjectSettings, HealthSettings, HostPolicy, RetrySettings, UpstreamSettings,
+        Balance, EjectSettings, HealthSettings, HostPolicy, Protocol, RetrySettings,
+        UpstreamSettings,
     },
 };
 
@@ -54,12 +55,15 @@ pub(super) fn read(tables: Vec<Table<'_>>) -> Upstreams {
 fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<UpstreamSettings>) {
     let name = read_name(&mut table);
     let servers = servers::read(&mut table);
+    let protocol = table.choice("protocol", &PROTOCOLS);
+    let h2_streams = table.number("h2_streams", Bounds::new(1, 1000));
     let tls = tls::read(&mut table, servers.as_deref());
     let balance = table.choice("balance", &BALANCES);
     let eject = eject(&mut table);
     let health = health(&mut table);
     let retry = retry(&mut table);
     let deadline = Bounds::new(std::time::Duration::from_millis(10), secs(24 * 3600));
+    let resolve_every = table.duration("resolve_every", Bounds::new(secs(1), secs(3600)));
     let connect_timeout = table.duration("connect_timeout", deadline);
     let response_timeout = table.duration("response_timeout", deadline);
     let idle_timeout = table.duration("idle_timeout", deadline);
@@ -77,7 +81,10 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
             eject,
             health,
             retry,
+            protocol: protocol.unwrap_or_default(),
+            h2_streams: h2_streams.unwrap_or(100),
             tls,
+            resolve_every: resolve_every.unwrap_or(secs(30)),
             connect_timeout: connect_timeout.unwrap_or(secs(3)),
             response_timeout: response_timeout.unwrap_or(secs(30)),
             idle_timeout: idle_timeout.unwrap_or(secs(60)),
@@ -87,6 +94,12 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
         });
     (name, settings)
 }
+
+const PROTOCOLS: [(&str, Choice<Protocol>); 3] = [
+    ("http1", Choice::Is(Protocol::Http1)),
+    ("h2", Choice::Is(Protocol::Http2)),
+    ("auto", Choice::Is(Protocol::Auto)),
+];
 
 const BALANCES: [(&str, Choice<Balance>); 4] = [
     ("least_requests", Choice::Is(Balance::LeastRequests)),

@@ -1,7 +1,6 @@
 //! The two bodies of a forwarded exchange. Both are streams: neither is ever held whole.
 
 use std::{
-    cell::Cell,
     fmt,
     pin::Pin,
     rc::Rc,
@@ -14,8 +13,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{client_body::ClientBody, pool::Lease, upgrade::Switched};
-use crate::policy::Rejection;
+use super::{
+    client_body::ClientBody,
+    lease::Lease,
+    progress::{UploadFault, UploadProgress},
+    upgrade::Switched,
+};
 
 /// When an answer that waits for its upstream first wakes, to be looked at: no sooner than it counts as one that goes on.
 const FIRST_LOOK: Duration = Duration::from_millis(1100);
@@ -38,25 +41,6 @@ pub struct Upload {
     progress: Rc<UploadProgress>,
 }
 
-/// What became of a client's body, seen by whoever waits for the answer.
-#[derive(Debug, Default)]
-pub struct UploadProgress {
-    bytes: Cell<u64>,
-    finished: Cell<Option<Instant>>,
-    fault: Cell<Option<UploadFault>>,
-}
-
-/// Why a client's body could not be sent whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UploadFault {
-    /// The client went away or sent bad framing.
-    Broken,
-    /// No byte came for the time allowed.
-    Stalled,
-    /// The body is longer than the route takes.
-    TooLarge,
-}
-
 /// The upstream's answer on its way to the client. At its end the connection goes back to the pool; dropped before, the
 /// connection is closed, so no part of this answer can reach anyone else (UP-1).
 #[derive(Debug)]
@@ -75,6 +59,8 @@ pub struct AnswerStream {
 pub enum AnswerFault {
     /// The token of whoever asked ended or was revoked.
     CredentialEnded,
+    /// The upstream reset the stream of its answer as if nothing was wrong.
+    Cut,
     /// A fault of ours.
     Panicked,
     /// The route's time for the whole exchange is over.
@@ -158,46 +144,11 @@ impl RequestBody {
     }
 }
 
-impl UploadProgress {
-    /// The progress of a request without a body.
-    #[must_use]
-    pub fn finished_now() -> Rc<Self> {
-        Rc::new(Self {
-            finished: Cell::new(Some(Instant::now())),
-            ..Self::default()
-        })
-    }
-
-    /// Bytes handed to the upstream so far.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes.get()
-    }
-
-    /// When the last byte was handed over; `None` while there is more to come.
-    #[must_use]
-    pub fn finished(&self) -> Option<Instant> {
-        self.finished.get()
-    }
-
-    /// What went wrong on the client's side, as a refusal.
-    #[must_use]
-    pub fn rejection(&self) -> Option<Rejection> {
-        self.fault.get().map(|fault| match fault {
-            UploadFault::Broken => Rejection::BadRequest(crate::policy::HeadFault::Body),
-            UploadFault::Stalled => Rejection::RequestTimeout,
-            UploadFault::TooLarge => Rejection::BodyTooLarge,
-        })
-    }
-
-    fn fail(&self, fault: UploadFault) -> UploadFault {
-        self.fault.set(Some(fault));
-        fault
-    }
-}
-
 impl Upload {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
+        if !self.progress.is_wanted(cx) {
+            return Poll::Ready(Some(Err(UploadFault::Broken)));
+        }
         loop {
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
@@ -208,8 +159,12 @@ impl Upload {
             };
             self.idle.reset();
             let data = match frame {
+                // A client may reset its stream so that hyper takes it for an end (MSG-5).
+                None if !self.incoming.is_whole() => {
+                    return Poll::Ready(Some(Err(self.progress.fail(UploadFault::Broken))));
+                }
                 None => {
-                    self.progress.finished.set(Some(Instant::now()));
+                    self.progress.finish();
                     return Poll::Ready(None);
                 }
                 Some(Err(_)) => {
@@ -225,11 +180,9 @@ impl Upload {
                 return Poll::Ready(Some(Err(self.progress.fail(UploadFault::TooLarge))));
             };
             self.remaining = remaining;
-            self.progress
-                .bytes
-                .set(self.progress.bytes.get().saturating_add(length));
+            self.progress.count(length);
             if self.incoming.is_end_stream() {
-                self.progress.finished.set(Some(Instant::now()));
+                self.progress.finish();
             }
             return Poll::Ready(Some(Ok(data)));
         }
@@ -373,6 +326,12 @@ impl Body for AnswerStream {
                     return Poll::Ready(Some(Err(AnswerFault::Upstream(error))));
                 }
                 None => {
+                    // A stream that is reset with NO_ERROR ends here, too, for hyper (UP-3).
+                    let shared = stream.lease.as_ref().is_some_and(Lease::is_shared);
+                    if shared && !stream.incoming.is_end_stream() {
+                        stream.lease = None;
+                        return Poll::Ready(Some(Err(AnswerFault::Cut)));
+                    }
                     stream.release();
                     return Poll::Ready(None);
                 }
@@ -389,25 +348,13 @@ impl Body for AnswerStream {
     }
 }
 
-impl fmt::Display for UploadFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Broken => "the client's body broke off",
-            Self::Stalled => "the client's body stalled",
-            Self::TooLarge => "the client's body is too large",
-        })
-    }
-}
-
-impl std::error::Error for UploadFault {}
-
 impl fmt::Display for AnswerFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CredentialEnded => "the caller's token ended",
             Self::Panicked => "the gateway has a fault",
             Self::TimedOut => "the exchange took too long",
-            Self::Upstream(_) => "the upstream's answer broke off",
+            Self::Cut | Self::Upstream(_) => "the upstream's answer broke off",
         })
     }
 }
@@ -415,7 +362,7 @@ impl fmt::Display for AnswerFault {
 impl std::error::Error for AnswerFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::CredentialEnded | Self::Panicked | Self::TimedOut => None,
+            Self::CredentialEnded | Self::Cut | Self::Panicked | Self::TimedOut => None,
             Self::Upstream(error) => Some(error),
         }
     }

@@ -11,24 +11,43 @@ use std::{
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     runtime::Handle,
     task::AbortHandle,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{Server, balance, connect::connect, settings::HealthSettings};
+use super::{
+    Server, balance,
+    connect::{Stream, connect},
+    resolve,
+    settings::HealthSettings,
+};
 
-/// The checks of one upstream. They end when this is dropped, which is when its configuration is.
+/// What is done for one upstream in the background: its checks, and look-ups of names. They end when this is dropped, which is when its configuration is.
 #[derive(Debug, Default)]
 pub(super) struct Checks(Mutex<Vec<AbortHandle>>);
 
 impl Checks {
     /// Begins to check a server.
     pub(super) fn start(&self, server: Arc<Server>, settings: HealthSettings, control: &Handle) {
-        let task = control.spawn(watch(server, settings)).abort_handle();
+        self.keep(control.spawn(watch(server, settings)).abort_handle());
+    }
+}
+
+impl Checks {
+    /// Begins to look a server's name up.
+    pub(super) fn look_up(&self, server: Arc<Server>, every: Duration, control: &Handle) {
+        self.keep(
+            control
+                .spawn(resolve::refresh(server, every))
+                .abort_handle(),
+        );
+    }
+
+    fn keep(&self, task: AbortHandle) {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.push(task);
     }
@@ -92,6 +111,9 @@ async fn ask(server: &Server, settings: &HealthSettings) -> io::Result<StatusCod
     let address = server.address();
     let stream = connect(server, settings.timeout).await;
     let stream = stream.map_err(io::Error::other)?;
+    if server.shares(&stream) {
+        return ask_stream(server, settings, stream).await;
+    }
     let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
     let (mut sender, driver) = handshake.await.map_err(io::Error::other)?;
     let request = Request::get(format!("{}{}", address.base_path, settings.path))
@@ -105,6 +127,39 @@ async fn ask(server: &Server, settings: &HealthSettings) -> io::Result<StatusCod
         biased;
         answer = &mut answer => answer,
         // The connection may end in the same moment in which the answer is there.
+        _ = driver => answer.await,
+    };
+    Ok(answer.map_err(io::Error::other)?.status())
+}
+
+/// Asks over HTTP/2.
+async fn ask_stream(
+    server: &Server,
+    settings: &HealthSettings,
+    stream: Stream,
+) -> io::Result<StatusCode> {
+    let address = server.address();
+    let scheme = if address.is_tls() { "https" } else { "http" };
+    let host = server.told_host();
+    let request = Request::get(format!(
+        "{scheme}://{host}{}{}",
+        address.base_path, settings.path
+    ))
+    .header(header::USER_AGENT, "portcullis-health")
+    .body(Empty::<Bytes>::new())
+    .map_err(io::Error::other)?;
+    // The connection is closed in the background: what it waits for must not be a peer that has gone.
+    let handshake = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(settings.timeout)
+        .keep_alive_timeout(settings.timeout)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(stream));
+    let (mut sender, driver) = handshake.await.map_err(io::Error::other)?;
+    let mut answer = pin!(sender.send_request(request));
+    let answer = tokio::select! {
+        biased;
+        answer = &mut answer => answer,
         _ = driver => answer.await,
     };
     Ok(answer.map_err(io::Error::other)?.status())

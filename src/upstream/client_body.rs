@@ -43,6 +43,14 @@ impl ClientBody {
     }
 }
 
+impl ClientBody {
+    /// Whether a body that yields nothing more has come to its own end. A stream that its client resets with `NO_ERROR`
+    /// yields nothing more, either.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.is_stream || self.is_end_stream()
+    }
+}
+
 impl Body for ClientBody {
     type Data = Bytes;
     type Error = hyper::Error;

@@ -1,7 +1,10 @@
 //! An open connection to a server, whatever its transport: TCP, TLS or a Unix socket.
 
 use std::{
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,12 +14,20 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Server, settings::Endpoint, tls::Tls};
+use super::{
+    HTTP2, Server,
+    resolve::Target,
+    settings::{Endpoint, Protocol},
+    tls::Tls,
+};
 use crate::policy::Rejection;
+
+/// How long one address of several may say nothing before the next one is tried, too.
+const STAGGER: Duration = Duration::from_millis(250);
 
 /// A connection on which HTTP may be spoken.
 #[derive(Debug)]
@@ -41,14 +52,11 @@ pub(super) enum ConnectFault {
 /// Opens a connection to a server within this time, name look-up and TLS handshake included.
 pub(super) async fn connect(server: &Server, within: Duration) -> Result<Stream, ConnectFault> {
     let deadline = Instant::now() + within;
-    let (host, port) = match &server.address().endpoint {
-        Endpoint::Tcp { host, port, .. } => (&**host, *port),
-        Endpoint::Unix(path) => {
-            let opened = in_time(deadline, UnixStream::connect(path)).await;
-            return opened.map(Stream::Unix).map_err(ConnectFault::Unreachable);
-        }
-    };
-    let opened = in_time(deadline, TcpStream::connect((host, port))).await;
+    if let Endpoint::Unix(path) = &server.address().endpoint {
+        let opened = in_time(deadline, UnixStream::connect(path)).await;
+        return opened.map(Stream::Unix).map_err(ConnectFault::Unreachable);
+    }
+    let opened = in_time(deadline, reach(server.target())).await;
     let stream = opened.map_err(ConnectFault::Unreachable)?;
     // Requests are written whole; waiting for more of them to fill a segment only adds delay.
     let _ = stream.set_nodelay(true);
@@ -56,11 +64,81 @@ pub(super) async fn connect(server: &Server, within: Duration) -> Result<Stream,
         return Ok(Stream::Tcp(stream));
     };
     let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
-    match in_time(deadline, handshake).await {
-        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-        Err(error) => {
-            server.metrics().tls_failed();
-            Err(ConnectFault::Tls(error))
+    let secured = match in_time(deadline, handshake).await {
+        Ok(stream) => agreed(server, Stream::Tls(Box::new(stream))),
+        Err(error) => Err(error),
+    };
+    secured.map_err(|error| {
+        server.metrics().tls_failed();
+        ConnectFault::Tls(error)
+    })
+}
+
+/// Opens a connection to any address of a server.
+async fn reach(target: &Target) -> io::Result<TcpStream> {
+    match target {
+        Target::Fixed(Some(address)) => TcpStream::connect(address).await,
+        Target::Fixed(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        Target::Named(name) => first_of(&name.addresses().await?).await,
+    }
+}
+
+/// The first connection that opens. Another address is tried when one fails, or has said nothing for a while (RFC 8305).
+async fn first_of(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut left = addresses.iter();
+    let mut attempts: Vec<Pin<Box<_>>> = Vec::new();
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    loop {
+        let next = left.next();
+        attempts.extend(next.map(|address| Box::pin(TcpStream::connect(*address))));
+        if attempts.is_empty() {
+            return Err(failure);
+        }
+        let ended = poll_fn(|cx| {
+            let polled = attempts.iter_mut().map(|attempt| attempt.as_mut().poll(cx));
+            let ended = polled.enumerate().find_map(|(place, polled)| match polled {
+                Poll::Ready(outcome) => Some((place, outcome)),
+                Poll::Pending => None,
+            });
+            ended.map_or(Poll::Pending, Poll::Ready)
+        });
+        let (place, outcome) = tokio::select! {
+            ended = ended => ended,
+            () = sleep(STAGGER), if left.len() > 0 => continue,
+        };
+        drop(attempts.remove(place));
+        match outcome {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+}
+
+/// Refuses a server that TLS did not agree with on the one version that it is to be spoken to.
+fn agreed(server: &Server, stream: Stream) -> io::Result<Stream> {
+    if server.settings().protocol == Protocol::Http2 && !stream.has_agreed_on(HTTP2) {
+        return Err(io::Error::other(
+            "the server does not agree to speak HTTP/2",
+        ));
+    }
+    Ok(stream)
+}
+
+impl Stream {
+    /// The other end's address, where it has one.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Tls(stream) => stream.get_ref().0.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether TLS has agreed on this protocol.
+    pub(super) fn has_agreed_on(&self, protocol: &[u8]) -> bool {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(protocol),
+            Self::Tcp(_) | Self::Unix(_) => false,
         }
     }
 }

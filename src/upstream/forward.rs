@@ -13,8 +13,9 @@ use super::{
     AnswerStream, Lease, Pins, Pool, Pools, Server, UploadProgress, Upstream,
     balance::{Choice, Picked},
     body::RequestBody,
-    framing, pins,
-    pool::SendFault,
+    framing,
+    lease::SendFault,
+    pins,
     retry::Attempts,
     settings::HostPolicy,
     upgrade::{Handshake, Switched},
@@ -153,12 +154,17 @@ impl<'u> Terms<'u> {
     }
 
     /// Sees to it that a connection which stands for a user serves no other one.
-    fn pin(&self, lease: &mut Lease, server: &Server) {
+    ///
+    /// # Errors
+    /// [`Rejection::UpstreamInvalid`] where others use the connection already (RFC 9113 has no such authentication).
+    fn pin(&self, lease: &mut Lease, server: &Server) -> Result<(), Rejection> {
         match &self.pins {
+            _ if lease.is_shared() => return Err(Rejection::UpstreamInvalid),
             _ if lease.is_pinned() => {}
             Some(pins) => pins.pin(lease, self.upstream, server),
             None => lease.retire(),
         }
+        Ok(())
     }
 }
 
@@ -202,7 +208,7 @@ async fn exchange(
         lease.watch(Rc::clone(&terms.progress));
         let unsent = request.take().ok_or(Rejection::Internal)?;
         if pins::binds(unsent.headers().get_all(header::AUTHORIZATION)) {
-            terms.pin(&mut lease, picked.server);
+            terms.pin(&mut lease, picked.server)?;
         }
         let sent = lease.send(unsent);
         let Some(outcome) = within(terms, sent).await else {
@@ -211,7 +217,7 @@ async fn exchange(
         match outcome {
             Ok(response) => {
                 if pins::binds(response.headers().get_all(header::WWW_AUTHENTICATE)) {
-                    terms.pin(&mut lease, picked.server);
+                    terms.pin(&mut lease, picked.server)?;
                 }
                 return Ok((response, lease));
             }
@@ -285,20 +291,22 @@ fn resend(
     lease: &Lease,
     progress: &UploadProgress,
 ) -> Result<Request<RequestBody>, Failed> {
-    let SendFault { error, unsent } = failure;
-    if let (true, Some(request)) = (lease.is_reused(), unsent) {
+    let mut failure = failure;
+    if lease.is_reused()
+        && let Some(request) = failure.unsent.take()
+    {
         return Ok(*request);
     }
     if let Some(rejection) = progress.rejection() {
         return Err(rejection.into());
     }
-    tracing::debug!(%error, "no answer from upstream");
-    if error.is_parse() || error.is_parse_too_large() {
+    tracing::debug!(error = %failure.error, "no answer from upstream");
+    if failure.is_invalid() {
         return Err(Rejection::UpstreamInvalid.into());
     }
     Err(Failed {
         rejection: Rejection::UpstreamUnreachable,
-        is_silent: !lease.has_heard(),
+        is_silent: failure.is_unprocessed() || !lease.has_heard(),
     })
 }
 

@@ -12,8 +12,12 @@ mod forward;
 mod framing;
 mod health;
 mod heard;
+mod http2;
+mod lease;
 mod pins;
 mod pool;
+mod progress;
+mod resolve;
 mod retry;
 mod server;
 pub mod settings;
@@ -31,16 +35,21 @@ use std::{
     time::Instant,
 };
 
-pub use body::{AnswerFault, AnswerStream, Pace, RequestBody, UploadFault, UploadProgress};
+pub use body::{AnswerFault, AnswerStream, Pace, RequestBody};
 use checks::Checks;
 pub use client_body::ClientBody;
 pub use forward::{Outbound, forward};
+pub use lease::Lease;
 pub use pins::Pins;
-pub use pool::{Caps, Lease, Pool};
+pub use pool::{Caps, Pool};
+pub use progress::{UploadFault, UploadProgress};
+use resolve::Target;
+pub use resolve::{Lookup, Resolver, SystemResolver};
 use retry::Budget;
 use rustls::ClientConfig;
 pub use server::Server;
-use settings::{Endpoint, ServerAddress, UpstreamSettings};
+use server::Way;
+use settings::{Endpoint, Protocol, ServerAddress, UpstreamSettings};
 use tls::Tls;
 pub use tls::{SystemRoots, TlsFault};
 use tokio::runtime::Handle;
@@ -48,8 +57,10 @@ pub use upgrade::{Handshake, Switched};
 
 use crate::telemetry::UpstreamMetrics;
 
-/// What is offered to servers that are reached by TLS.
-const ALPN: [&[u8]; 1] = [b"http/1.1"];
+/// HTTP/1.1 as TLS names it.
+const HTTP1: &[u8] = b"http/1.1";
+/// HTTP/2 as TLS names it.
+const HTTP2: &[u8] = b"h2";
 
 /// A backend of the running configuration, shared by all workers: one server or several that serve the same.
 #[derive(Debug)]
@@ -82,6 +93,20 @@ impl Upstream {
         system: &SystemRoots,
         metrics: impl Fn(&ServerAddress) -> Arc<UpstreamMetrics>,
     ) -> Result<Arc<Self>, TlsFault> {
+        let resolver: Arc<dyn Resolver> = Arc::new(SystemResolver);
+        Self::resolving(settings, system, metrics, &resolver)
+    }
+
+    /// Makes an upstream as [`Upstream::new`] does, whose names are looked up by this resolver.
+    ///
+    /// # Errors
+    /// What keeps its TLS from being set up (NET-7).
+    pub fn resolving(
+        settings: UpstreamSettings,
+        system: &SystemRoots,
+        metrics: impl Fn(&ServerAddress) -> Arc<UpstreamMetrics>,
+        resolver: &Arc<dyn Resolver>,
+    ) -> Result<Arc<Self>, TlsFault> {
         let settings = Arc::new(settings);
         let config = tls_config(&settings, system)?;
         let server = |address: &ServerAddress| {
@@ -94,13 +119,12 @@ impl Upstream {
                 ) => Some(Tls::new(config, &settings.tls, host)?),
                 (Endpoint::Tcp { .. } | Endpoint::Unix(_), _) => None,
             };
-            let metrics = metrics(address);
-            Ok(Server::new(
-                Arc::clone(&settings),
-                address.clone(),
+            let way = Way {
+                address: address.clone(),
+                target: Target::new(address, resolver),
                 tls,
-                metrics,
-            ))
+            };
+            Ok(Server::new(Arc::clone(&settings), way, metrics(address)))
         };
         let servers: Result<_, TlsFault> = settings.servers.iter().map(server).collect();
         if settings.tls.danger_accept_any_certificate {
@@ -115,8 +139,13 @@ impl Upstream {
         }))
     }
 
-    /// Begins the health checks that the configuration asks for, on the control runtime. They end with this value.
+    /// Begins the look-ups of names, and the health checks that the configuration asks for, on the control runtime. They end
+    /// with this value.
     pub fn start_checks(&self, control: &Handle) {
+        for server in &self.servers {
+            self.checks
+                .look_up(Arc::clone(server), self.settings.resolve_every, control);
+        }
         if let Some(settings) = &self.settings.health {
             for server in &self.servers {
                 self.checks
@@ -155,7 +184,12 @@ pub fn tls_config(
     if !settings.servers.iter().any(ServerAddress::is_tls) {
         return Ok(None);
     }
-    tls::client_config(&settings.tls, system, &ALPN).map(Some)
+    let alpn: &[&[u8]] = match settings.protocol {
+        Protocol::Auto => &[HTTP2, HTTP1],
+        Protocol::Http1 => &[HTTP1],
+        Protocol::Http2 => &[HTTP2],
+    };
+    tls::client_config(&settings.tls, system, alpn).map(Some)
 }
 
 impl Pools {

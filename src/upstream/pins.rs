@@ -17,10 +17,7 @@ use std::{
 use http::HeaderValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{
-    Lease, Server, Upstream,
-    pool::{Connection, Idle},
-};
+use super::{Lease, Server, Upstream, lease::Own, pool::Idle};
 
 /// The most upstreams at which one client connection has a connection of its own.
 const SEATS_MAX: usize = 4;
@@ -144,7 +141,7 @@ impl Seat {
 
 impl Turn {
     /// Leaves the connection for the next exchange, and is over.
-    pub(super) fn keep(self, connection: Connection) {
+    pub(super) fn keep(self, connection: Own) {
         *self.seat.kept.borrow_mut() = Some(Idle::now(connection));
     }
 }

@@ -11,23 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{
-        TrySendError,
-        http1::{self, SendRequest},
-    },
-};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::{sync::oneshot, task::AbortHandle, time::timeout};
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     Server,
-    body::{RequestBody, UploadProgress},
-    connect::connect,
+    connect::{Stream, connect},
     heard::{Ear, Heard},
-    pins::{self, Seats},
+    http2::{Place, Shared},
+    lease::{Connection, Lease, Own},
+    pins::Seats,
 };
 use crate::policy::Rejection;
 
@@ -39,8 +33,14 @@ const ANSWER_HEADER_BYTES_MAX: usize = 64 << 10;
 pub struct Pool {
     server: Arc<Server>,
     idle: RefCell<Vec<Idle>>,
+    /// The connections that carry many requests at once, in use or not.
+    shared: RefCell<Vec<Rc<Shared>>>,
+    /// Whether new connections are expected to be such.
+    shares: Cell<bool>,
+    /// Whether one is being opened that others wait for.
+    dialing: Cell<bool>,
     open: Cell<usize>,
-    waiting: RefCell<VecDeque<oneshot::Sender<()>>>,
+    waiting: RefCell<VecDeque<oneshot::Sender<Outcome>>>,
     /// Connections that belong to one client connection each.
     pinned: Seats,
     caps: Caps,
@@ -55,57 +55,28 @@ pub struct Caps {
     pub pending: usize,
 }
 
+/// What comes of a wait: a turn to look again, or why there will be none.
+type Outcome = Result<(), Rejection>;
+
 /// A connection that waits for its next exchange.
 #[derive(Debug)]
 pub(super) struct Idle {
-    pub(super) connection: Connection,
+    pub(super) connection: Own,
     pub(super) since: Instant,
 }
 
-/// An open connection. Dropped, it closes, whatever is still under way on it.
-#[derive(Debug)]
-pub(super) struct Connection {
-    sender: SendRequest<RequestBody>,
-    task: AbortHandle,
-    open: OpenCount,
-    ear: Ear,
-}
+/// A dial that others wait for.
+struct Dial<'p>(&'p Pool);
 
 /// Counts a connection, or the attempt at one, from before the dial to the drop.
 #[derive(Debug)]
-struct OpenCount(Rc<Pool>);
+pub(super) struct OpenCount(Rc<Pool>);
 
 /// A place in the queue for a connection.
 struct Turn<'p> {
     pool: &'p Pool,
-    receiver: oneshot::Receiver<()>,
+    receiver: oneshot::Receiver<Outcome>,
     taken: bool,
-}
-
-/// Why a request was not answered.
-#[derive(Debug)]
-pub(super) struct SendFault {
-    /// The reason.
-    pub(super) error: hyper::Error,
-    /// The request, where no byte of it was sent.
-    pub(super) unsent: Option<Box<Request<RequestBody>>>,
-}
-
-/// A connection in use by one exchange. It returns to the pool by [`Lease::release`] alone; dropped, it closes.
-#[derive(Debug)]
-pub struct Lease {
-    connection: Connection,
-    reused: bool,
-    upload: Option<Rc<UploadProgress>>,
-    end: End,
-}
-
-/// Where a connection goes when its exchange has ended properly.
-#[derive(Debug)]
-enum End {
-    Closed,
-    Pinned(pins::Turn),
-    Pooled,
 }
 
 impl Pool {
@@ -113,8 +84,11 @@ impl Pool {
     #[must_use]
     pub fn new(server: Arc<Server>, caps: Caps) -> Rc<Self> {
         Rc::new(Self {
+            shares: Cell::new(server.may_share()),
             server,
             idle: RefCell::default(),
+            shared: RefCell::default(),
+            dialing: Cell::new(false),
             open: Cell::new(0),
             waiting: RefCell::default(),
             pinned: Seats::default(),
@@ -125,28 +99,32 @@ impl Pool {
         })
     }
 
-    /// Takes the connection used last, or opens one, or waits for one while all are in use. `fresh` passes over the kept
-    /// ones, `within` bounds a dial. Cancel-safe: a dropped wait leaves its place in the queue.
+    /// Takes the connection used last, or a place on one that others use too, or opens one, or waits while all are in use.
+    /// `fresh` passes over the kept ones, `within` bounds a dial. Cancel-safe: a dropped wait leaves its place in the queue.
     ///
     /// # Errors
     /// [`Rejection::Overloaded`] when too many wait already or the wait exceeds the connect timeout,
     /// [`Rejection::UpstreamUnreachable`] or [`Rejection::UpstreamTls`] when none can be opened `within` that time.
     pub async fn lease(self: &Rc<Self>, fresh: bool, within: Duration) -> Result<Lease, Rejection> {
         loop {
-            if !fresh && let Some(connection) = self.take_idle() {
-                connection.ear.begin();
-                return Ok(Lease::new(connection, true, End::Pooled));
+            if !fresh && let Some(connection) = self.take() {
+                return Ok(Lease::new(connection, true));
             }
             if self.open.get() >= self.caps.connections {
                 // An idle connection that is not ready, or one that a fresh dial passes over, makes room.
-                if fresh && self.idle.borrow_mut().pop().is_some() || self.pinned.reclaim() {
+                if fresh && self.close_idle() || self.pinned.reclaim() {
                     continue;
                 }
                 self.wait().await?;
                 continue;
             }
+            // The one that is being opened will carry this request, too.
+            if self.dialing.get() {
+                self.wait().await?;
+                continue;
+            }
             let connection = self.dial(within).await?;
-            return Ok(Lease::new(connection, false, End::Pooled));
+            return Ok(Lease::new(connection, false));
         }
     }
 
@@ -159,14 +137,19 @@ impl Pool {
     /// Requests under way: connections in use or being opened, and those who wait for one.
     #[must_use]
     pub fn load(&self) -> usize {
-        let in_use = self.open.get().saturating_sub(self.idle.borrow().len());
-        in_use + self.waiting.borrow().len()
+        let shared = self.shared.borrow();
+        let kept = self.idle.borrow().len() + shared.len();
+        let streams: usize = shared.iter().map(|shared| shared.streams()).sum();
+        self.open.get().saturating_sub(kept) + streams + self.waiting.borrow().len()
     }
 
     /// Closes the connections that were not used for the idle timeout.
     pub fn sweep(&self, now: Instant) {
-        let keep =
-            |idle: &Idle| !idle.connection.sender.is_closed() && !self.has_expired(idle, now);
+        let keep = |idle: &Idle| {
+            !idle.connection.sender.is_closed()
+                && !self.has_expired(idle.since, now)
+                && self.server.target().has(idle.connection.peer)
+        };
         let expired: Vec<Idle> = {
             let mut idle = self.idle.borrow_mut();
             let (kept, expired) = idle.drain(..).partition(keep);
@@ -175,23 +158,85 @@ impl Pool {
         };
         // Dropped outside the borrow: each drop wakes a waiter.
         drop(expired);
+        drop(self.take_unfit(now));
         let idle_timeout = self.server.settings().idle_timeout;
         self.pinned.sweep(now, idle_timeout);
     }
 
-    fn has_expired(&self, idle: &Idle, now: Instant) -> bool {
-        now.duration_since(idle.since) >= self.server.settings().idle_timeout
+    /// Keeps a connection that an exchange has no more use for. Nobody who waits hears of it yet.
+    pub(super) fn keep(&self, idle: Idle) {
+        // The name may lead elsewhere by now.
+        if !self.server.target().has(idle.connection.peer) {
+            return;
+        }
+        self.idle.borrow_mut().push(idle);
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    /// The connections that belong to one client connection each.
+    pub(super) fn pinned(&self) -> &Seats {
+        &self.pinned
+    }
+
+    fn has_expired(&self, since: Instant, now: Instant) -> bool {
+        now.duration_since(since) >= self.server.settings().idle_timeout
+    }
+
+    fn take(&self) -> Option<Connection> {
         let now = Instant::now();
+        if let Some(own) = self.take_idle(now) {
+            return Some(Connection::Own(own));
+        }
+        self.take_place(now).map(Connection::Shared)
+    }
+
+    fn take_idle(&self, now: Instant) -> Option<Own> {
         let mut idle = self.idle.borrow_mut();
         // The one used last is the one most likely still open. One that is not ready has just been given back and its task
         // has not run yet: it stays for the next request.
         let usable =
-            |idle: &Idle| idle.connection.sender.is_ready() && !self.has_expired(idle, now);
+            |idle: &Idle| idle.connection.sender.is_ready() && !self.has_expired(idle.since, now);
         let place = idle.iter().rposition(usable)?;
         Some(idle.remove(place).connection)
+    }
+
+    /// The first connection with room is the one: those behind it become idle and close.
+    fn take_place(&self, now: Instant) -> Option<Place> {
+        if self.shared.borrow().is_empty() {
+            return None;
+        }
+        drop(self.take_unfit(now));
+        let shared = self.shared.borrow();
+        let first = shared.iter().find(|shared| shared.room() > 0)?;
+        Some(first.place())
+    }
+
+    /// Takes the shared connections out that get no more requests. Exchanges that are under way on them go on.
+    fn take_unfit(&self, now: Instant) -> Vec<Rc<Shared>> {
+        let is_fit = |shared: &Rc<Shared>| {
+            let expired = |since| self.has_expired(since, now);
+            !shared.is_closed()
+                && !shared.idle_since().is_some_and(expired)
+                && self.server.target().has(shared.peer())
+        };
+        let mut shared = self.shared.borrow_mut();
+        if shared.iter().all(is_fit) {
+            return Vec::new();
+        }
+        let (fit, unfit) = shared.drain(..).partition(is_fit);
+        *shared = fit;
+        unfit
+    }
+
+    /// Closes a connection that nobody uses; whether there was one.
+    fn close_idle(&self) -> bool {
+        if self.idle.borrow_mut().pop().is_some() {
+            return true;
+        }
+        let mut shared = self.shared.borrow_mut();
+        let idle = shared.iter().position(|shared| shared.streams() == 0);
+        let idle = idle.map(|place| shared.remove(place));
+        drop(shared);
+        idle.is_some()
     }
 
     async fn wait(&self) -> Result<(), Rejection> {
@@ -210,46 +255,125 @@ impl Pool {
             }
         };
         match timeout(self.server.settings().connect_timeout, &mut turn.receiver).await {
-            Ok(_) => {
+            Ok(outcome) => {
                 turn.taken = true;
-                Ok(())
+                outcome.unwrap_or(Ok(()))
             }
             Err(_elapsed) => Err(Rejection::Overloaded),
         }
     }
 
-    fn wake_one(&self) {
+    /// Has so many of those who wait look again.
+    pub(super) fn wake(&self, count: usize) {
         let mut waiting = self.waiting.borrow_mut();
-        while let Some(sender) = waiting.pop_front() {
-            if sender.send(()).is_ok() {
-                return;
-            }
+        let mut left = count;
+        while left > 0
+            && let Some(sender) = waiting.pop_front()
+        {
+            left -= usize::from(sender.send(Ok(())).is_ok());
         }
     }
 
     async fn dial(self: &Rc<Self>, within: Duration) -> Result<Connection, Rejection> {
         self.open.set(self.open.get() + 1);
         let open = OpenCount(Rc::clone(self));
+        let dial = self.shares.get().then(|| Dial::begin(self));
+        let begun = Instant::now();
         let connected = connect(&self.server, within).await;
         self.server.report(connected.as_ref().map(drop));
-        let stream = connected?;
+        let outcome = match connected {
+            Ok(stream) => {
+                let left = within.saturating_sub(begun.elapsed());
+                let spoken = timeout(left, self.speak(stream, open)).await;
+                spoken.unwrap_or(Err(Rejection::UpstreamUnreachable))
+            }
+            Err(fault) => Err(fault.into()),
+        };
+        if let Some(dial) = dial {
+            dial.end(&outcome);
+        }
+        outcome
+    }
+
+    /// Begins HTTP on an open stream, in the version that both sides speak.
+    async fn speak(&self, stream: Stream, open: OpenCount) -> Result<Connection, Rejection> {
+        let unreachable = |_| Rejection::UpstreamUnreachable;
+        let shares = self.server.shares(&stream);
+        self.shares.set(shares);
+        if shares {
+            let streams_max = self.server.settings().h2_streams;
+            let shared = Shared::open(stream, streams_max, open).await;
+            let shared = shared.map_err(unreachable)?;
+            let place = shared.place();
+            self.shared.borrow_mut().push(shared);
+            return Ok(Connection::Shared(place));
+        }
         let ear = Ear::default();
+        let peer = stream.peer();
         let handshake = http1::Builder::new()
             .max_header_size(ANSWER_HEADER_BYTES_MAX)
             .handshake(TokioIo::new(Heard::new(stream, ear.clone())))
             .await;
-        let (sender, driver) = handshake.map_err(|_| Rejection::UpstreamUnreachable)?;
+        let (sender, driver) = handshake.map_err(unreachable)?;
         let task = tokio::task::spawn_local(async move {
             if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
-        Ok(Connection {
+        Ok(Connection::Own(Own {
             sender,
             task: task.abort_handle(),
             open,
             ear,
-        })
+            peer,
+        }))
+    }
+}
+
+impl<'p> Dial<'p> {
+    fn begin(pool: &'p Pool) -> Self {
+        pool.dialing.set(true);
+        Self(pool)
+    }
+
+    /// Tells those who waited for it how it ended.
+    fn end(self, outcome: &Result<Connection, Rejection>) {
+        let pool = self.0;
+        pool.dialing.set(false);
+        match outcome {
+            // One more than there is room for: it opens the next one.
+            Ok(Connection::Shared(place)) => pool.wake(place.room().saturating_add(1)),
+            Ok(Connection::Own(_)) => pool.wake(pool.caps.connections),
+            // Each would only find out the same, one after the other.
+            Err(rejection) if pool.shared.borrow().is_empty() => {
+                for sender in pool.waiting.borrow_mut().drain(..) {
+                    let _ = sender.send(Err(rejection.clone()));
+                }
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl Idle {
+    pub(super) fn now(connection: Own) -> Self {
+        Self {
+            connection,
+            since: Instant::now(),
+        }
+    }
+}
+
+impl OpenCount {
+    /// Whose it is.
+    pub(super) fn pool(&self) -> &Rc<Pool> {
+        &self.0
+    }
+}
+
+impl Drop for Dial<'_> {
+    fn drop(&mut self) {
+        self.0.dialing.set(false);
     }
 }
 
@@ -258,120 +382,14 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.receiver.close();
         if !self.taken && self.receiver.try_recv().is_ok() {
-            self.pool.wake_one();
+            self.pool.wake(1);
         }
-    }
-}
-
-impl Lease {
-    fn new(connection: Connection, reused: bool, end: End) -> Self {
-        Self {
-            connection,
-            reused,
-            upload: None,
-            end,
-        }
-    }
-
-    /// The lease of a connection that was pinned, as soon as it is ready; `None` when it has closed.
-    pub(super) async fn pinned(mut connection: Connection, turn: pins::Turn) -> Option<Self> {
-        connection.ear.begin();
-        connection.sender.ready().await.ok()?;
-        Some(Self::new(connection, true, End::Pinned(turn)))
-    }
-
-    /// Keeps the connection for those whose turn it is next at this seat.
-    pub(super) fn keep_at(&mut self, turn: pins::Turn) {
-        self.connection.open.0.pinned.add(&turn);
-        self.end = End::Pinned(turn);
-    }
-
-    /// Whether the connection belongs to one client connection.
-    pub(super) fn is_pinned(&self) -> bool {
-        matches!(self.end, End::Pinned(_))
-    }
-
-    /// Sends a request, and waits for the head of its answer. Dropped, it takes the request back: what was sent of it is
-    /// not a whole one.
-    ///
-    /// # Errors
-    /// Why there is no answer, with the request where no byte of it was sent.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFault> {
-        let sent = self.connection.sender.try_send_request(request).await;
-        sent.map_err(SendFault::from)
-    }
-
-    /// Whether the connection served an exchange before: the upstream may have closed it just now.
-    #[must_use]
-    pub fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    /// Whether a byte has come on the connection since it was taken.
-    pub(super) fn has_heard(&self) -> bool {
-        self.connection.ear.has_heard()
-    }
-
-    /// Watches the request's body: a connection whose request was not sent whole is not used again (UP-1).
-    pub(super) fn watch(&mut self, upload: Rc<UploadProgress>) {
-        self.upload = Some(upload);
-    }
-
-    /// Sees to it that the connection is not used again.
-    pub(super) fn retire(&mut self) {
-        self.end = End::Closed;
-    }
-
-    /// Gives the connection back after an answer that ended properly.
-    pub fn release(self) {
-        let sent_whole = self
-            .upload
-            .as_ref()
-            .is_none_or(|upload| upload.finished().is_some());
-        if !sent_whole || self.connection.sender.is_closed() {
-            return;
-        }
-        let pool = Rc::clone(&self.connection.open.0);
-        match self.end {
-            End::Closed => return,
-            End::Pinned(turn) => turn.keep(self.connection),
-            End::Pooled => pool.idle.borrow_mut().push(Idle::now(self.connection)),
-        }
-        // Whoever waits for a connection may have an idle one closed that is pinned.
-        pool.wake_one();
-    }
-}
-
-impl From<TrySendError<Request<RequestBody>>> for SendFault {
-    fn from(mut failure: TrySendError<Request<RequestBody>>) -> Self {
-        Self {
-            unsent: failure.take_message().map(Box::new),
-            error: failure.into_error(),
-        }
-    }
-}
-
-impl Idle {
-    pub(super) fn now(connection: Connection) -> Self {
-        Self {
-            connection,
-            since: Instant::now(),
-        }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
 impl Drop for OpenCount {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get().saturating_sub(1));
-        self.0.wake_one();
+        self.0.wake(1);
     }
 }

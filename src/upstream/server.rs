@@ -8,21 +8,32 @@ use std::sync::{
 use tokio::time::Instant;
 
 use super::{
-    balance,
-    connect::ConnectFault,
+    HTTP2, balance,
+    connect::{ConnectFault, Stream},
     health::{Change, Health},
-    settings::{HostPolicy, ServerAddress, UpstreamSettings},
+    resolve::Target,
+    settings::{HostPolicy, Protocol, ServerAddress, UpstreamSettings},
     tls::Tls,
 };
 use crate::{policy::Rejection, telemetry::UpstreamMetrics};
+
+/// How a server is reached.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// What the configuration says.
+    pub(super) address: ServerAddress,
+    /// Where that is.
+    pub(super) target: Target,
+    /// How TLS is spoken, where it is.
+    pub(super) tls: Option<Tls>,
+}
 
 /// A server of the running configuration, shared by all workers.
 #[derive(Debug)]
 pub struct Server {
     id: u64,
     settings: Arc<UpstreamSettings>,
-    address: ServerAddress,
-    tls: Option<Tls>,
+    way: Way,
     /// Where it stands among the servers that a caller may belong to: the same on every node and after every start.
     seed: u64,
     metrics: Arc<UpstreamMetrics>,
@@ -34,19 +45,17 @@ impl Server {
     #[must_use]
     pub(super) fn new(
         settings: Arc<UpstreamSettings>,
-        address: ServerAddress,
-        tls: Option<Tls>,
+        way: Way,
         metrics: Arc<UpstreamMetrics>,
     ) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         metrics.set_healthy(true);
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            seed: balance::seed(&address),
+            seed: balance::seed(&way.address),
             health: Health::new(settings.eject.as_ref()),
             settings,
-            address,
-            tls,
+            way,
             metrics,
         })
     }
@@ -66,7 +75,7 @@ impl Server {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> &ServerAddress {
-        &self.address
+        &self.way.address
     }
 
     /// The handles of its metrics.
@@ -75,9 +84,32 @@ impl Server {
         &self.metrics
     }
 
+    /// Where it is.
+    pub(super) fn target(&self) -> &Target {
+        &self.way.target
+    }
+
     /// How it is spoken to by TLS, where it is.
     pub(super) fn tls(&self) -> Option<&Tls> {
-        self.tls.as_ref()
+        self.way.tls.as_ref()
+    }
+
+    /// Whether connections to it may turn out to carry many requests at once.
+    pub(super) fn may_share(&self) -> bool {
+        match self.settings.protocol {
+            Protocol::Auto => self.way.tls.is_some(),
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+        }
+    }
+
+    /// Whether this connection to it does: whether it speaks HTTP/2.
+    pub(super) fn shares(&self, stream: &Stream) -> bool {
+        match self.settings.protocol {
+            Protocol::Auto => stream.has_agreed_on(HTTP2),
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+        }
     }
 
     pub(super) fn seed(&self) -> u64 {
@@ -90,7 +122,7 @@ impl Server {
             return;
         }
         self.metrics.set_healthy(self.health.is_well());
-        let (upstream, server) = (&self.settings.name, &self.address);
+        let (upstream, server) = (&self.settings.name, &self.way.address);
         match dial {
             Ok(()) => tracing::info!(%upstream, %server, "upstream is reachable again"),
             Err(error) => tracing::warn!(%upstream, %server, %error, "upstream cannot be reached"),
@@ -115,7 +147,7 @@ impl Server {
         };
         let Some(change) = change else { return };
         self.metrics.set_healthy(self.health.is_well());
-        let (upstream, server) = (&self.settings.name, &self.address);
+        let (upstream, server) = (&self.settings.name, &self.way.address);
         match change {
             Change::Ejected => {
                 tracing::warn!(%upstream, %server, "too many faults: the server is out for a while");
@@ -130,7 +162,7 @@ impl Server {
             self.health.dialed(true);
         }
         self.metrics.set_healthy(self.health.is_well());
-        let (upstream, server) = (&self.settings.name, &self.address);
+        let (upstream, server) = (&self.settings.name, &self.way.address);
         if passed {
             tracing::info!(%upstream, %server, "health checks passed: the server is in again");
         } else {
@@ -141,7 +173,7 @@ impl Server {
     /// The `Host` that it is told where no client names one.
     pub(super) fn told_host(&self) -> String {
         match &self.settings.host {
-            HostPolicy::Client | HostPolicy::Upstream => self.address.authority(),
+            HostPolicy::Client | HostPolicy::Upstream => self.way.address.authority(),
             HostPolicy::Fixed(host) => host.to_string(),
         }
     }

@@ -22,20 +22,38 @@ pub struct UpstreamSettings {
     pub health: Option<HealthSettings>,
     /// When a request is sent again; `None`: never.
     pub retry: Option<RetrySettings>,
+    /// Which version of HTTP it is spoken to.
+    pub protocol: Protocol,
     /// How its `https://` servers prove who they are, and the gateway who it is.
     pub tls: TlsSettings,
+    /// How often names of servers are looked up, a tenth more or less.
+    pub resolve_every: Duration,
     /// To an open connection, name look-up and TLS handshake included.
     pub connect_timeout: Duration,
     /// From the request's last byte to the first byte of the answer.
     pub response_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// Requests at once on one HTTP/2 connection, 1 or more; fewer where the server takes fewer.
+    pub h2_streams: usize,
     /// Open connections to one server, over all workers.
     pub max_connections: usize,
     /// Requests that wait for one of those connections to one server, over all workers.
     pub max_pending: usize,
     /// Which `Host` it is told.
     pub host: HostPolicy,
+}
+
+/// Which version of HTTP an upstream is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// What TLS agrees on (ALPN); HTTP/1.1 without TLS.
+    Auto,
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: agreed on by TLS, or without being asked where there is none.
+    Http2,
 }
 
 /// Which server of several a request goes to.

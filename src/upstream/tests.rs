@@ -21,6 +21,7 @@ use crate::{
 
 mod checks;
 mod ejection;
+mod resolve;
 mod servers;
 
 /// What a scripted upstream does on one connection: a list of answers to requests, then it closes.
@@ -87,7 +88,10 @@ fn settings(port: u16) -> UpstreamSettings {
         eject: None,
         health: None,
         retry: None,
+        protocol: Protocol::Http1,
+        h2_streams: 100,
         tls: TlsSettings::default(),
+        resolve_every: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),

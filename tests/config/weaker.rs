@@ -127,18 +127,13 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
     }
     for upstream in &config.upstreams {
         let name = &upstream.name;
-        named(
-            "upstream",
-            name,
-            "max_connections",
-            number(upstream.max_connections),
-        );
-        named(
-            "upstream",
-            name,
-            "max_pending",
-            number(upstream.max_pending),
-        );
+        for (what, value) in [
+            ("h2_streams", number(upstream.h2_streams)),
+            ("max_connections", number(upstream.max_connections)),
+            ("max_pending", number(upstream.max_pending)),
+        ] {
+            named("upstream", name, what, value);
+        }
         let retry = upstream
             .retry
             .map(|retry| (retry.attempts, retry.thousandths));

@@ -31,6 +31,7 @@ mod heads;
 mod http2;
 mod lifecycle;
 mod limits;
+mod multiplexed;
 mod ntlm;
 mod outages;
 mod own_keys;

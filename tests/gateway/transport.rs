@@ -264,6 +264,7 @@ async fn up_5_any_certificate_passes_only_where_that_is_asked_for_and_warned_of(
         checked.stderr.contains("danger_accept_any_certificate"),
         "{checked:?}"
     );
+    assert!(checked.stdout.contains("ANY CERTIFICATE"), "{checked:?}");
     let gateway = site.start().await;
     gateway
         .err
@@ -363,6 +364,28 @@ async fn a_unix_socket_serves_like_a_port() {
         path.display()
     );
     assert_eq!(gateway.metric(&healthy).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn up_10_a_name_is_looked_up_and_a_name_in_a_request_is_not() {
+    let authority = Authority::new();
+    let upstream = answering(Wire::Plain).await;
+    let url = upstream.url.replace("127.0.0.1", "localhost");
+    let gateway = site(&url, &authority).start().await;
+    for host in ["localhost", "elsewhere.example", "169.254.169.254"] {
+        get(&gateway, "/public", &[("host", host)]).await.is(200);
+        assert_eq!(upstream.last().header("host"), Some(host));
+    }
+    assert_eq!(upstream.connections(), 1);
+    let gateway = site("http://no-such-name.invalid", &authority)
+        .start()
+        .await;
+    get(&gateway, "/public", &[])
+        .await
+        .refused(502, "upstream_unreachable");
+    get(&gateway, "/public", &[("host", "localhost")])
+        .await
+        .refused(502, "upstream_unreachable");
 }
 
 #[tokio::test]

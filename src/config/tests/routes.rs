@@ -24,6 +24,13 @@ fn upstreams() {
         servers = ["http://x", "http://X:80/"] | upstream[0].servers[1] | twice
         servers = ["http://x", "ftp://x"] | upstream[0].servers[1] | neither http, https nor unix
         balance = "least_connections"    | upstream[0].balance    | none of the values
+        resolve_every = "0s"             | upstream[0].resolve_every | below the least
+        resolve_every = "2h"             | upstream[0].resolve_every | above the most
+        protocol = ""                    | upstream[0].protocol   | is empty
+        protocol = "http2"               | upstream[0].protocol   | none of the values
+        protocol = 2                     | upstream[0].protocol   | expected a string
+        h2_streams = 0                   | upstream[0].h2_streams | below the least
+        h2_streams = 1001                | upstream[0].h2_streams | above the most
         balance = ""                     | upstream[0].balance    | is empty
         servers = ["ftp://x"]            | upstream[0].servers[0] | neither http, https nor unix
         servers = ["127.0.0.1:9000"]     | upstream[0].servers[0] | not a URL

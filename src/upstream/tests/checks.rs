@@ -15,7 +15,7 @@ fn checked(mut settings: UpstreamSettings) -> UpstreamSettings {
     settings
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     let wait = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;

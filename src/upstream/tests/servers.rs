@@ -34,7 +34,7 @@ pub(super) async fn closed_port() -> u16 {
 }
 
 /// A port whose queue of connections is full: a dial is swallowed. It stays so while the sockets are held.
-async fn black_hole() -> (u16, Vec<socket2::Socket>) {
+pub(super) async fn black_hole() -> (u16, Vec<socket2::Socket>) {
     let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let listener = socket().unwrap();
     let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();

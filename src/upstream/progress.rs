@@ -1,0 +1,136 @@
+//! What becomes of a client's body, for whoever waits for the answer, and whether the rest of it is still wanted.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    rc::Rc,
+    task::{Context, Waker},
+};
+
+use tokio::time::Instant;
+
+use crate::policy::{HeadFault, Rejection};
+
+/// What became of a client's body, seen by whoever waits for the answer.
+#[derive(Debug, Default)]
+pub struct UploadProgress {
+    bytes: Cell<u64>,
+    finished: Cell<Option<Instant>>,
+    fault: Cell<Option<UploadFault>>,
+    rest: RefCell<Rest>,
+}
+
+/// Whether what is left of a body is still wanted.
+#[derive(Debug, Default)]
+enum Rest {
+    /// For as long as the connection is, which goes down with the exchange.
+    #[default]
+    Wanted,
+    /// Until somebody says otherwise, who wakes whoever waits for it.
+    WantedFor(Option<Waker>),
+    /// Not any more.
+    Unwanted,
+}
+
+/// Why a client's body could not be sent whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadFault {
+    /// The client went away or sent bad framing.
+    Broken,
+    /// No byte came for the time allowed.
+    Stalled,
+    /// The body is longer than the route takes.
+    TooLarge,
+}
+
+impl UploadProgress {
+    /// The progress of a request without a body.
+    #[must_use]
+    pub fn finished_now() -> Rc<Self> {
+        Rc::new(Self {
+            finished: Cell::new(Some(Instant::now())),
+            ..Self::default()
+        })
+    }
+
+    /// Bytes handed to the upstream so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// When the last byte was handed over; `None` while there is more to come.
+    #[must_use]
+    pub fn finished(&self) -> Option<Instant> {
+        self.finished.get()
+    }
+
+    /// What went wrong on the client's side, as a refusal.
+    #[must_use]
+    pub fn rejection(&self) -> Option<Rejection> {
+        self.fault.get().map(|fault| match fault {
+            UploadFault::Broken => Rejection::BadRequest(HeadFault::Body),
+            UploadFault::Stalled => Rejection::RequestTimeout,
+            UploadFault::TooLarge => Rejection::BodyTooLarge,
+        })
+    }
+
+    /// Prepares for [`UploadProgress::abandon`]. Without it that does nothing, and the body need not listen for it.
+    pub(super) fn may_be_abandoned(&self) {
+        *self.rest.borrow_mut() = Rest::WantedFor(None);
+    }
+
+    /// Says that what is left of the body is not to be sent: the exchange is over, and its connection goes on.
+    pub(super) fn abandon(&self) {
+        let mut rest = self.rest.borrow_mut();
+        if let Rest::WantedFor(waker) = &mut *rest {
+            let waker = waker.take();
+            *rest = Rest::Unwanted;
+            drop(rest);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    pub(super) fn is_wanted(&self, cx: &Context<'_>) -> bool {
+        match &mut *self.rest.borrow_mut() {
+            Rest::Wanted => true,
+            Rest::WantedFor(Some(waker)) => {
+                waker.clone_from(cx.waker());
+                true
+            }
+            Rest::WantedFor(none) => {
+                *none = Some(cx.waker().clone());
+                true
+            }
+            Rest::Unwanted => false,
+        }
+    }
+
+    /// Notes that so many more bytes were handed over.
+    pub(super) fn count(&self, bytes: u64) {
+        self.bytes.set(self.bytes.get().saturating_add(bytes));
+    }
+
+    /// Notes that the last byte was.
+    pub(super) fn finish(&self) {
+        self.finished.set(Some(Instant::now()));
+    }
+
+    /// Notes what went wrong.
+    pub(super) fn fail(&self, fault: UploadFault) -> UploadFault {
+        self.fault.set(Some(fault));
+        fault
+    }
+}
+
+impl fmt::Display for UploadFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Broken => "the client's body broke off",
+            Self::Stalled => "the client's body stalled",
+            Self::TooLarge => "the client's body is too large",
+        })
+    }
+}
+
+impl std::error::Error for UploadFault {}
