@@ -217,7 +217,7 @@ impl Metrics {
         );
     }
 
-    /// Connections of clients, and what they are encrypted with.
+    /// Connections of clients.
     fn register_connections(&mut self) {
         let registry = &mut self.registry;
         registry.register(
@@ -230,24 +230,6 @@ impl Metrics {
             "tls_handshakes",
             "TLS handshakes by outcome",
             self.handshakes.clone(),
-        );
-        // There from the start, so that the first one is growth.
-        for result in [CertificateReload::Refused, CertificateReload::Taken] {
-            let result = result.name();
-            let _ = self
-                .certificate_reloads
-                .get_or_create_owned(&ResultLabel { result });
-        }
-        registry.register_with_unit(
-            "certificate_expiry_timestamp",
-            "When a certificate in use ends, since 1970",
-            Unit::Seconds,
-            self.certificate_expiry.clone(),
-        );
-        registry.register(
-            "certificate_reloads",
-            "Changed certificate files by outcome",
-            self.certificate_reloads.clone(),
         );
     }
 
