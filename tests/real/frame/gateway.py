@@ -22,9 +22,9 @@ PASSWORD = "correct horse battery staple"
 HEAD = f"""
 version = 1
 [server]
-listen = ["127.0.0.1:0"]
+listen = ["127.0.0.1:{{port}}"]
 admin_listen = "127.0.0.1:0"
-public_url = "https://localhost:8443"
+public_url = "https://localhost:{{public_port}}"
 {{server}}
 [tls]
 certificates = [{{{{ cert = "certs/dev.crt", key = "certs/dev.key" }}}}]
@@ -35,6 +35,7 @@ issuer = "{ISSUER}"
 audience = ["{AUDIENCE}"]
 algorithms = ["HS256"]
 secret_file = "config/secret"
+leeway = "0s"
 [log]
 level = "trace"
 [accounts]
@@ -49,13 +50,15 @@ class Gateway(Process):
     """A running gateway on free ports, with a development certificate, accounts and an issuer `tests` (see `token`).
 
     `routes` is TOML: upstreams, routes and whatever else. `users` maps names to lists of roles; they share a password.
+    With a `port` the gateway's own tokens name it as their issuer.
     """
 
-    def __init__(self, folder, routes, users=(), server='drain_timeout = "2s"', accounts="", rate="100000/s"):
+    def __init__(self, folder, routes, users=(), server='drain_timeout = "2s"', accounts="", rate="100000/s", port=0):
         self.folder = folder / "gateway"
         for name in ("config", "data", "certs"):
             (self.folder / name).mkdir(parents=True)
-        head = HEAD.format(server=server, accounts=accounts, rate=rate)
+        ports = {"port": port, "public_port": port or 8443}
+        head = HEAD.format(server=server, accounts=accounts, rate=rate, **ports)
         (self.folder / "config" / "gateway.toml").write_text(head + routes)
         secret = self.folder / "config" / "secret"
         secret.write_bytes(SECRET)

@@ -41,6 +41,7 @@ server {{
         proxy_set_header X-Nginx-Saw "$http_x_forwarded_user|$http_x_forwarded_for|$http_x_real_ip|$host|$scheme";
     }}
     location = /small {{ return 200 "small\\n"; }}
+    location = /protocol {{ return 200 "$server_protocol\\n"; }}
     location = /broken {{ return 444; }}
 }}
 """
@@ -214,6 +215,28 @@ class OverTls(Served, Topic):
                 reply = Curl(gateway)("/app/x", user_token=self.alice)
                 self.assertEqual((reply.status, reply.json()["code"]), (502, "upstream_tls"))
                 self.assertEqual(len(self.echo.seen), before)
+
+
+class OverCleartextHttp2(Served, Topic):
+    @classmethod
+    def place(cls):
+        return f"listen 127.0.0.1:{cls.port} http2;", f"http://127.0.0.1:{cls.port}", 'protocol = "h2"'
+
+
+class OverWhateverTlsAgreesOn(Served, Topic):
+    programs = ("nginx", "curl", "openssl")
+    scheme = "https"
+
+    @classmethod
+    def place(cls):
+        certificate = self_signed(cls.folder, "backend.test")
+        key = certificate.with_suffix(".key")
+        listen = f"listen 127.0.0.1:{cls.port} ssl http2;\n    ssl_certificate {certificate};\n    ssl_certificate_key {key};"
+        tls = f'tls = {{ ca = "{certificate}", server_name = "backend.test" }}\nprotocol = "auto"'
+        return listen, f"https://127.0.0.1:{cls.port}", tls
+
+    def test_it_is_http2(self):
+        self.assertEqual(self.ask("/protocol").body, b"HTTP/2.0\n")
 
 
 def self_signed(folder, name):

@@ -146,6 +146,18 @@ class Streaming(Topic):
                             other.post("/next")
                 self.assertEqual(seen, [f"id: {number}" for number in range(5)])
 
+    def test_stream_ends_with_its_token_and_not_as_if_it_were_complete(self):
+        for http2 in (False, True):
+            with self.subTest(http2=http2):
+                caller = {"Authorization": f"Bearer {token('alice', seconds=5)}"}
+                seen = b""
+                with self.assertRaises(httpx.RemoteProtocolError):
+                    with self.client(http2).stream("GET", "/events", headers=caller) as answer:
+                        for part in answer.iter_raw():
+                            seen += part
+                self.assertTrue(seen.startswith(b"id: 0\n"), seen)
+                self.client(False).post("/next")  # lets the backend go
+
     def test_curl_sees_events_one_by_one(self):
         for version in ("--http1.1", "--http2"):
             words = ["curl", "--silent", "--no-buffer", version, "--cacert", self.gateway.certificate, "--max-time", str(PATIENCE)]

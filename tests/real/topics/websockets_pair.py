@@ -183,7 +183,7 @@ class WebSockets(Topic):
         for number, connection in reversed(list(enumerate(connections))):
             self.assertEqual(connection.recv(PATIENCE), f"of {number}")
 
-    def test_token_of_a_login_opens_one_until_logout(self):
+    def test_token_of_a_login_opens_one_and_logout_ends_it(self):
         with httpx.Client(base_url=self.gateway.url, verify=self.gateway.tls(), timeout=PATIENCE) as client:
             login = {"username": "alice", "password": PASSWORD, "delivery": "body"}
             access = {"Authorization": f"Bearer {client.post('/auth/login', json=login).json()['access_token']}"}
@@ -192,6 +192,18 @@ class WebSockets(Topic):
             self.assertEqual(connection.recv(PATIENCE), "hello")
             self.assertEqual(client.post("/auth/logout", headers=access).status_code, 204)
             self.refused(401, "token_invalid", user=None, headers=access)
+            self.ended_for_want_of_a_token(connection)
+
+    def test_it_ends_with_its_token(self):
+        connection = self.open(user=None, headers={"Authorization": f"Bearer {token('alice', seconds=5)}"})
+        connection.send("hello")
+        self.assertEqual(connection.recv(PATIENCE), "hello")
+        self.ended_for_want_of_a_token(connection)
+
+    def ended_for_want_of_a_token(self, connection):
+        with self.assertRaises(ConnectionClosed):
+            connection.recv(PATIENCE)
+        self.assertEqual(connection.close_code, 1008)
 
     def test_node_talks_to_it(self):
         node = ["node", "--experimental-websocket", "--no-warnings"]
