@@ -6,6 +6,7 @@
 mod admitted;
 mod answer;
 mod contain;
+pub mod explain;
 pub mod forward_auth;
 mod frames;
 mod inbound;
@@ -13,18 +14,14 @@ mod meter;
 mod tunnel;
 mod vigil;
 
-use std::{
-    rc::Rc,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 pub use admitted::Admitted;
 use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
 pub use contain::contain;
 use forward_auth::ForwardAuthSettings;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 pub use inbound::{Inbound, Lane, Peer};
@@ -42,7 +39,7 @@ use crate::{
     },
     portal::{PortalCall, PortalHandle},
     respond::{self, grpc::Grpc},
-    telemetry::{Ending, Record, RequestId, RouteMetrics, Telemetry},
+    telemetry::{Record, RequestId, RouteMetrics, Telemetry},
     upstream::{AnswerStream, Handshake, Outbound, Pace, RequestBody, Upstream, forward},
 };
 
@@ -354,28 +351,8 @@ impl Gateway {
         let named = named
             .and_then(|value| value.to_str().ok())
             .and_then(RequestId::accept);
-        Record {
-            started: Instant::now(),
-            time: SystemTime::now(),
-            request_id: named.unwrap_or_else(|| lane.request_ids.next()),
-            peer: peer.ip.ip(),
-            client: None,
-            method: parts.method.clone(),
-            version: parts.version,
-            host: None,
-            path: None,
-            route: None,
-            upstream: None,
-            caller: None,
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            code: None,
-            reason: None,
-            unenforced: None,
-            upstream_time: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            ending: Ending::ClientGone,
-        }
+        let request_id = named.unwrap_or_else(|| lane.request_ids.next());
+        Record::begin(parts, peer.ip.ip(), request_id)
     }
 
     fn keep_for_log(&self, head: &Head<'_>, record: &mut Record) {

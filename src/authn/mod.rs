@@ -10,6 +10,7 @@
 //! a place to fetch one from (JWT-2).
 
 mod cache;
+pub mod checks;
 mod claims;
 mod clock;
 mod compact;

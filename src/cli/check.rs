@@ -2,12 +2,16 @@
 
 mod upstreams;
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{say, tell, tell_report};
+use super::{explain, say, tell, tell_report};
 use crate::{
     authn::{Authenticator, Revocations},
     config::{Checked, Config, Problem, Report, Severity, inspect, show_duration, show_size},
@@ -22,11 +26,18 @@ pub struct CheckCommand {
     /// `text` for people; `json` for programs, problems and routes in one object on standard output.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    /// A TOML file of requests, and of what shall become of each: `[[case]]` with name, method, url, from, token or claims, headers
+    /// and expect.
+    #[arg(long, value_name = "FILE")]
+    tests: Option<PathBuf>,
 }
 
+/// How an answer is written.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
+pub(super) enum Format {
+    /// For programs.
     Json,
+    /// For people.
     Text,
 }
 
@@ -60,7 +71,13 @@ pub fn run(command: &CheckCommand, path: &Path) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    Ok(if checked.is_ok() && unusable.is_empty() {
+    let passed = match (&command.tests, &checked) {
+        (Some(file), Ok(Checked { config, .. })) if unusable.is_empty() => {
+            explain::run_cases(file, config)?
+        }
+        (Some(_), _) | (None, _) => true,
+    };
+    Ok(if checked.is_ok() && unusable.is_empty() && passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

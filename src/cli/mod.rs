@@ -6,6 +6,7 @@
 pub mod cert;
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod init;
 pub mod key;
 pub mod node;
@@ -66,6 +67,8 @@ enum Command {
     Run,
     /// Name every mistake of the configuration, and print who may do what on each route.
     Check(check::CheckCommand),
+    /// Tell what would become of a request, step by step, and why; forwards nothing.
+    Explain(explain::ExplainCommand),
     /// Serve a demonstration: gateway, sample upstream and sample user, without any file.
     Demo(demo::DemoCommand),
     /// Manage accounts: add, list, show, roles, passwords, disable, logout.
@@ -104,6 +107,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Init(command) => init::run(&command),
         Command::Run => run::run(&config).map(|()| ExitCode::SUCCESS),
         Command::Check(command) => check::run(&command, &config),
+        Command::Explain(command) => explain::run(command, &config),
         Command::Demo(command) => demo::run(&command).map(|()| ExitCode::SUCCESS),
         Command::User(command) => {
             let accounts = crate::config::load(&config)?.accounts;

@@ -126,14 +126,18 @@ fn authenticator(
     })
 }
 
-/// What the token says, and whether that is true.
-fn report(token: &str, authn: &Authenticator, now: SystemTime) -> (Value, bool) {
+/// A token's header and claims, as far as they can be read. Anybody can have written them.
+pub(super) fn unverified(token: &str) -> (Option<Value>, Option<Value>) {
     let mut segments = token.split('.').map(|segment| {
         let bytes = BASE64URL.decode(segment).ok()?;
         serde_json::from_slice::<Value>(&bytes).ok()
     });
-    let header = segments.next().flatten();
-    let claims = segments.next().flatten();
+    (segments.next().flatten(), segments.next().flatten())
+}
+
+/// What the token says, and whether that is true.
+fn report(token: &str, authn: &Authenticator, now: SystemTime) -> (Value, bool) {
+    let (header, claims) = unverified(token);
     match authn.verify(token, now) {
         Ok(identity) => {
             let issuer = &*identity.claims().issuer_name;

@@ -7,6 +7,7 @@
 mod accounts;
 pub mod assemble;
 mod bounds;
+pub mod cases;
 mod closed;
 mod cors;
 pub mod development;

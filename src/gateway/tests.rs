@@ -2,6 +2,8 @@
 
 use std::{panic::resume_unwind, task::Poll};
 
+use http::StatusCode;
+
 use super::{contain::contain_poll, *};
 use crate::telemetry::{RequestIds, settings::LogSettings};
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode, Version, request::Parts};
 
 use super::{RequestId, RouteMetrics, UpstreamMetrics};
 use crate::policy::Identity;
@@ -75,6 +75,35 @@ pub enum Ending {
     Panicked,
     /// The upstream broke off within its answer.
     UpstreamAborted,
+}
+
+impl Record {
+    /// The record of a request that has just come, of which nothing is known but its head.
+    #[must_use]
+    pub fn begin(request: &Parts, peer: IpAddr, request_id: RequestId) -> Self {
+        Self {
+            started: Instant::now(),
+            time: SystemTime::now(),
+            request_id,
+            peer,
+            client: None,
+            method: request.method.clone(),
+            version: request.version,
+            host: None,
+            path: None,
+            route: None,
+            upstream: None,
+            caller: None,
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: None,
+            reason: None,
+            unenforced: None,
+            upstream_time: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            ending: Ending::ClientGone,
+        }
+    }
 }
 
 impl Ending {

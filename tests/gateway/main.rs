@@ -22,6 +22,7 @@ mod cuts;
 mod deadlines;
 mod exhaustion;
 mod expectations;
+mod explain;
 mod floods;
 mod forward_auth;
 mod framing;
