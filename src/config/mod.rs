@@ -7,6 +7,7 @@
 mod accounts;
 pub mod assemble;
 mod bounds;
+mod client;
 mod closed;
 mod cors;
 pub mod development;
