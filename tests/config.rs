@@ -27,6 +27,9 @@ fn project() -> TempDir {
     let path = root.path().join("certs/gateway.key");
     fs::write(&path, key.serialize_pem()).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    let secret = root.path().join("certs/orders.secret");
+    fs::write(&secret, "8PTmCwWq1XyJ4nqGk7Zr0Vd2sHc9uLbA3eFiToKxMhY").unwrap();
+    fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
     root
 }
 

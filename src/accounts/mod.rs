@@ -4,6 +4,7 @@
 //! session. Whatever ends a session is on the disk before it is acknowledged, is known to this process at once and to every
 //! other within seconds ([`Accounts::watch`]).
 
+mod clients;
 pub mod passwords;
 mod sessions;
 pub mod settings;

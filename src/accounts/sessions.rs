@@ -327,7 +327,7 @@ impl Accounts {
 
 /// Whether an account may sign in: the one place that decides it (AUTH-11). Refresh asks the same of the store, in its
 /// transaction.
-fn may_enter(user: &User) -> bool {
+pub(super) fn may_enter(user: &User) -> bool {
     !user.disabled
 }
 

@@ -35,10 +35,23 @@ pub struct AccountSettings {
     pub password_min: usize,
     /// The cost of a password hash.
     pub argon2: Argon2Settings,
+    /// Services that may ask about tokens and take them back.
+    pub clients: Vec<ClientSettings>,
     /// Login attempts of one client address.
     pub login_per_ip: Quota,
     /// Login attempts on one account, known or not.
     pub login_per_account: Quota,
+}
+
+/// A service that may ask about tokens and take them back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// The name by which it calls itself.
+    pub id: Box<str>,
+    /// SHA-256 of its secret, which has 32 random bytes or more: nobody finds it by that.
+    pub secret_digest: Box<[u8]>,
+    /// Which tokens concern it: one of these must be in their `aud`.
+    pub audience: Vec<Box<str>>,
 }
 
 impl AccountSettings {

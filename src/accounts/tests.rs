@@ -169,6 +169,7 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         database: folder.path().join("data/portcullis.db"),
         issuer: "https://localhost:8443".into(),
         signing: jsonwebtoken::Algorithm::ES256,
+        clients: Vec::new(),
         audience: vec!["portcullis".into()],
         access_ttl: Duration::from_secs(900),
         refresh_idle: Duration::from_secs(7 * 86_400),

@@ -55,9 +55,8 @@ pub(super) struct VerifyingKey {
 
 impl VerifyingKey {
     /// Whether `signature`, still encoded, is this key's over `signed`. An undecodable one is not.
-    pub(super) fn verifies(&self, signed: &str, signature: &str) -> bool {
-        jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.key, self.algorithm)
-            .unwrap_or(false)
+    pub(super) fn verifies(&self, signed: &[u8], signature: &str) -> bool {
+        jsonwebtoken::crypto::verify(signature, signed, &self.key, self.algorithm).unwrap_or(false)
     }
 }
 

@@ -139,7 +139,7 @@ impl Verifier {
         let set = issuer.keys.current();
         let set = set.as_ref().ok_or(Rejection::KeysUnavailable)?;
         let key = find(set, &header).map_err(invalid)?;
-        if !key.verifies(compact.signed, compact.signature) {
+        if !key.verifies(compact.signed.as_bytes(), compact.signature) {
             return Err(invalid(TokenFault::Signature));
         }
         // `members` has found the payload strict, so that this reading is the only one possible.

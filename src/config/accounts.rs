@@ -47,6 +47,7 @@ pub(super) fn read(
     let password_min = Bounds::new(8, 128).because("shorter ones are guessed");
     let password_min = table.number("password_min", password_min);
     let argon2 = argon2(table.section("argon2"));
+    let clients = super::client::read(table.sections("client"));
     let (login_per_ip, login_per_account) = login_limit(table.section("login_limit"));
     table.finish();
     let issuer = server?.public_url.as_str().trim_end_matches('/');
@@ -65,6 +66,7 @@ pub(super) fn read(
         refresh_grace,
         password_min: password_min.unwrap_or(15),
         argon2,
+        clients,
         login_per_ip,
         login_per_account,
     })

@@ -68,10 +68,19 @@ pub(super) fn read(
     });
     let file = table.parsed("secret_file", |text| secret_file(context, text, algorithms));
     let env = table.parsed("secret_env", |text| secret_env(context, text, algorithms));
+    let [file, env] = [file, env].map(|secret| secret.map(KeySource::Secret));
     for key in ["public_key_file", "jwks_file", "secret_file", "secret_env"] {
         refuse_wrong_kind(table, key, algorithms);
     }
     jwks.or(key).or(file).or(env).or(remote)
+}
+
+/// Reads a secret of at least 32 bytes that is no key.
+pub(super) fn secret(table: &mut Table<'_>) -> Option<Zeroizing<Vec<u8>>> {
+    let context = table.context;
+    let file = table.parsed("secret_file", |text| secret_file(context, text, &[]));
+    let env = table.parsed("secret_env", |text| secret_env(context, text, &[]));
+    file.or(env)
 }
 
 /// Refuses a public key for `HS*` and a secret for the others: the first is how a public key becomes a secret that
@@ -202,7 +211,7 @@ fn secret_file(
     context: &Context<'_>,
     text: &str,
     algorithms: &[Algorithm],
-) -> Result<KeySource, Fault> {
+) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let path = files::resolve(context.root, text);
     let content = files::read(&path, Reader::Owner)?;
     check_secret(without_newline(&content), algorithms)
@@ -212,7 +221,7 @@ fn secret_env(
     context: &Context<'_>,
     text: &str,
     algorithms: &[Algorithm],
-) -> Result<KeySource, Fault> {
+) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let value = (context.env)(text)
         .ok_or_else(|| Fault::from(format!("the environment variable {text} is not set")))?;
     let value = Zeroizing::new(value.into_encoded_bytes());
@@ -232,7 +241,7 @@ fn without_newline(content: &[u8]) -> &[u8] {
     content.strip_suffix(b"\r").unwrap_or(content)
 }
 
-fn check_secret(secret: &[u8], algorithms: &[Algorithm]) -> Result<KeySource, Fault> {
+fn check_secret(secret: &[u8], algorithms: &[Algorithm]) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let hint = "make one: openssl rand -base64 48";
     // As long as the hash (RFC 7518 §3.2), and never shorter than 32 bytes.
     let least = if algorithms.contains(&Algorithm::HS512) {
@@ -258,7 +267,7 @@ fn check_secret(secret: &[u8], algorithms: &[Algorithm]) -> Result<KeySource, Fa
         let message = "the secret is one piece, over and over";
         return Err(Fault::new(message, hint));
     }
-    Ok(KeySource::Secret(Zeroizing::new(secret.to_vec())))
+    Ok(Zeroizing::new(secret.to_vec()))
 }
 
 /// Whether a secret is at most its first half, again and again.

@@ -8,6 +8,7 @@ mod accounts;
 pub mod assemble;
 mod bounds;
 pub mod cases;
+mod client;
 mod closed;
 mod cors;
 pub mod development;

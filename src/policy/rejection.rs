@@ -35,6 +35,8 @@ pub enum Rejection {
     HttpsRequired,
     /// A fault of ours.
     Internal,
+    /// A service that did not prove who it is.
+    InvalidClient,
     /// A login whose name or password is wrong, without saying which.
     InvalidCredentials,
     /// A refresh token that is not, or no longer, good.
@@ -291,6 +293,12 @@ impl Rejection {
                 code: "internal",
                 title: "Internal error",
                 detail: "The gateway failed; report the request id to its operator.",
+            },
+            Self::InvalidClient => Terms {
+                status: StatusCode::UNAUTHORIZED,
+                code: "invalid_client",
+                title: "Unknown client",
+                detail: "The client's name or secret is wrong or missing.",
             },
             Self::InvalidCredentials => Terms {
                 status: StatusCode::UNAUTHORIZED,

@@ -63,6 +63,29 @@ struct SessionAnswer<'a> {
     current: bool,
 }
 
+#[derive(Serialize)]
+struct Inactive {
+    active: bool,
+}
+
+#[derive(Serialize)]
+struct Active<'a> {
+    active: bool,
+    token_type: &'static str,
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a [Box<str>],
+    username: Option<&'a str>,
+    email: Option<&'a str>,
+    roles: &'a [Box<str>],
+    scope: String,
+    sid: Option<&'a str>,
+    jti: Option<&'a str>,
+    exp: u64,
+    iat: Option<u64>,
+    nbf: Option<u64>,
+}
+
 /// Tokens, with the refresh token among them or without.
 pub(super) fn grant(grant: &Grant, with_refresh_token: bool) -> Response<Bytes> {
     let token = grant.refresh_token.as_ref().filter(|_| with_refresh_token);
@@ -100,6 +123,31 @@ pub(super) fn me(claims: &Claims, now: SystemTime) -> Response<Bytes> {
         scopes: &claims.scopes,
         session: claims.session.as_deref(),
         expires_in: claims.expires_at.saturating_sub(now),
+    })
+}
+
+/// A token that is not good, or not the asker's concern: nothing is said of it (RFC 7662 §2.2).
+pub(super) fn inactive() -> Response<Bytes> {
+    json(&Inactive { active: false })
+}
+
+/// A token that is good, and what it says (RFC 7662 §2.2).
+pub(super) fn active(claims: &Claims) -> Response<Bytes> {
+    json(&Active {
+        active: true,
+        token_type: "Bearer",
+        iss: &claims.issuer,
+        sub: &claims.subject,
+        aud: &claims.audience,
+        username: claims.user.as_deref(),
+        email: claims.email.as_deref(),
+        roles: &claims.roles,
+        scope: claims.scopes.join(" "),
+        sid: claims.session.as_deref(),
+        jti: claims.token_id.as_deref(),
+        exp: claims.expires_at,
+        iat: claims.issued_at,
+        nbf: claims.not_before,
     })
 }
 

@@ -14,7 +14,7 @@ use http::{Method, Request, Response, request::Parts};
 use serde::Deserialize;
 
 use super::{
-    BODY_BYTES_MAX, answers,
+    BODY_BYTES_MAX, answers, clients,
     requests::{self, Secret},
 };
 use crate::{
@@ -57,6 +57,7 @@ enum Place {
 #[derive(Debug, Clone, Copy)]
 enum Operation {
     EndSession,
+    Introspect,
     IssuerDocument,
     Jwks,
     Login,
@@ -64,12 +65,13 @@ enum Operation {
     LogoutAll,
     Me,
     Refresh,
+    Revoke,
     Sessions,
 }
 
 /// Every endpoint. What needs an access token needs one of ours; a foreign issuer's users have no account here.
 #[rustfmt::skip]
-const ENDPOINTS: [Endpoint; 9] = [
+const ENDPOINTS: [Endpoint; 11] = [
     Endpoint { name: "auth.login",       method: Method::POST,   path: Place::Under("/login"),         access: Access::Public,        operation: Operation::Login },
     Endpoint { name: "auth.refresh",     method: Method::POST,   path: Place::Under("/refresh"),       access: Access::Public,        operation: Operation::Refresh },
     Endpoint { name: "auth.logout",      method: Method::POST,   path: Place::Under("/logout"),        access: Access::Public,        operation: Operation::Logout },
@@ -77,6 +79,8 @@ const ENDPOINTS: [Endpoint; 9] = [
     Endpoint { name: "auth.me",          method: Method::GET,    path: Place::Under("/me"),            access: Access::Authenticated, operation: Operation::Me },
     Endpoint { name: "auth.sessions",    method: Method::GET,    path: Place::Under("/sessions"),      access: Access::Authenticated, operation: Operation::Sessions },
     Endpoint { name: "auth.end_session", method: Method::DELETE, path: Place::Under("/sessions/{id}"), access: Access::Authenticated, operation: Operation::EndSession },
+    Endpoint { name: "auth.introspect",  method: Method::POST,   path: Place::Under("/introspect"),    access: Access::Public,        operation: Operation::Introspect },
+    Endpoint { name: "auth.revoke",      method: Method::POST,   path: Place::Under("/revoke"),        access: Access::Public,        operation: Operation::Revoke },
     Endpoint { name: "auth.jwks",        method: Method::GET,    path: Place::Root("/.well-known/jwks.json"),            access: Access::Public, operation: Operation::Jwks },
     Endpoint { name: "auth.issuer",      method: Method::GET,    path: Place::Root("/.well-known/openid-configuration"), access: Access::Public, operation: Operation::IssuerDocument },
 ];
@@ -214,6 +218,14 @@ fn operate<'a>(
 ) -> Pin<Box<dyn Future<Output = Answered> + Send + 'a>> {
     match operation {
         Operation::EndSession => Box::pin(end_session(accounts, call)),
+        Operation::Introspect => Box::pin(async move {
+            let Call {
+                context,
+                parts,
+                body,
+            } = call;
+            clients::introspect(accounts, &context, &parts.headers, &body).await
+        }),
         Operation::IssuerDocument => Box::pin(async { Ok(issuer_document(accounts)) }),
         Operation::Jwks => Box::pin(async { Ok(answers::document(accounts.jwks())) }),
         Operation::Login => Box::pin(login(accounts, call)),
@@ -221,6 +233,14 @@ fn operate<'a>(
         Operation::LogoutAll => Box::pin(logout_all(accounts, call)),
         Operation::Me => Box::pin(async move { me(accounts, &call) }),
         Operation::Refresh => Box::pin(refresh(accounts, call)),
+        Operation::Revoke => Box::pin(async move {
+            let Call {
+                context,
+                parts,
+                body,
+            } = call;
+            clients::revoke(accounts, &context, &parts.headers, &body).await
+        }),
         Operation::Sessions => Box::pin(sessions(accounts, call)),
     }
 }
@@ -364,7 +384,13 @@ async fn end_session(accounts: &Accounts, call: Call) -> Answered {
 fn issuer_document(accounts: &Accounts) -> Response<Bytes> {
     let issuer = &accounts.settings().issuer;
     let algorithms = accounts.algorithms();
+    let prefix = format!("{issuer}{}", accounts.settings().path);
+    let methods = ["client_secret_basic", "client_secret_post"];
     let document = serde_json::json!({
+        "introspection_endpoint": format!("{prefix}/introspect"),
+        "introspection_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint": format!("{prefix}/revoke"),
+        "revocation_endpoint_auth_methods_supported": methods,
         "issuer": **issuer,
         "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
         "response_types_supported": [],

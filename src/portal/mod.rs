@@ -4,6 +4,7 @@
 //! body, then hands the request to a [`PortalHandle`], which does the work on the control runtime.
 
 mod answers;
+mod clients;
 mod endpoints;
 mod requests;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The account routes over HTTP, with the gateway's part done as the gateway does it.
 
 mod bodies;
+mod clients;
 mod cookies;
 mod table;
 

@@ -32,6 +32,9 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"portcull
 const CHALLENGE_INVALID: HeaderValue =
     HeaderValue::from_static("Bearer realm=\"portcullis\", error=\"invalid_token\"");
 
+/// The challenge for a service that asks about tokens (RFC 6749 §5.2).
+const CHALLENGE_CLIENT: HeaderValue = HeaderValue::from_static("Basic realm=\"portcullis\"");
+
 /// Writes the refusal: a problem document with `type`, `title`, `status`, `detail`, `code` and `request_id`.
 ///
 /// `type` is `urn:portcullis:problem:` and the code: a name that stays the same wherever a gateway runs and claims no host
@@ -81,6 +84,12 @@ pub fn refusal_as(
 /// `[A-Za-z0-9-]`.
 fn problem(status: StatusCode, rejection: &Rejection, request_id: &RequestId) -> Bytes {
     let code = rejection.code();
+    // RFC 6749 §5.2 has a name of its own for the code.
+    let error = if *rejection == Rejection::InvalidClient {
+        "\",\"error\":\"invalid_client"
+    } else {
+        ""
+    };
     let pieces = [
         "{\"type\":\"urn:portcullis:problem:",
         code,
@@ -92,6 +101,7 @@ fn problem(status: StatusCode, rejection: &Rejection, request_id: &RequestId) ->
         rejection.detail(),
         "\",\"code\":\"",
         code,
+        error,
         "\",\"request_id\":\"",
         request_id.as_str(),
         "\"}",
@@ -105,6 +115,7 @@ fn challenge(rejection: &Rejection) -> Option<HeaderValue> {
         Rejection::CredentialsMissing | Rejection::InvalidCredentials | Rejection::InvalidGrant => {
             Some(CHALLENGE)
         }
+        Rejection::InvalidClient => Some(CHALLENGE_CLIENT),
         Rejection::TokenExpired | Rejection::TokenInvalid(_) => Some(CHALLENGE_INVALID),
         Rejection::ScopeMissing(scopes) => Some(insufficient_scope(scopes)),
         Rejection::AccountExists

@@ -36,6 +36,7 @@ one_of_each! {
     HeadersTooLarge,
     HttpsRequired,
     Internal,
+    InvalidClient,
     InvalidCredentials,
     InvalidGrant,
     KeysUnavailable,
@@ -194,7 +195,7 @@ fn refusals_are_problem_documents_with_the_code_of_the_log() {
         let response = refusal(&rejection, &id());
         let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
         let code = rejection.code();
-        let want = serde_json::json!({
+        let mut want = serde_json::json!({
             "type": format!("urn:portcullis:problem:{code}"),
             "title": rejection.title(),
             "status": rejection.status().as_u16(),
@@ -202,6 +203,10 @@ fn refusals_are_problem_documents_with_the_code_of_the_log() {
             "code": code,
             "request_id": id().as_str(),
         });
+        // RFC 6749 §5.2 names the member for clients.
+        if rejection == Rejection::InvalidClient {
+            want["error"] = code.into();
+        }
         assert_eq!(body, want);
         assert_eq!(response.extensions().get::<Rejection>(), Some(&rejection));
         let length = response.body().len().to_string();
@@ -219,6 +224,7 @@ fn every_401_has_a_challenge_and_only_token_faults_have_an_error() {
         let want = match (rejection.code(), rejection.status()) {
             ("token_expired" | "token_invalid", _) => Some(invalid),
             ("scope_missing", _) => continue,
+            ("invalid_client", _) => Some("Basic realm=\"portcullis\""),
             (_, StatusCode::UNAUTHORIZED) => Some(plain),
             _ => None,
         };

@@ -210,6 +210,7 @@ fn account_limits(accounts: &AccountSettings) -> Vec<(&'static str, i128)> {
         ("login_per_ip", per_hour(&accounts.login_per_ip)),
         ("login_per_account", per_hour(&accounts.login_per_account)),
         ("accounts.audience", number(accounts.audience.len())),
+        ("clients", number(accounts.clients.len())),
         ("password_min", -number(accounts.password_min)),
         ("argon2.memory", -number(accounts.argon2.memory_kib)),
         ("argon2.iterations", -number(accounts.argon2.iterations)),

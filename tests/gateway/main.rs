@@ -17,6 +17,7 @@ mod bypasses;
 mod cache;
 mod certificates;
 mod client_certificates;
+mod clients;
 mod corpus;
 mod cuts;
 mod deadlines;

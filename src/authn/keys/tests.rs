@@ -1,6 +1,7 @@
 //! JWT-1, JWT-8, KEY-5: which keys are taken. Of sets: `sets`.
 
 mod sets;
+mod vectors;
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};

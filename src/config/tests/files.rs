@@ -509,3 +509,51 @@ fn development_certificates_are_for_loopback_names() {
     project.write("certs/dev.key", "x", 0o600);
     project.refuses(&missing, "tls.certificates[0].cert", "does not exist");
 }
+
+#[test]
+fn sess_8_clients_prove_themselves_with_real_secrets() {
+    let client = |lines: &str| {
+        let id = "[[accounts.client]]\nid = \"orders\"\naudience = [\"portcullis\"]\n";
+        format!("{BASE}{id}{lines}\n")
+    };
+    let project = Project::new();
+    project.write("good", GOOD, 0o600);
+    project.write("short", "too-short-a-secret", 0o600);
+    project.write("open", GOOD, 0o644);
+    for (lines, key, words) in [
+        ("", "accounts.client[0]", "no secret"),
+        (
+            "secret_file = \"good\"\nsecret_env = \"S\"",
+            "accounts.client[0]",
+            "two secrets",
+        ),
+        (
+            "secret_file = \"none\"",
+            "accounts.client[0].secret_file",
+            "does not exist",
+        ),
+        (
+            "secret_file = \"short\"",
+            "accounts.client[0].secret_file",
+            "32 are needed",
+        ),
+        (
+            "secret_file = \"open\"",
+            "accounts.client[0].secret_file",
+            "by others",
+        ),
+        ("secret = \"x\"", "accounts.client[0].secret", "unknown key"),
+    ] {
+        let report = project.read(&client(lines)).unwrap_err();
+        let told = |problem: &Problem| problem.key == key && problem.message.contains(words);
+        assert!(report.problems().iter().any(told), "{lines}: {report}");
+    }
+    let twice = client(
+        "secret_file = \"good\"\n[[accounts.client]]\nid = \"orders\"\naudience = [\"a\"]\nsecret_file = \"good\"",
+    );
+    assert!(project.read(&twice).is_err());
+    let config = project.accepts(&client("secret_file = \"good\""));
+    let clients = config.accounts.unwrap().clients;
+    assert_eq!((&*clients[0].id, clients.len()), ("orders", 1));
+    assert!(!format!("{clients:?}").contains(GOOD));
+}

@@ -38,6 +38,8 @@ fn auth_10_the_table_is_this() {
             "GET exact /auth/me Authenticated",
             "GET exact /auth/sessions Authenticated",
             "DELETE below /auth/sessions Authenticated",
+            "POST exact /auth/introspect Public",
+            "POST exact /auth/revoke Public",
             "GET exact /.well-known/jwks.json Public",
             "GET exact /.well-known/openid-configuration Public",
         ]
