@@ -1,11 +1,13 @@
 //! `portcullis check`: what is wrong with a configuration, and what it means.
 
+mod tls;
 mod upstreams;
 
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::SystemTime,
 };
 
 use clap::{Args, ValueEnum};
@@ -60,6 +62,10 @@ pub fn run(command: &CheckCommand, path: &Path) -> anyhow::Result<ExitCode> {
                 let upstreams = upstreams::rows(config);
                 if !upstreams.is_empty() {
                     say(&format!("\n{}", table(upstreams::COLUMNS, &upstreams)))?;
+                }
+                let now = SystemTime::now();
+                for table in tls::tables(&config.tls, now) {
+                    say(&format!("\n{table}"))?;
                 }
                 say(&summary(config))?;
             }
@@ -190,7 +196,8 @@ fn as_json(checked: Result<&Checked, &Report>, unusable: &[String]) -> Value {
         .into_iter()
         .flat_map(|config| config.upstreams.iter().map(upstreams::as_json))
         .collect();
-    json!({ "ok": config.is_some() && unusable.is_empty(), "problems": problems, "routes": routes, "upstreams": upstreams })
+    let tls = config.map(|config| tls::as_json(&config.tls, SystemTime::now()));
+    json!({ "ok": config.is_some() && unusable.is_empty(), "problems": problems, "routes": routes, "upstreams": upstreams, "tls": tls })
 }
 
 fn problem(problem: &Problem) -> Value {

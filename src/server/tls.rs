@@ -17,7 +17,7 @@ use std::{io, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig, SupportedProtocolVersion,
+    CipherSuite, ProtocolVersion, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     server::{Acceptor, NoServerSessionStorage, ServerSessionMemoryCache},
     version::{TLS12, TLS13},
@@ -38,6 +38,9 @@ use crate::{
     policy::{TlsPolicies, TlsPolicyId},
     telemetry::Scrape,
 };
+
+/// The protocols that are spoken over TLS, the preferred one first.
+pub const ALPN: [&str; 2] = ["h2", "http/1.1"];
 
 /// Sessions kept for clients that resume without tickets.
 const SESSIONS_MAX: usize = 4096;
@@ -198,6 +201,20 @@ fn versions(lowest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] 
     }
 }
 
+/// What clients may negotiate: each version with its suites, the newest and the preferred first (NET-5).
+#[must_use]
+pub fn offered(lowest: TlsVersion) -> Vec<(ProtocolVersion, Vec<CipherSuite>)> {
+    let suites = aws_lc_rs::default_provider().cipher_suites;
+    let of = |version: &SupportedProtocolVersion| {
+        let version = version.version;
+        let suites = suites
+            .iter()
+            .filter(|suite| suite.version().version == version);
+        (version, suites.map(SupportedCipherSuite::suite).collect())
+    };
+    versions(lowest).iter().map(|version| of(version)).collect()
+}
+
 fn new_config(
     lowest: TlsVersion,
     rule: &ClientRule,
@@ -212,7 +229,7 @@ fn new_config(
         Some(anchors) => builder.with_client_cert_verifier(anchors.verifier(rule)?),
     };
     let mut config = builder.with_cert_resolver(Arc::new(certificates(rule, pairs)));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = ALPN.map(|name| name.as_bytes().to_vec()).to_vec();
     config.max_early_data_size = 0;
     if anchors.is_none() {
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);

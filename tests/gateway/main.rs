@@ -49,6 +49,7 @@ mod servers;
 mod sessions;
 mod start;
 mod streams;
+mod tls_matrix;
 mod tokens;
 mod transport;
 mod unencrypted;

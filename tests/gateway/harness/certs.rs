@@ -84,6 +84,13 @@ impl Authority {
         }
     }
 
+    /// What a client believes that trusts this authority.
+    pub(crate) fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.der().clone()).unwrap();
+        roots
+    }
+
     /// A client that trusts this authority, with these versions and protocols on offer, and a certificate of its own or none.
     pub(crate) fn client(
         &self,
@@ -91,8 +98,7 @@ impl Authority {
         alpn: &[&[u8]],
         own: Option<&Signed>,
     ) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.der().clone()).unwrap();
+        let roots = self.roots();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
