@@ -10,6 +10,7 @@ pub mod explain;
 pub mod forward_auth;
 mod frames;
 mod inbound;
+mod last_hop;
 mod meter;
 mod tunnel;
 mod vigil;
@@ -34,8 +35,8 @@ use crate::{
     limit::IpLimiter,
     policy::{
         Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, Permit, Rejection,
-        Routes, Streams, Target, TlsPolicies, TrustedProxies, UpstreamId, authorize,
-        head::HeadLimits, headers::X_REQUEST_ID,
+        Route, Routes, Streams, Target, TlsPolicies, TrustedProxies, UpstreamId, authorize,
+        head::HeadLimits, headers::X_REQUEST_ID, max_forwards::take_hop,
     },
     portal::{PortalCall, PortalHandle},
     respond::{self, grpc::Grpc},
@@ -178,6 +179,7 @@ impl Gateway {
                 let path = admitted.path(&inbound.parts);
                 self.answer_question(&inbound, path, record)
             }
+            Target::Upstream(_) if take_hop(&mut inbound.parts)? => self.answer_last_hop(&admitted),
             Target::Upstream(id) => self.forward(id, admitted, inbound, record).await,
         }
     }
@@ -246,8 +248,8 @@ impl Gateway {
             return Err(Rejection::BodyTooLarge);
         }
         let target = admitted.target(&parts)?;
-        let cors = route.cors.as_ref();
-        let granted = cors.and_then(|cors| cors.granted(&parts.headers));
+        let granted = route.cors.as_ref();
+        let granted = granted.and_then(|cors| cors.granted(&parts.headers));
         let mut headers = parts.headers;
         if headers.get(header::HOST) != Some(&admitted.host) {
             headers.insert(header::HOST, admitted.host.clone());
@@ -265,7 +267,8 @@ impl Gateway {
         if handshake.is_some() {
             Handshake::mark(&mut headers);
         }
-        let (body, progress) = RequestBody::new(body, route.max_body, self.body_pace);
+        let (limit, pace) = (route.max_body, self.body_pace);
+        let (body, progress) = RequestBody::new(body, limit, pace, &self.telemetry);
         let deadline = tokio::time::Instant::now() + route.timeout;
         let outbound = Outbound {
             method: parts.method,
@@ -287,18 +290,28 @@ impl Gateway {
         if is_bridged && response.status().is_success() {
             return Err(Rejection::UpstreamInvalid);
         }
-        let_events_go_on(&mut response, route.streams);
-        *response.version_mut() = Version::HTTP_11;
-        respond::answer::finish_upstream(response.headers_mut(), self.hsts);
-        route.response_headers.apply(response.headers_mut());
-        if let Some(cors) = cors {
-            cors.finish(response.headers_mut(), granted);
-        }
+        self.finish(&mut response, route, granted);
         let Some(switched) = response.body_mut().take_switched() else {
             return Ok(response.map(Answer::from_upstream));
         };
         let tunnel = Tunnel::new(*switched, client, route.streams, &self.telemetry);
         Ok(tunnel.answer(response))
+    }
+
+    /// Makes an upstream's answer one of this route.
+    fn finish(
+        &self,
+        response: &mut Response<AnswerStream>,
+        route: &Route,
+        granted: Option<HeaderValue>,
+    ) {
+        let_events_go_on(response, route.streams);
+        *response.version_mut() = Version::HTTP_11;
+        respond::answer::finish_upstream(response.headers_mut(), self.hsts);
+        route.response_headers.apply(response.headers_mut());
+        if let Some(cors) = &route.cors {
+            cors.finish(response.headers_mut(), granted);
+        }
     }
 
     /// Hands a request to the built-in account routes.

@@ -146,6 +146,8 @@ pub enum HeadFault {
     HostMissing,
     /// `Host` is not a host with an optional port.
     HostSyntax,
+    /// `Max-Forwards` of an `OPTIONS` request is no number.
+    MaxForwards,
     /// A proxy's question does not say which request it is about, or says it in two ways.
     OriginalRequest,
     /// A field that may appear once appears twice.
@@ -523,6 +525,7 @@ impl HeadFault {
             Self::Framing => "framing",
             Self::HostMissing => "host_missing",
             Self::HostSyntax => "host_syntax",
+            Self::MaxForwards => "max_forwards",
             Self::OriginalRequest => "original_request",
             Self::RepeatedField => "repeated_field",
             Self::Scheme => "scheme",

@@ -4,6 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,10 +16,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     client_body::ClientBody,
+    contain::contain_upload,
     lease::Lease,
     progress::{UploadFault, UploadProgress},
     upgrade::Switched,
 };
+use crate::telemetry::Telemetry;
 
 /// When an answer that waits for its upstream first wakes, to be looked at: no sooner than it counts as one that goes on.
 const FIRST_LOOK: Duration = Duration::from_millis(1100);
@@ -39,6 +42,7 @@ pub struct Upload {
     remaining: u64,
     idle: IdleTimer,
     progress: Rc<UploadProgress>,
+    telemetry: Arc<Telemetry>,
 }
 
 /// The upstream's answer on its way to the client. At its end the connection goes back to the pool; dropped before, the
@@ -128,7 +132,12 @@ impl IdleTimer {
 impl RequestBody {
     /// Wraps a client's body. `limit` is in bytes.
     #[must_use]
-    pub fn new(incoming: ClientBody, limit: u64, pace: Pace) -> (Self, Rc<UploadProgress>) {
+    pub fn new(
+        incoming: ClientBody,
+        limit: u64,
+        pace: Pace,
+        telemetry: &Arc<Telemetry>,
+    ) -> (Self, Rc<UploadProgress>) {
         if incoming.is_end_stream() {
             return (Self::Empty, UploadProgress::finished_now());
         }
@@ -139,12 +148,18 @@ impl RequestBody {
             remaining: limit,
             idle,
             progress: Rc::clone(&progress),
+            telemetry: Arc::clone(telemetry),
         };
         (Self::Streamed(Box::new(upload)), progress)
     }
 }
 
 impl Upload {
+    fn poll_contained(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
+        let (telemetry, progress) = (Arc::clone(&self.telemetry), Rc::clone(&self.progress));
+        contain_upload(&telemetry, &progress, || self.poll_data(cx))
+    }
+
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
         if !self.progress.is_wanted(cx) {
             return Poll::Ready(Some(Err(UploadFault::Broken)));
@@ -200,7 +215,7 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(upload) => upload
-                .poll_data(cx)
+                .poll_contained(cx)
                 .map(|data| data.map(|data| data.map(Frame::data))),
         }
     }

@@ -8,6 +8,7 @@ mod body;
 mod checks;
 mod client_body;
 mod connect;
+mod contain;
 mod forward;
 mod framing;
 mod health;

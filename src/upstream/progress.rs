@@ -37,6 +37,8 @@ enum Rest {
 pub enum UploadFault {
     /// The client went away or sent bad framing.
     Broken,
+    /// A fault of ours.
+    Panicked,
     /// No byte came for the time allowed.
     Stalled,
     /// The body is longer than the route takes.
@@ -70,6 +72,7 @@ impl UploadProgress {
     pub fn rejection(&self) -> Option<Rejection> {
         self.fault.get().map(|fault| match fault {
             UploadFault::Broken => Rejection::BadRequest(HeadFault::Body),
+            UploadFault::Panicked => Rejection::Internal,
             UploadFault::Stalled => Rejection::RequestTimeout,
             UploadFault::TooLarge => Rejection::BodyTooLarge,
         })
@@ -127,6 +130,7 @@ impl fmt::Display for UploadFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Broken => "the client's body broke off",
+            Self::Panicked => "the gateway has a fault",
             Self::Stalled => "the client's body stalled",
             Self::TooLarge => "the client's body is too large",
         })

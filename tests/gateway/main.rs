@@ -30,6 +30,7 @@ mod framing;
 mod grpc;
 mod headers;
 mod heads;
+mod hops;
 mod http2;
 mod lifecycle;
 mod limits;
