@@ -20,7 +20,7 @@ use crate::{
         settings::{CacheSettings, IssuerSettings},
     },
     policy::{
-        IdentityHeaders,
+        IdentityHeaders, Unlimited,
         headers::{MultiValue, Preset},
     },
 };
@@ -134,7 +134,7 @@ fn report(token: &str, authn: &Authenticator, now: SystemTime) -> (Value, bool) 
     });
     let header = segments.next().flatten();
     let claims = segments.next().flatten();
-    match authn.verify(token, now) {
+    match authn.verify(token, now, &Unlimited) {
         Ok(identity) => {
             let issuer = &*identity.claims().issuer_name;
             let report =

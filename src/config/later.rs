@@ -28,7 +28,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("accounts", "store_password_env", Nothing),
     ("accounts", "store_password_file", Nothing),
     ("identity", "assertion", Flag(false)),
-    ("rate_limit", "bad_tokens", Nothing),
     ("route", "rate_limit", Empty),
     ("route", "sign_in", Word("never")),
 ];
