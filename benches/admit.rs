@@ -33,7 +33,7 @@ use portcullis::{
     },
     policy::{
         Access, Addresses, Caller, Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders,
-        PathPattern, PeerIp, Route, Rule, Streams, Target, UpstreamId, authorize,
+        PathPattern, PeerIp, Route, Rule, Streams, Target, Unlimited, UpstreamId, authorize,
         headers::{MultiValue, Preset},
     },
 };
@@ -161,7 +161,12 @@ fn cached_one_token(bencher: Bencher<'_, '_>) {
     let headers = bearer(&good(Algorithm::ES256));
     bencher.bench_local(|| {
         authenticator
-            .authenticate(black_box(&headers), Access::Authenticated, now())
+            .authenticate(
+                black_box(&headers),
+                Access::Authenticated,
+                now(),
+                &Unlimited,
+            )
             .unwrap()
     });
 }
@@ -174,7 +179,7 @@ fn cached_10_000_tokens_in_turn(bencher: Bencher<'_, '_>) {
         .collect();
     for headers in &all {
         authenticator
-            .authenticate(headers, Access::Authenticated, now())
+            .authenticate(headers, Access::Authenticated, now(), &Unlimited)
             .unwrap();
     }
     let next = AtomicUsize::new(0);
@@ -183,7 +188,7 @@ fn cached_10_000_tokens_in_turn(bencher: Bencher<'_, '_>) {
             .get(next.fetch_add(1, Ordering::Relaxed) % all.len())
             .unwrap();
         authenticator
-            .authenticate(black_box(headers), Access::Authenticated, now())
+            .authenticate(black_box(headers), Access::Authenticated, now(), &Unlimited)
             .unwrap()
     });
 }
@@ -192,7 +197,11 @@ fn cached_10_000_tokens_in_turn(bencher: Bencher<'_, '_>) {
 fn uncached(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let authenticator = authenticator(algorithm, Duration::ZERO);
     let token = good(algorithm);
-    bencher.bench_local(|| authenticator.verify(black_box(&token), now()).unwrap());
+    bencher.bench_local(|| {
+        authenticator
+            .verify(black_box(&token), now(), &Unlimited)
+            .unwrap()
+    });
 }
 
 /// What jsonwebtoken's own `decode` costs for the same token, with its own checks: for comparison.
@@ -257,7 +266,11 @@ fn refused_bad_signature(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let (signed, _) = good.rsplit_once('.').unwrap();
     let (_, signature) = other.rsplit_once('.').unwrap();
     let forged = format!("{signed}.{signature}");
-    bencher.bench_local(|| authenticator.verify(black_box(&forged), now()).unwrap_err());
+    bencher.bench_local(|| {
+        authenticator
+            .verify(black_box(&forged), now(), &Unlimited)
+            .unwrap_err()
+    });
 }
 
 #[divan::bench(args = [Algorithm::HS256, Algorithm::RS256])]
@@ -266,7 +279,7 @@ fn refused_expired(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let expired = token(algorithm, 0, NOW - 3600);
     bencher.bench_local(|| {
         authenticator
-            .verify(black_box(&expired), now())
+            .verify(black_box(&expired), now(), &Unlimited)
             .unwrap_err()
     });
 }
@@ -288,7 +301,11 @@ fn refused_malformed(bencher: Bencher<'_, '_>, kind: &str) {
         ),
         _ => ".".repeat(1 << 20),
     };
-    bencher.bench_local(|| authenticator.verify(black_box(&token), now()).unwrap_err());
+    bencher.bench_local(|| {
+        authenticator
+            .verify(black_box(&token), now(), &Unlimited)
+            .unwrap_err()
+    });
 }
 
 #[divan::bench(args = [1, 100_000])]
@@ -298,6 +315,11 @@ fn limiter_check(bencher: Bencher<'_, '_>, keys: u32) {
             count: 1_000_000,
             window: Duration::from_secs(1),
             burst: 1_000_000,
+        },
+        bad_tokens: Quota {
+            count: 20,
+            window: Duration::from_secs(60),
+            burst: 50,
         },
         exempt: Vec::new(),
         ipv6_prefix: 64,
@@ -343,7 +365,7 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
     let token = good(Algorithm::ES256);
     // One template value for both: what the verifier rendered is what the policy injects.
     let policy = HeaderPolicy::new(templates, "gate-1", false).unwrap();
-    let identity = authenticator.verify(&token, now()).unwrap();
+    let identity = authenticator.verify(&token, now(), &Unlimited).unwrap();
     let route = Route {
         name: "orders".into(),
         index: 0,

@@ -32,7 +32,7 @@ pub use vigil::Vigil;
 
 use crate::{
     authn::Authenticator,
-    limit::IpLimiter,
+    limit::{BadTokens, IpLimiter},
     policy::{
         Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, Permit, Rejection,
         Route, Routes, Streams, Target, TlsPolicies, TrustedProxies, UpstreamId, authorize,
@@ -56,6 +56,8 @@ pub struct Gateway {
     pub tls: TlsPolicies,
     /// What one client address may do.
     pub limit: Arc<IpLimiter>,
+    /// How many failed verifications one client address may cause.
+    pub bad_tokens: Arc<BadTokens>,
     /// The route table, built-in routes included.
     pub routes: Routes,
     /// The counters of each route, by its index.
@@ -117,9 +119,10 @@ impl Gateway {
         if route.enforce {
             route.addresses.check(client)?;
         }
+        let budget = self.bad_tokens.of(client);
         let caller = self
             .authn
-            .authenticate(&request.headers, route.access, record.time);
+            .authenticate(&request.headers, route.access, record.time, &budget);
         if let Ok(Caller::Verified(identity)) = &caller {
             record.caller = Some(Arc::clone(identity));
         }
@@ -342,6 +345,7 @@ impl Gateway {
             request_id: record.request_id,
             caller: admitted.permit.caller().clone(),
             authn: Arc::clone(&self.authn),
+            bad_tokens: Arc::clone(&self.bad_tokens),
         };
         let mut response = portal.call(call).await;
         if let Some(rejection) = response.extensions().get::<Rejection>() {

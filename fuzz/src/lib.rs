@@ -25,7 +25,7 @@ use portcullis::{
     config,
     policy::{
         Access, Caller, Forwarding, Head, HeaderPolicy, IdentityHeaders, NormalPath, PeerIp, Route,
-        Routes, TrustedProxies, authorize,
+        Routes, TrustedProxies, Unlimited, authorize,
         head::HeadLimits,
         headers::{MultiValue, Preset},
     },
@@ -273,7 +273,7 @@ pub fn token(data: &[u8]) {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", value);
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let caller = GATE.authenticate(&headers, Access::Authenticated, now);
+    let caller = GATE.authenticate(&headers, Access::Authenticated, now, &Unlimited);
     if let Ok(Caller::Verified(_)) = caller {
         assert!(is_signed(data), "believed without a signature");
     }

@@ -30,7 +30,7 @@ use crate::{
     authn::{Authenticator, Revocations, settings::CacheSettings},
     limit::settings::Quota,
     policy::{
-        Claims, IdentityHeaders, Rejection,
+        Claims, IdentityHeaders, Rejection, Unlimited,
         headers::{MultiValue, Preset},
     },
 };
@@ -139,7 +139,7 @@ impl Site {
     /// What the gateway finds in an access token.
     pub(crate) fn claims(&self, access_token: &str) -> Result<Claims, Rejection> {
         self.authn
-            .verify(access_token, self.time())
+            .verify(access_token, self.time(), &Unlimited)
             .map(|identity| identity.claims().clone())
     }
 

@@ -19,13 +19,21 @@ use aws_lc_rs::{
 use moka::{Expiry, sync::Cache};
 
 use super::{
-    claims::Validity, clock::UnixMillis, keys::KeyLife, settings::CacheSettings, verifier::Verified,
+    claims::Validity,
+    clock::UnixMillis,
+    keys::KeyLife,
+    known::{Known, KnownTokens},
+    settings::CacheSettings,
+    verifier::Verified,
 };
 use crate::policy::Identity;
 
 /// What an entry takes beyond its identity: key, entry, and moka's bookkeeping. 50 000 tokens of twelve claims took 4 980
 /// bytes of resident memory each and weigh 5 142 with this.
 const OVERHEAD_BYTES: usize = 640;
+
+/// The part of the memory that is for tokens known to be well signed, beside those that are cached: one in so many bytes.
+const KNOWN_SHARE: u64 = 16;
 
 /// The digest of a token under the secret of one cache.
 pub(super) type Key = [u8; SHA256_OUTPUT_LEN];
@@ -34,6 +42,8 @@ pub(super) type Key = [u8; SHA256_OUTPUT_LEN];
 #[derive(Debug)]
 pub(super) struct TokenCache {
     entries: Cache<Key, Arc<Entry>>,
+    /// Tokens that need no signature check to be refused, or no budget to be verified.
+    pub(super) known: KnownTokens,
     max_ttl: Duration,
     /// Random, so that nobody can compute a key, and of its own for each policy that verifies tokens, so that an entry
     /// answers for the policy that made it alone (CACHE-1).
@@ -79,9 +89,11 @@ impl TokenCache {
         let weigh = |_: &Key, entry: &Arc<Entry>| {
             u32::try_from(entry.identity.weight() + OVERHEAD_BYTES).unwrap_or(u32::MAX)
         };
+        let known_bytes = settings.max_bytes / KNOWN_SHARE;
         Ok(Self {
+            known: KnownTokens::new(known_bytes),
             entries: Cache::builder()
-                .max_capacity(settings.max_bytes)
+                .max_capacity(settings.max_bytes - known_bytes)
                 .weigher(weigh)
                 .expire_after(AtDeadline)
                 .build(),
@@ -134,6 +146,12 @@ impl TokenCache {
             epoch: AtomicU64::new(epoch),
         };
         self.entries.insert(key, Arc::new(entry));
+        let known = Known {
+            key: Arc::clone(&verified.key),
+            end: verified.validity.end,
+            is_revoked: false,
+        };
+        self.known.insert(key, known);
     }
 
     /// Drops an entry.
@@ -141,10 +159,22 @@ impl TokenCache {
         self.entries.invalidate(key);
     }
 
+    /// Drops the entry of a token that was revoked, and remembers that it was.
+    pub(super) fn bury(&self, key: Key, entry: &Entry) {
+        self.remove(&key);
+        let known = Known {
+            key: Arc::clone(&entry.key),
+            end: entry.validity.end,
+            is_revoked: true,
+        };
+        self.known.insert(key, known);
+    }
+
     /// Lets moka finish what it does in the background, so that the size is exact.
     #[cfg(test)]
     pub(super) fn settle(&self) {
         self.entries.run_pending_tasks();
+        self.known.settle();
     }
 
     /// Counters and size.
@@ -152,7 +182,7 @@ impl TokenCache {
         CacheStats {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
-            bytes: self.entries.weighted_size(),
+            bytes: self.entries.weighted_size() + self.known.bytes(),
         }
     }
 }

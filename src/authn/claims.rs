@@ -81,11 +81,6 @@ impl Validity {
         }
         Ok(())
     }
-
-    /// Whether the token's time is over.
-    pub(super) fn is_over(&self, now: UnixMillis) -> bool {
-        now >= self.end
-    }
 }
 
 fn subject(all: &Map<String, Value>) -> Result<Box<str>, TokenFault> {

@@ -16,6 +16,7 @@ mod clock;
 mod compact;
 pub mod credential;
 mod keys;
+mod known;
 pub mod remote;
 pub mod revocation;
 pub mod settings;
@@ -35,9 +36,9 @@ pub use self::{
 use self::{
     cache::TokenCache,
     settings::{CacheSettings, IssuerSettings},
-    verifier::Verifier,
+    verifier::{Failure, Verifier},
 };
-use crate::policy::{Access, Caller, Identity, IdentityHeaders, Rejection, TokenFault};
+use crate::policy::{Access, Allowance, Caller, Identity, IdentityHeaders, Rejection, TokenFault};
 
 /// Decides who is calling. Immutable; a reload makes another, and with it an empty cache (CFG-2).
 #[derive(Debug)]
@@ -103,24 +104,31 @@ impl Authenticator {
         headers: &HeaderMap,
         access: Access,
         now: SystemTime,
+        allowance: &impl Allowance,
     ) -> Result<Caller, Rejection> {
         if access == Access::Public {
             return Ok(Caller::Anonymous);
         }
         match (credential::bearer(headers)?, access) {
-            (Some(token), _) => self.verify(token, now).map(Caller::Verified),
+            (Some(token), _) => self.verify(token, now, allowance).map(Caller::Verified),
             (None, Access::Authenticated) => Err(Rejection::CredentialsMissing),
             (None, Access::Optional | Access::Public) => Ok(Caller::Anonymous),
         }
     }
 
-    /// Finds the identity that a token proves: from the cache, else by verifying it.
+    /// Finds the identity that a token proves: from the cache, else by verifying it, within the allowance of whoever sent it.
     ///
     /// # Errors
     /// [`Rejection::TokenExpired`] where the token's time is over and nothing else is wrong with it,
     /// [`Rejection::TokenInvalid`] with the check that failed, for the log alone, [`Rejection::KeysUnavailable`] where the
-    /// issuer's keys could not be had, and [`Rejection::ClaimMismatch`] where a claim cannot be told to the upstream (HDR-5).
-    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Arc<Identity>, Rejection> {
+    /// issuer's keys could not be had, [`Rejection::ClaimMismatch`] where a claim cannot be told to the upstream (HDR-5), and
+    /// [`Rejection::RateLimited`] where nothing of the allowance is left.
+    pub fn verify(
+        &self,
+        token: &str,
+        now: SystemTime,
+        allowance: &impl Allowance,
+    ) -> Result<Arc<Identity>, Rejection> {
         // Before the digest: what is too long to be a token must cost nothing that grows with it.
         if token.len() > compact::TOKEN_BYTES_MAX {
             return Err(Rejection::TokenInvalid(TokenFault::TooLong));
@@ -130,16 +138,16 @@ impl Authenticator {
         let epoch = self.revocations.epoch();
         let key = self.cache.key(token);
         let Some(entry) = self.cache.get(&key, now) else {
-            return self.verify_anew(token, key, epoch, now);
+            return self.verify_anew(token, key, (epoch, now), allowance);
         };
         if !entry.is_current(epoch) {
             if self.revocations.is_revoked(entry.identity.claims()) {
-                self.cache.remove(&key);
+                self.cache.bury(key, &entry);
                 return Err(Rejection::TokenInvalid(TokenFault::Revoked));
             }
             if entry.key.is_over() {
                 self.cache.remove(&key);
-                return self.verify_anew(token, key, epoch, now);
+                return self.verify_anew(token, key, (epoch, now), allowance);
             }
             entry.set_checked(epoch);
         }
@@ -151,12 +159,30 @@ impl Authenticator {
         &self,
         token: &str,
         key: cache::Key,
-        epoch: u64,
-        now: clock::UnixMillis,
+        (epoch, now): (u64, clock::UnixMillis),
+        allowance: &impl Allowance,
     ) -> Result<Arc<Identity>, Rejection> {
-        let verified = self.verifier.verify(token, now)?;
-        self.cache.insert(key, &verified, epoch, now);
-        Ok(verified.identity)
+        let known = self.cache.known.get(&key);
+        match &known {
+            Some(known) => known.check(now)?,
+            None => allowance.take().map_err(Rejection::RateLimited)?,
+        }
+        let outcome = self.verifier.verify(token, now);
+        if known.is_none() && !outcome.as_ref().is_err_and(was_in_vain) {
+            allowance.give_back();
+        }
+        match outcome {
+            Ok(verified) => {
+                self.cache.insert(key, &verified, epoch, now);
+                Ok(verified.identity)
+            }
+            Err(Failure { rejection, dead }) => {
+                if let Some(dead) = dead {
+                    self.cache.known.insert(key, dead);
+                }
+                Err(rejection)
+            }
+        }
     }
 
     /// What a request that was refused so may wait for, before it is decided once more: the fetch of keys that may bring the
@@ -194,6 +220,34 @@ impl Authenticator {
             .keys()
             .map(|(name, keys)| (Arc::clone(name), keys.status()))
             .collect()
+    }
+}
+
+/// Whether a signature was checked for nothing, and would be again: that is what a budget is for. What is refused before costs
+/// little, and what has expired or was revoked is remembered.
+fn was_in_vain(failure: &Failure) -> bool {
+    let Rejection::TokenInvalid(fault) = &failure.rejection else {
+        return matches!(failure.rejection, Rejection::ClaimMismatch(_));
+    };
+    match fault {
+        TokenFault::Audience
+        | TokenFault::ClaimType
+        | TokenFault::ExpiryMissing
+        | TokenFault::IssuedInFuture
+        | TokenFault::NotYetValid
+        | TokenFault::Signature
+        | TokenFault::Subject => true,
+        TokenFault::Algorithm
+        | TokenFault::CriticalHeader
+        | TokenFault::Header
+        | TokenFault::Issuer
+        | TokenFault::KeyUnknown
+        | TokenFault::Payload
+        | TokenFault::Revoked
+        | TokenFault::Scheme
+        | TokenFault::Segments
+        | TokenFault::TooLong
+        | TokenFault::Type => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the way from a credential to an identity, by requirement.
 
+mod allowance;
 mod cache;
 mod claims;
 pub(in crate::authn) mod fixtures;

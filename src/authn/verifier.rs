@@ -15,6 +15,7 @@ use super::{
     clock::UnixMillis,
     compact::{Compact, JoseHeader, decode},
     keys::{Arrival, KeyFault, KeyLife, KeySet, LiveKeys, VerifyingKey},
+    known::Known,
     revocation::Revocations,
     settings::IssuerSettings,
     strict_json::{Member, members},
@@ -40,6 +41,14 @@ pub(super) struct Verified {
     pub(super) validity: Validity,
     /// The key that verified it.
     pub(super) key: Arc<KeyLife>,
+}
+
+/// Why there is no identity.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) rejection: Rejection,
+    /// Where the signature is good and the token will never be so again.
+    pub(super) dead: Option<Known>,
 }
 
 #[derive(Debug)]
@@ -96,16 +105,19 @@ impl Verifier {
     /// [`Rejection::TokenExpired`] where its time is over and nothing else is wrong; [`Rejection::TokenInvalid`] with the
     /// check that failed first; [`Rejection::KeysUnavailable`] where its issuer's keys could not be had;
     /// [`Rejection::ClaimMismatch`] where a claim cannot be written in a header (HDR-5).
-    pub(super) fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, Rejection> {
+    pub(super) fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, Failure> {
         let (issuer, mut claims, key) = self.read_signed(token)?;
         claims.leeway = issuer.leeway;
         let validity = Validity::new(&claims, issuer.leeway);
         validity.check_begun(now).map_err(Rejection::TokenInvalid)?;
-        if self.revocations.is_revoked(&claims) {
-            return Err(Rejection::TokenInvalid(TokenFault::Revoked));
-        }
-        if validity.is_over(now) {
-            return Err(Rejection::TokenExpired);
+        let known = Known {
+            end: validity.end,
+            is_revoked: self.revocations.is_revoked(&claims),
+            key: Arc::clone(&key),
+        };
+        if let Err(rejection) = known.check(now) {
+            let dead = Some(known);
+            return Err(Failure { rejection, dead });
         }
         let identity = Identity::assert_verified(claims, &self.templates)?;
         Ok(Verified {
@@ -160,6 +172,15 @@ impl Verifier {
             .iter()
             .find(|entry| entry.settings.algorithms.contains(&algorithm))
             .ok_or(TokenFault::Algorithm)
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            dead: None,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
         settings::{CacheSettings, IssuerSettings},
     },
     policy::{
-        IdentityHeaders,
+        IdentityHeaders, Unlimited,
         headers::{MultiValue, Preset},
     },
 };
@@ -138,7 +138,7 @@ pub(super) fn unverified(token: &str) -> (Option<Value>, Option<Value>) {
 /// What the token says, and whether that is true.
 fn report(token: &str, authn: &Authenticator, now: SystemTime) -> (Value, bool) {
     let (header, claims) = unverified(token);
-    match authn.verify(token, now) {
+    match authn.verify(token, now, &Unlimited) {
         Ok(identity) => {
             let issuer = &*identity.claims().issuer_name;
             let report =

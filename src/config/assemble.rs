@@ -7,7 +7,7 @@ use crate::{
     accounts::Accounts,
     authn::{Authenticator, IssuerFault, Revocations, remote::RemoteKeys},
     gateway::{self, Gateway},
-    limit::IpLimiter,
+    limit::{BadTokens, IpLimiter},
     policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
     portal::{self, PortalHandle},
     telemetry::Telemetry,
@@ -87,6 +87,7 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         proxies: config.server.trusted_proxies.clone(),
         tls: config.tls.policies.clone(),
         limit: Arc::new(IpLimiter::new(&config.limit)),
+        bad_tokens: Arc::new(BadTokens::new(&config.limit)),
         route_metrics: routes
             .all()
             .iter()

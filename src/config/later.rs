@@ -29,7 +29,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("accounts", "store_password_file", Nothing),
     ("identity", "assertion", Flag(false)),
     ("issuer", "introspection_url", Nothing),
-    ("rate_limit", "bad_tokens", Nothing),
     ("route", "rate_limit", Empty),
     ("route", "sign_in", Word("never")),
 ];

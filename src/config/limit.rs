@@ -2,14 +2,28 @@
 
 use std::time::Duration;
 
-use super::{bounds::Bounds, network, reader::Table, server::secs};
+use super::{bounds::Bounds, diagnostic::Fault, network, reader::Table, server::secs};
 use crate::{
     authn::settings::CacheSettings,
     limit::settings::{IpLimitSettings, Quota},
 };
 
+/// What one client address may do where nothing is said.
+const PER_IP: Quota = Quota {
+    count: 100,
+    window: Duration::from_secs(1),
+    burst: 200,
+};
+/// How many failed verifications one client address may cause where nothing is said.
+const BAD_TOKENS: Quota = Quota {
+    count: 20,
+    window: Duration::from_secs(60),
+    burst: 50,
+};
+
 pub(super) fn read(mut table: Table<'_>) -> IpLimitSettings {
-    let per_ip = per_ip(&mut table);
+    let per_ip = quota(&mut table, "per_ip", PER_IP);
+    let bad_tokens = bad_tokens(&mut table);
     let exempt: Vec<_> = network::read(&mut table, "exempt")
         .into_iter()
         .flatten()
@@ -23,6 +37,7 @@ pub(super) fn read(mut table: Table<'_>) -> IpLimitSettings {
     table.finish();
     IpLimitSettings {
         per_ip,
+        bad_tokens,
         exempt,
         ipv6_prefix,
         max_keys: max_keys.unwrap_or(1_000_000),
@@ -42,15 +57,23 @@ pub(super) fn read_cache(mut table: Table<'_>) -> CacheSettings {
     }
 }
 
-fn per_ip(table: &mut Table<'_>) -> Quota {
-    let default = Quota {
-        count: 100,
-        window: Duration::from_secs(1),
-        burst: 200,
-    };
-    let mut limit = table.section("per_ip");
+/// How many failed verifications; at least one a minute is given back, so that nobody is shut out for longer than that after
+/// the last one (RATE-8).
+fn bad_tokens(table: &mut Table<'_>) -> Quota {
+    let quota = quota(table, "bad_tokens", BAD_TOKENS);
+    if quota.window > secs(60).saturating_mul(quota.count) {
+        let message = "would shut an address out for more than a minute after its last bad token";
+        let hint = "at least one a minute: rate = \"1/1m\", or \"20/1m\"";
+        table.fault("bad_tokens", Fault::new(message, hint));
+    }
+    quota
+}
+
+/// A rate and a burst, in a table of its own.
+fn quota(table: &mut Table<'_>, key: &'static str, default: Quota) -> Quota {
+    let mut limit = table.section(key);
     if limit.is_there() {
-        limit.need("rate", "how many requests in which time: rate = \"100/s\"");
+        limit.need("rate", "how many in which time: rate = \"100/s\"");
     }
     let rate = limit.rate("rate");
     let burst = limit.number("burst", Bounds::new(1, 10_000_000));

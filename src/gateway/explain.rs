@@ -11,7 +11,7 @@ use super::{Gateway, Peer};
 use crate::{
     authn::{Arrival, credential},
     policy::{
-        Access, Caller, Forwarding, Head, Permit, Rejection, Route, Target, authorize,
+        Access, Caller, Forwarding, Head, Permit, Rejection, Route, Target, Unlimited, authorize,
         headers::SESSION_COOKIE,
     },
     telemetry::{Record, RequestIds},
@@ -144,7 +144,9 @@ impl Gateway {
             })?;
         }
         let now = SystemTime::now();
-        let caller = self.authn.authenticate(&request.headers, route.access, now);
+        let caller = self
+            .authn
+            .authenticate(&request.headers, route.access, now, &Unlimited);
         let told = caller.clone();
         if route.enforce {
             story.step("caller", told, |caller| told_caller(caller, route, request))?;

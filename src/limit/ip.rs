@@ -1,11 +1,11 @@
 //! How often may one client address ask?
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use governor::clock::{Clock, DefaultClock};
 use ipnet::IpNet;
 
-use super::{keyed::KeyedLimiter, settings::IpLimitSettings};
+use super::{client::ClientKeys, keyed::KeyedLimiter, settings::IpLimitSettings};
 use crate::policy::{ClientIp, rejection::Exceeded};
 
 /// A limit for each client address, or each network of an IPv6 client.
@@ -13,7 +13,7 @@ use crate::policy::{ClientIp, rejection::Exceeded};
 pub struct IpLimiter<C: Clock = DefaultClock> {
     limiter: KeyedLimiter<IpAddr, C>,
     exempt: Vec<IpNet>,
-    ipv6_mask: u128,
+    keys: ClientKeys,
 }
 
 impl IpLimiter {
@@ -27,11 +27,10 @@ impl IpLimiter {
 impl<C: Clock> IpLimiter<C> {
     /// The same by another clock.
     pub fn with_clock(settings: &IpLimitSettings, clock: C) -> Self {
-        let host_bits = 128 - u32::from(settings.ipv6_prefix.min(128));
         Self {
             limiter: KeyedLimiter::with_clock("per_ip", settings.per_ip, settings.max_keys, clock),
             exempt: settings.exempt.clone(),
-            ipv6_mask: u128::MAX.checked_shl(host_bits).unwrap_or(0),
+            keys: ClientKeys::new(settings.ipv6_prefix),
         }
     }
 
@@ -44,18 +43,7 @@ impl<C: Clock> IpLimiter<C> {
         if self.exempt.iter().any(|network| network.contains(&address)) {
             return Ok(());
         }
-        self.limiter.check(self.key(address))
-    }
-
-    /// Who shares a budget. One IPv6 subscriber has a whole network, so that a limit for each address would be none
-    /// (RATE-2).
-    fn key(&self, address: IpAddr) -> IpAddr {
-        match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(address) => {
-                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & self.ipv6_mask))
-            }
-        }
+        self.limiter.check(self.keys.of(client))
     }
 }
 

@@ -29,6 +29,8 @@ use crate::policy::rejection::Exceeded;
 /// that it has a fixed size and says nothing of whom it counts (CACHE-8).
 pub struct KeyedLimiter<K, C: Clock = DefaultClock> {
     limiter: RateLimiter<Digest, Table, C, NoOpMiddleware<C::Instant>>,
+    /// The one that `limiter` works on.
+    table: Table,
     name: &'static str,
     quota: Quota,
     /// Two secrets, for 64 bits alone would collide now and then among a million keys.
@@ -51,7 +53,8 @@ impl<K: Hash + Eq, C: Clock> KeyedLimiter<K, C> {
         let rate = rate(quota);
         let table = Table::new(max_keys, rate.replenish_interval());
         Self {
-            limiter: RateLimiter::new(rate, table, clock),
+            limiter: RateLimiter::new(rate, table.clone(), clock),
+            table,
             name,
             quota,
             secrets: [RandomState::new(), RandomState::new()],
@@ -76,14 +79,28 @@ impl<K: Hash + Eq, C: Clock> KeyedLimiter<K, C> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
+        self.limiter
+            .check_key(&self.digest(key))
+            .map_err(|until| Exceeded {
+                limit: self.name,
+                retry_after: until.wait_time_from(self.limiter.clock().now()),
+                quota: self.quota.count,
+                window: self.quota.window,
+            })
+    }
+
+    /// Gives back one request that was taken a moment ago.
+    pub fn give_back<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.table.give_back(&self.digest(key));
+    }
+
+    fn digest<Q: Hash + ?Sized>(&self, key: &Q) -> Digest {
         let [place, shard] = self.secrets.each_ref().map(|secret| secret.hash_one(key));
-        let digest = Digest { place, shard };
-        self.limiter.check_key(&digest).map_err(|until| Exceeded {
-            limit: self.name,
-            retry_after: until.wait_time_from(self.limiter.clock().now()),
-            quota: self.quota.count,
-            window: self.quota.window,
-        })
+        Digest { place, shard }
     }
 
     /// How many keys are remembered: at most those asked about, never more than the bound.

@@ -1,8 +1,14 @@
 //! Counts requests and refuses those beyond a limit.
 
+mod bad_tokens;
+mod client;
 mod ip;
 mod keyed;
 pub mod settings;
 mod table;
 
-pub use self::{ip::IpLimiter, keyed::KeyedLimiter};
+pub use self::{
+    bad_tokens::{BadTokens, BadTokensOf},
+    ip::IpLimiter,
+    keyed::KeyedLimiter,
+};

@@ -20,7 +20,9 @@ pub struct Quota {
 pub struct IpLimitSettings {
     /// What one client address may do.
     pub per_ip: Quota,
-    /// Networks that the limit skips.
+    /// How many failed verifications of tokens one client address may cause.
+    pub bad_tokens: Quota,
+    /// Networks that `per_ip` skips.
     pub exempt: Vec<IpNet>,
     /// IPv6 addresses with this many leading bits in common share a budget: 32 to 128.
     pub ipv6_prefix: u8,

@@ -8,7 +8,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hash, Hasher},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -59,13 +59,13 @@ const SHARD_KEYS_MIN: usize = 1024;
 /// shrinks faster than it can be filled.
 const SWEEP: usize = 4;
 
-/// The table.
-#[derive(Debug)]
+/// The table. A clone is the same one, for governor keeps its own to itself.
+#[derive(Debug, Clone)]
 pub(super) struct Table {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Arc<[Mutex<Shard>]>,
     shard_keys_max: usize,
     /// What all new keys share while their shard is full.
-    overflow: Mutex<Option<Nanos>>,
+    overflow: Arc<Mutex<Option<Nanos>>>,
     interval: Nanos,
 }
 
@@ -84,8 +84,22 @@ impl Table {
         Self {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             shard_keys_max: max_keys / shards,
-            overflow: Mutex::default(),
+            overflow: Arc::default(),
             interval: interval.into(),
+        }
+    }
+
+    /// Gives one request back: to the key, or to what all share where the key is not kept.
+    pub(super) fn give_back(&self, key: &Digest) {
+        let own = self.shard(key).is_some_and(|shard| {
+            let mut shard = lock(shard);
+            let kept = shard.full_at.get_mut(key);
+            kept.map(|full_at| *full_at = full_at.saturating_sub(self.interval))
+                .is_some()
+        });
+        if !own {
+            let mut shared = lock(&self.overflow);
+            *shared = shared.map(|full_at| full_at.saturating_sub(self.interval));
         }
     }
 
@@ -117,7 +131,7 @@ impl StateStore for Table {
 
 impl ShrinkableKeyedStateStore<Digest> for Table {
     fn retain_recent(&self, drop_below: Nanos) {
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let shard = &mut *lock(shard);
             shard.full_at.retain(|_, full_at| *full_at > drop_below);
             shard.oldest.retain(|key| shard.full_at.contains_key(key));

@@ -4,6 +4,7 @@
 //! and plain values, so every decision is tested without a socket. `tests/tidy.rs` keeps it so.
 
 pub mod addresses;
+pub mod allowance;
 pub mod authorize;
 pub mod client_ip;
 pub mod cors;
@@ -20,6 +21,7 @@ pub mod tls;
 pub mod upgrade;
 
 pub use addresses::Addresses;
+pub use allowance::{Allowance, Unlimited};
 pub use authorize::{Access, Caller, Permit, Rule, authorize};
 pub use client_ip::{ClientIp, PeerIp, TrustedProxies};
 pub use cors::{Cors, Origins};

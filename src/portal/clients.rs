@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{answers, endpoints::Context, requests::only};
 use crate::{
     accounts::{Accounts, RefreshToken, settings::ClientSettings},
-    policy::{HeadFault, Rejection},
+    policy::{HeadFault, Rejection, Unlimited},
 };
 
 const BAD: Rejection = Rejection::BadRequest(HeadFault::Body);
@@ -36,7 +36,7 @@ pub(super) async fn introspect(
 ) -> Result<Response<Bytes>, Rejection> {
     let (client, token) = authenticated(accounts, headers, body)?;
     // A refresh token is a secret between its client and us; no service is told of one.
-    let Ok(identity) = context.authn.verify(&token, accounts.time()) else {
+    let Ok(identity) = context.authn.verify(&token, accounts.time(), &Unlimited) else {
         return Ok(answers::inactive());
     };
     if accounts.is_active(identity.claims(), client).await? {
@@ -58,7 +58,7 @@ pub(super) async fn revoke(
         if accounts.may_end_sessions(client) {
             accounts.logout(&token).await?;
         }
-    } else if let Ok(identity) = context.authn.verify(&token, accounts.time()) {
+    } else if let Ok(identity) = context.authn.verify(&token, accounts.time(), &Unlimited) {
         accounts
             .revoke_access_token(identity.claims(), client)
             .await?;

@@ -23,6 +23,7 @@ use crate::{
         settings::AccountSettings,
     },
     authn::Authenticator,
+    limit::BadTokens,
     policy::{
         Access, Addresses, Caller, Claims, ClientIp, HeadFault, HeaderEdits, PathPattern,
         Rejection, Route, Rule, Streams, Target, TokenFault,
@@ -92,6 +93,8 @@ pub(super) struct Context {
     pub(super) request_id: RequestId,
     pub(super) caller: Caller,
     pub(super) authn: Arc<Authenticator>,
+    /// How many failed verifications the client may cause.
+    pub(super) bad_tokens: Arc<BadTokens>,
 }
 
 /// The built-in routes, for the route table.
@@ -336,10 +339,18 @@ async fn logout(accounts: &Accounts, call: Call) -> Answered {
             accounts.logout(&token).await?;
         }
     }
-    let bearer = call
-        .context
-        .authn
-        .authenticate(headers, Access::Optional, accounts.time());
+    let Context {
+        authn,
+        bad_tokens,
+        client,
+        ..
+    } = &call.context;
+    let budget = bad_tokens.of(*client);
+    let bearer = authn.authenticate(headers, Access::Optional, accounts.time(), &budget);
+    // Nobody has looked at this token: to say that its session has ended would be untrue.
+    if let Err(limited @ Rejection::RateLimited(_)) = bearer {
+        return Err(limited);
+    }
     if let Ok(Caller::Verified(identity)) = bearer {
         let claims = identity.claims();
         if let (true, Some(session)) = (*claims.issuer_name == *ISSUER_NAME, &claims.session) {

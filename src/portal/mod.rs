@@ -21,6 +21,7 @@ use tower_service::Service;
 use crate::{
     accounts::Accounts,
     authn::Authenticator,
+    limit::BadTokens,
     policy::{Caller, ClientIp, Rejection},
     respond,
     telemetry::RequestId,
@@ -51,6 +52,8 @@ pub struct PortalCall {
     pub caller: Caller,
     /// What verifies an access token that is to be revoked.
     pub authn: Arc<Authenticator>,
+    /// How many failed verifications the client may cause.
+    pub bad_tokens: Arc<BadTokens>,
 }
 
 /// Takes requests from the workers. Cheap to clone.
@@ -102,6 +105,7 @@ async fn answer(mut router: Router, call: PortalCall) -> Option<Response<Bytes>>
         request_id: call.request_id,
         caller: call.caller,
         authn: call.authn,
+        bad_tokens: call.bad_tokens,
     });
     let request = Request::from_parts(parts, Body::from(body));
     let response = match Service::call(&mut router, request).await {

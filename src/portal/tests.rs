@@ -5,6 +5,8 @@ mod clients;
 mod cookies;
 mod table;
 
+use std::{sync::Arc, time::Duration};
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header::AUTHORIZATION};
 use serde_json::{Value, json};
@@ -13,7 +15,11 @@ use tokio::runtime::Handle;
 use super::{PortalCall, PortalHandle, routes};
 use crate::{
     accounts::tests::{PASSWORD, Site},
-    policy::{ClientIp, PeerIp, Rejection, Routes, authorize},
+    limit::{
+        BadTokens,
+        settings::{IpLimitSettings, Quota},
+    },
+    policy::{ClientIp, PeerIp, Rejection, Routes, Unlimited, authorize},
     respond,
     telemetry::RequestId,
 };
@@ -26,6 +32,23 @@ struct Portal {
     site: Site,
     handle: PortalHandle,
     routes: Routes,
+    bad_tokens: Arc<BadTokens>,
+}
+
+/// Limits with so many bad tokens at once.
+fn limits(burst: u32) -> IpLimitSettings {
+    let quota = |burst| Quota {
+        count: 1,
+        window: Duration::from_secs(60),
+        burst,
+    };
+    IpLimitSettings {
+        per_ip: quota(1000),
+        bad_tokens: quota(burst),
+        exempt: Vec::new(),
+        ipv6_prefix: 64,
+        max_keys: 1000,
+    }
 }
 
 struct Answer {
@@ -44,6 +67,7 @@ impl Portal {
         Self {
             handle: super::start(site.accounts.clone(), &Handle::current()),
             routes: Routes::new(routes(&site.settings)).unwrap(),
+            bad_tokens: Arc::new(BadTokens::new(&limits(1000))),
             site,
         }
     }
@@ -68,13 +92,14 @@ impl Portal {
         let route = self.routes.find("localhost", path, request.method())?;
         let headers = request.headers();
         let authn = &self.site.authn;
-        let caller = authn.authenticate(headers, route.access, self.site.time())?;
+        let caller = authn.authenticate(headers, route.access, self.site.time(), &Unlimited)?;
         let permit = authorize(route, client, Ok(caller))?;
         Ok(PortalCall {
             caller: permit.caller().clone(),
             client,
             request_id,
             authn: authn.clone(),
+            bad_tokens: Arc::clone(&self.bad_tokens),
             request,
         })
     }

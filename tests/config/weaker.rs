@@ -108,6 +108,8 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
         ("max_ttl", millis(config.token_cache.max_ttl)),
         ("per_ip", per_hour(&limit.per_ip)),
         ("burst", number(limit.per_ip.burst)),
+        ("bad_tokens", per_hour(&limit.bad_tokens)),
+        ("bad_tokens.burst", number(limit.bad_tokens.burst)),
         ("ipv6_prefix", number(limit.ipv6_prefix)),
         ("max_keys", number(limit.max_keys)),
     ]);

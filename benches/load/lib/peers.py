@@ -455,6 +455,7 @@ min_version = "1.3"
 preset = "portcullis"
 [rate_limit]
 per_ip = {{ rate = "{RATE}/s", burst = {RATE} }}
+bad_tokens = {{ rate = "{RATE}/s", burst = {RATE} }}
 [[upstream]]
 name = "app"
 servers = ["http://127.0.0.1:{self.upstream.ports['http']}"]

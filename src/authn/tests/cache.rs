@@ -14,7 +14,7 @@ use crate::{
         cache::TokenCache,
         settings::{CacheSettings, IssuerSettings, KeySource},
     },
-    policy::{Access, Caller, IdentityHeaders, Rejection, TokenFault},
+    policy::{Access, Caller, IdentityHeaders, Rejection, TokenFault, Unlimited},
 };
 
 fn es256_only() -> Authenticator {
@@ -131,7 +131,7 @@ fn cache_2_a_hit_on_one_route_decides_nothing_on_another() {
     headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
     let client = crate::policy::PeerIp::new([192, 0, 2, 1].into()).into();
     let decide = |route: &Route| {
-        let caller = authenticator.authenticate(&headers, route.access, at(NOW))?;
+        let caller = authenticator.authenticate(&headers, route.access, at(NOW), &Unlimited)?;
         authorize(route, client, Ok(caller)).map(|_| ())
     };
     let route = |rule: Rule| Route {
@@ -197,7 +197,7 @@ fn cache_3_a_hit_ends_with_the_token() {
     // Polled each 10 ms, with no time for any eviction: good for 2 s and the leeway, and not a moment longer.
     for step in 0..800 {
         let now = at(NOW) + Duration::from_millis(step * 10);
-        let found = authenticator.verify(&token, now).err();
+        let found = authenticator.verify(&token, now, &Unlimited).err();
         let want = (step >= 700).then_some(Rejection::TokenExpired);
         assert_eq!(found, want, "{step}");
     }
@@ -219,12 +219,18 @@ fn cache_3_an_entry_ends_at_the_limit_however_often_it_is_read() {
     .unwrap();
     let token = good(Algorithm::ES256);
     for second in 0..60 {
-        authenticator.verify(&token, at(NOW + second)).unwrap();
+        authenticator
+            .verify(&token, at(NOW + second), &Unlimited)
+            .unwrap();
     }
     assert_eq!(hits(&authenticator), (59, 1));
-    authenticator.verify(&token, at(NOW + 60)).unwrap();
+    authenticator
+        .verify(&token, at(NOW + 60), &Unlimited)
+        .unwrap();
     assert_eq!(hits(&authenticator), (59, 2), "verified anew");
-    authenticator.verify(&token, at(NOW + 61)).unwrap();
+    authenticator
+        .verify(&token, at(NOW + 61), &Unlimited)
+        .unwrap();
     assert_eq!(hits(&authenticator), (60, 2), "and kept anew");
 }
 
@@ -233,7 +239,11 @@ fn cache_5_failures_are_not_kept() {
     let authenticator = es256_only();
     let future = es256(&payload_with("nbf", Some((NOW + 40).into())));
     refused(&authenticator, &future, TokenFault::NotYetValid);
-    assert!(authenticator.verify(&future, at(NOW + 10)).is_ok());
+    assert!(
+        authenticator
+            .verify(&future, at(NOW + 10), &Unlimited)
+            .is_ok()
+    );
     for n in 0..100 {
         let text = payload_with("n", Some(n.into())).to_string();
         let forged = sign(
@@ -306,8 +316,9 @@ fn jwt_9_access_decides_whether_credentials_are_looked_at() {
         }
         headers
     };
-    let call =
-        |value: Option<&str>, access| authenticator.authenticate(&with(value), access, at(NOW));
+    let call = |value: Option<&str>, access| {
+        authenticator.authenticate(&with(value), access, at(NOW), &Unlimited)
+    };
     for bad in ["Basic eDp5", "Bearer", "Bearer x", "Bearer a.b.c"] {
         assert!(matches!(
             call(Some(bad), Access::Public),

@@ -15,7 +15,7 @@ use crate::{
         Authenticator, Revocations,
         settings::{CacheSettings, ClaimNames, IssuerSettings, KeySource},
     },
-    policy::{Identity, IdentityHeaders, Rejection, TokenFault},
+    policy::{Identity, IdentityHeaders, Rejection, TokenFault, Unlimited},
 };
 
 /// The time of every test, in seconds since 1970.
@@ -228,7 +228,7 @@ pub(in crate::authn) fn verify(
     authenticator: &Authenticator,
     token: &str,
 ) -> Result<Arc<Identity>, Rejection> {
-    authenticator.verify(token, at(NOW))
+    authenticator.verify(token, at(NOW), &Unlimited)
 }
 
 #[track_caller]

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::fixtures::*;
 use crate::{
     authn::{Authenticator, settings::IssuerSettings},
-    policy::{Rejection, TokenFault},
+    policy::{Rejection, TokenFault, Unlimited},
 };
 
 fn with_leeway(secs: u64) -> Authenticator {
@@ -85,12 +85,16 @@ fn jwt_10_extreme_times_neither_overflow_nor_live_for_ever() {
     let authenticator = with_leeway(60);
     assert_eq!(
         authenticator
-            .verify(&token, std::time::UNIX_EPOCH)
+            .verify(&token, std::time::UNIX_EPOCH, &Unlimited)
             .unwrap_err(),
         Rejection::TokenInvalid(TokenFault::IssuedInFuture)
     );
     let before_1970 = std::time::UNIX_EPOCH - Duration::from_secs(1);
-    assert!(authenticator.verify(&token, before_1970).is_err());
+    assert!(
+        authenticator
+            .verify(&token, before_1970, &Unlimited)
+            .is_err()
+    );
 }
 
 #[test]
@@ -98,9 +102,15 @@ fn jwt_10_parts_of_a_second_count() {
     let authenticator = with_leeway(0);
     let token = es256(&payload_with("exp", Some((NOW + 1).into())));
     let just_before = at(NOW + 1) - Duration::from_millis(1);
-    assert!(authenticator.verify(&token, just_before).is_ok());
+    assert!(
+        authenticator
+            .verify(&token, just_before, &Unlimited)
+            .is_ok()
+    );
     assert_eq!(
-        authenticator.verify(&token, at(NOW + 1)).unwrap_err(),
+        authenticator
+            .verify(&token, at(NOW + 1), &Unlimited)
+            .unwrap_err(),
         Rejection::TokenExpired
     );
 }
@@ -109,21 +119,25 @@ fn jwt_10_parts_of_a_second_count() {
 fn jwt_10_a_clock_set_back_revives_nothing_that_was_seen_to_expire() {
     let authenticator = with_leeway(0);
     let token = es256(&payload_with("exp", Some((NOW + 20).into())));
-    assert!(authenticator.verify(&token, at(NOW)).is_ok());
+    assert!(authenticator.verify(&token, at(NOW), &Unlimited).is_ok());
     assert_eq!(
-        authenticator.verify(&token, at(NOW + 20)).unwrap_err(),
+        authenticator
+            .verify(&token, at(NOW + 20), &Unlimited)
+            .unwrap_err(),
         Rejection::TokenExpired
     );
     for back in [NOW + 19, NOW, NOW - 3600, 0] {
         assert_eq!(
-            authenticator.verify(&token, at(back)).unwrap_err(),
+            authenticator
+                .verify(&token, at(back), &Unlimited)
+                .unwrap_err(),
             Rejection::TokenExpired
         );
     }
     // Others go on by the latest time seen.
     assert!(
         authenticator
-            .verify(&good(Algorithm::ES256), at(NOW - 3600))
+            .verify(&good(Algorithm::ES256), at(NOW - 3600), &Unlimited)
             .is_ok()
     );
 }
@@ -133,13 +147,17 @@ fn fault_4_a_wild_jump_ahead_is_not_remembered() {
     for years in [1, 10, 1000] {
         let authenticator = with_leeway(0);
         let token = good(Algorithm::ES256);
-        assert!(authenticator.verify(&token, at(NOW)).is_ok());
+        assert!(authenticator.verify(&token, at(NOW), &Unlimited).is_ok());
         let wild = at(NOW + years * 365 * 86400);
         assert_eq!(
-            authenticator.verify(&token, wild).unwrap_err(),
+            authenticator.verify(&token, wild, &Unlimited).unwrap_err(),
             Rejection::TokenExpired
         );
-        assert!(authenticator.verify(&token, at(NOW + 1)).is_ok());
+        assert!(
+            authenticator
+                .verify(&token, at(NOW + 1), &Unlimited)
+                .is_ok()
+        );
     }
 }
 
@@ -151,9 +169,15 @@ fn jwt_10_nbf_is_compared_on_every_hit() {
         &json!({"iss": ISSUER, "aud": "orders", "sub": "u", "nbf": NOW + 30, "exp": NOW + 600}),
     );
     assert_eq!(
-        authenticator.verify(&token, at(NOW - 1)).unwrap_err(),
+        authenticator
+            .verify(&token, at(NOW - 1), &Unlimited)
+            .unwrap_err(),
         Rejection::TokenInvalid(TokenFault::NotYetValid)
     );
-    assert!(authenticator.verify(&token, at(NOW)).is_ok());
-    assert!(authenticator.verify(&token, at(NOW + 1)).is_ok());
+    assert!(authenticator.verify(&token, at(NOW), &Unlimited).is_ok());
+    assert!(
+        authenticator
+            .verify(&token, at(NOW + 1), &Unlimited)
+            .is_ok()
+    );
 }

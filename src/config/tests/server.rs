@@ -196,6 +196,11 @@ fn rate_limits() {
         per_ip = { rate = "5/2d" }           | rate_limit.per_ip.rate   | above the most
         per_ip = { rate = "5/s", burst = 0 } | rate_limit.per_ip.burst  | below the least
         per_ip = { rate = "5/s", brust = 9 } | rate_limit.per_ip.brust  | unknown key
+        bad_tokens = "20/1m"                 | rate_limit.bad_tokens    | expected a table
+        bad_tokens = { burst = 5 }           | rate_limit.bad_tokens.rate  | missing
+        bad_tokens = { rate = "1/61s" }      | rate_limit.bad_tokens    | more than a minute
+        bad_tokens = { rate = "23/1d" }      | rate_limit.bad_tokens    | more than a minute
+        bad_tokens = { rate = "5/s", burst = 0 } | rate_limit.bad_tokens.burst | below the least
         "#,
     );
     let config = accepted("[rate_limit]", "per_ip = { rate = \"5/s\" }");
@@ -203,6 +208,13 @@ fn rate_limits() {
         config.limit.per_ip.burst, 5,
         "as many at once as the rate says"
     );
+    let quota = config.limit.bad_tokens;
+    assert_eq!(
+        (quota.count, quota.window.as_secs(), quota.burst),
+        (20, 60, 50)
+    );
+    let config = accepted("[rate_limit]", "bad_tokens = { rate = \"1/1m\" }");
+    assert_eq!(config.limit.bad_tokens.burst, 1);
 }
 
 #[test]

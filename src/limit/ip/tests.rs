@@ -1,6 +1,9 @@
 //! RATE-1, RATE-2: who shares a budget.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use governor::clock::FakeRelativeClock;
 
@@ -13,6 +16,11 @@ fn limiter(ipv6_prefix: u8, exempt: &[&str]) -> IpLimiter<FakeRelativeClock> {
             count: 1,
             window: Duration::from_secs(1),
             burst: 3,
+        },
+        bad_tokens: Quota {
+            count: 1,
+            window: Duration::from_secs(1),
+            burst: 1,
         },
         exempt: exempt
             .iter()

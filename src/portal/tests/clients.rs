@@ -5,7 +5,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 
 use super::{Answer, Portal, bearer};
-use crate::accounts::{settings::ClientSettings, tests::Site};
+use crate::{
+    accounts::{settings::ClientSettings, tests::Site},
+    policy::Unlimited,
+};
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 /// With what a form would encode.
@@ -204,19 +207,28 @@ async fn cache_4_a_revoked_access_token_is_dead_here_at_once_and_elsewhere_by_th
     let login = portal.login().await;
     let token = login["access_token"].as_str().unwrap();
     let now = portal.site.time();
-    beside.authn.verify(token, now).unwrap();
-    portal.site.authn.verify(token, now).unwrap();
+    beside.authn.verify(token, now, &Unlimited).unwrap();
+    portal.site.authn.verify(token, now, &Unlimited).unwrap();
     let answer = ask(&portal, "/auth/revoke", "orders", token).await;
     assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
-    portal.site.authn.verify(token, now).unwrap_err();
+    portal
+        .site
+        .authn
+        .verify(token, now, &Unlimited)
+        .unwrap_err();
     assert!(!is_active(&portal, "orders", token).await);
     beside.accounts.poll().await.unwrap();
-    beside.authn.verify(token, now).unwrap_err();
+    beside.authn.verify(token, now, &Unlimited).unwrap_err();
     // The session goes on, and so does a start.
     let body = json!({"refresh_token": login["refresh_token"]});
     let answer = portal.post("/auth/refresh", &[super::JSON], body).await;
     assert_eq!(answer.status, 200);
-    portal.site.beside().authn.verify(token, now).unwrap_err();
+    portal
+        .site
+        .beside()
+        .authn
+        .verify(token, now, &Unlimited)
+        .unwrap_err();
     // Once more is as good.
     assert_eq!(
         ask(&portal, "/auth/revoke", "orders", token).await.status,

@@ -95,6 +95,11 @@ impl Site {
                 "per_ip",
                 r#"{ rate = "100000/s", burst = 100000 }"#,
             )
+            .set(
+                "rate_limit",
+                "bad_tokens",
+                r#"{ rate = "100000/s", burst = 100000 }"#,
+            )
     }
 
     /// Sets a key, in place of what it was. `value` is TOML.
