@@ -13,13 +13,16 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use crate::harness::{
-    Answer, Gateway, H2, Site, Upstream,
-    certs::{ANY, Authority, Signed, handshake},
-    client::{full, over},
-    eventually,
-    hello::{Hello, Reply},
-    request,
+use crate::{
+    harness::{
+        Answer, Gateway, H2, Site, Upstream,
+        certs::{ANY, Authority, Signed, handshake},
+        client::{full, over},
+        eventually,
+        hello::{Hello, Reply},
+        request,
+    },
+    headers::{FORGED, IDENTITY, RESERVED, nothing_forged},
 };
 
 /// A host that asks clients for nothing, and one that needs their certificate.
@@ -280,6 +283,31 @@ async fn net_6_a_session_of_another_host_is_not_resumed() {
         let kind = stream.get_mut().1.handshake_kind();
         assert_ne!(kind, Some(HandshakeKind::Resumed));
     }
+}
+
+#[tokio::test]
+async fn hdr_7_a_good_certificate_vouches_for_no_header() {
+    let hosts = Hosts::start("required").await;
+    let client = hosts.client(H1, Some(&hosts.alice));
+    let mut raw = over(handshake(&hosts.gateway, &client, SECURE).await.unwrap());
+    let client = hosts.client(&[b"h2"], Some(&hosts.alice));
+    let stream = handshake(&hosts.gateway, &client, SECURE).await.unwrap();
+    let mut h2 = H2::over(stream).await;
+    for name in IDENTITY.into_iter().chain(RESERVED) {
+        let fields = [("host", SECURE), (name, FORGED), (name, "forged again")];
+        raw.exchange(request("GET", "/public", &fields, ""))
+            .await
+            .is(200);
+        nothing_forged(&hosts.upstream.last(), name);
+        let request = http::Request::get(format!("https://{SECURE}/public"));
+        let request = request.header(name, FORGED).body(full("")).unwrap();
+        h2.send(request).await.unwrap().is(200);
+        nothing_forged(&hosts.upstream.last(), &format!("{name} over HTTP/2"));
+    }
+    assert_eq!(
+        hosts.upstream.count(),
+        2 * (IDENTITY.len() + RESERVED.len())
+    );
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::harness::{
 };
 
 /// Names that say who is calling, of every preset.
-const IDENTITY: [&str; 10] = [
+pub(crate) const IDENTITY: [&str; 10] = [
     "x-forwarded-user",
     "x-forwarded-email",
     "x-forwarded-preferred-username",
@@ -23,7 +23,7 @@ const IDENTITY: [&str; 10] = [
 ];
 
 /// Names that say where a request came from, or that upstreams believe for other reasons.
-const RESERVED: [&str; 22] = [
+pub(crate) const RESERVED: [&str; 25] = [
     "x-forwarded-for",
     "x-forwarded-proto",
     "x-forwarded-host",
@@ -41,6 +41,9 @@ const RESERVED: [&str; 22] = [
     "x-ssl-client-cert",
     "ssl-client-verify",
     "x-client-cert",
+    "x-forwarded-client-cert",
+    "x-forwarded-tls-client-cert",
+    "ssl-client-s-dn",
     "x-remote-user",
     "true-client-ip",
     "x-client-ip",
@@ -49,14 +52,14 @@ const RESERVED: [&str; 22] = [
 ];
 
 /// The mark of a forged value.
-const FORGED: &str = "forged";
+pub(crate) const FORGED: &str = "forged";
 
 async fn gateway(upstream: &Upstream) -> Gateway {
     Site::new(upstream.address).start().await
 }
 
 #[track_caller]
-fn nothing_forged(seen: &Seen, context: &str) {
+pub(crate) fn nothing_forged(seen: &Seen, context: &str) {
     let found: Vec<_> = seen
         .head
         .fields

@@ -22,6 +22,7 @@ mod clients;
 mod corpus;
 mod cuts;
 mod deadlines;
+mod development;
 mod exhaustion;
 mod expectations;
 mod explain;

@@ -7,7 +7,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::harness::{Gateway, Raw, Site, Upstream, client::tls_after, get, request, within};
+use crate::{
+    harness::{Gateway, H2, Raw, Site, Upstream, client::tls_after, get, request, within},
+    headers::{FORGED, IDENTITY, RESERVED, nothing_forged},
+};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -61,6 +64,28 @@ async fn net_10_a_stranger_s_header_is_not_read() {
     upstream.saw_nothing();
     let series = "portcullis_tls_handshakes_total{result=\"not_relayed\"}";
     assert_eq!(gateway.metric(series).await, Some(4.0));
+}
+
+#[tokio::test]
+async fn hdr_7_a_proxy_header_vouches_for_no_other() {
+    let upstream = Upstream::start().await;
+    let gateway = site(&upstream).start().await;
+    let client = v1("203.0.113.7");
+    let mut raw = Raw::after(&client, &gateway).await.unwrap();
+    let stream = tls_after(&client, gateway.tls, "localhost", &[b"h2"]).await;
+    let mut h2 = H2::over(stream.unwrap()).await;
+    for name in IDENTITY.into_iter().chain(RESERVED) {
+        let fields = [(name, FORGED), (name, "forged again")];
+        raw.exchange(request("GET", "/public", &fields, ""))
+            .await
+            .is(200);
+        nothing_forged(&upstream.last(), name);
+        h2.get("/public", &fields).await.is(200);
+        let seen = upstream.last();
+        nothing_forged(&seen, &format!("{name} over HTTP/2"));
+        assert_eq!(seen.header("x-forwarded-for"), Some("203.0.113.7"));
+        assert_eq!(seen.header("x-real-ip"), Some("203.0.113.7"));
+    }
 }
 
 #[tokio::test]
