@@ -51,6 +51,7 @@ mod start;
 mod streams;
 mod tls_matrix;
 mod tokens;
+mod trailers;
 mod transport;
 mod unencrypted;
 mod upstreams;
