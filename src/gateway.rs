@@ -22,7 +22,7 @@ use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
 pub use contain::contain;
 use forward_auth::ForwardAuthSettings;
-use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 pub use inbound::{Inbound, Lane, Peer};
@@ -34,14 +34,17 @@ use crate::{
     authn::Authenticator,
     limit::{BadTokens, IpLimiter},
     policy::{
-        Caller, ClientIp, Cors, Forwarding, Head, HeaderPolicy, PathFault, Permit, Rejection,
-        Route, Routes, Streams, Target, TlsPolicies, TrustedProxies, UpstreamId, authorize,
-        head::HeadLimits, headers::X_REQUEST_ID, max_forwards::take_hop,
+        Caller, ClientIp, Cors, Direction, Forwarding, Head, HeaderPolicy, PathFault, Permit,
+        Rejection, Route, Routes, Streams, Target, TlsPolicies, TrustedProxies, UpstreamId,
+        authorize, head::HeadLimits, headers::X_REQUEST_ID, max_forwards::take_hop,
     },
     portal::{PortalCall, PortalHandle},
     respond::{self, grpc::Grpc},
     telemetry::{Record, RequestId, RouteMetrics, Telemetry},
-    upstream::{AnswerStream, Handshake, Outbound, Pace, RequestBody, Upstream, forward},
+    upstream::{
+        AnswerStream, ClientBody, Handshake, Outbound, Pace, RequestBody, UploadProgress, Upstream,
+        forward,
+    },
 };
 
 /// The largest body that a built-in route reads, in bytes (MSG-8).
@@ -258,6 +261,7 @@ impl Gateway {
             headers.insert(header::HOST, admitted.host.clone());
         }
         let peer_is_trusted = self.proxies.trusts(peer.ip);
+        let mut trailers = (self.headers).trailers(Direction::Request, &headers, route, &self.head);
         let from = Forwarding {
             peer: &peer.field,
             peer_is_trusted,
@@ -269,15 +273,16 @@ impl Gateway {
             .prepare(&mut headers, &admitted.permit, &from)?;
         if handshake.is_some() {
             Handshake::mark(&mut headers);
+        } else if let Some(trailers) = &mut trailers {
+            trailers.tell(&mut headers);
         }
-        let (limit, pace) = (route.max_body, self.body_pace);
-        let (body, progress) = RequestBody::new(body, limit, pace, &self.telemetry);
+        let (body, progress) = self.upload(body, &headers, route);
         let deadline = tokio::time::Instant::now() + route.timeout;
         let outbound = Outbound {
             method: parts.method,
             target,
             headers,
-            body,
+            body: body.followed_by(trailers),
             progress: Rc::clone(&progress),
             deadline,
             handshake,
@@ -293,6 +298,7 @@ impl Gateway {
         if is_bridged && response.status().is_success() {
             return Err(Rejection::UpstreamInvalid);
         }
+        let_streams_go_on(&mut response, route.streams, progress);
         self.finish(&mut response, route, granted);
         let Some(switched) = response.body_mut().take_switched() else {
             return Ok(response.map(Answer::from_upstream));
@@ -301,20 +307,42 @@ impl Gateway {
         Ok(tunnel.answer(response))
     }
 
-    /// Makes an upstream's answer one of this route.
+    /// A request's body with the limits that this route sets it. Either side of a gRPC call may pause.
+    fn upload(
+        &self,
+        body: ClientBody,
+        headers: &HeaderMap,
+        route: &Route,
+    ) -> (RequestBody, Rc<UploadProgress>) {
+        let (limit, pace) = (route.max_body, self.body_pace);
+        let (body, progress) = RequestBody::new(body, limit, pace, &self.telemetry);
+        let pauses = route.streams.trailers && Grpc::of(headers) == Some(Grpc::Native);
+        let body = match pauses {
+            true => body.ended_by_silence(route.streams.idle_timeout),
+            false => body,
+        };
+        (body, progress)
+    }
+
+    /// Makes an upstream's answer one of this route's.
     fn finish(
         &self,
         response: &mut Response<AnswerStream>,
         route: &Route,
         granted: Option<HeaderValue>,
     ) {
-        let_events_go_on(response, route.streams);
         *response.version_mut() = Version::HTTP_11;
+        let headers = response.headers();
+        let mut trailers = (self.headers).trailers(Direction::Answer, headers, route, &self.head);
         respond::answer::finish_upstream(response.headers_mut(), self.hsts);
         route.response_headers.apply(response.headers_mut());
         if let Some(cors) = &route.cors {
             cors.finish(response.headers_mut(), granted);
         }
+        if let Some(trailers) = &mut trailers {
+            trailers.tell(response.headers_mut());
+        }
+        response.body_mut().follow_with(trailers);
     }
 
     /// Hands a request to the built-in account routes.
@@ -395,12 +423,19 @@ impl Gateway {
     }
 }
 
-/// An answer of events (`text/event-stream`) has no end of its own: silence ends it, and not the route's time.
-fn let_events_go_on(response: &mut Response<AnswerStream>, streams: Streams) {
-    let kind = response.headers().get(header::CONTENT_TYPE);
+/// An answer of events (`text/event-stream`) or of gRPC has no end of its own: silence ends it, and not the route's time.
+fn let_streams_go_on(
+    response: &mut Response<AnswerStream>,
+    streams: Streams,
+    upload: Rc<UploadProgress>,
+) {
+    let headers = response.headers();
+    let kind = headers.get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
-    if kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")) {
-        response.body_mut().end_by_silence(streams.idle_timeout);
+    let is_events =
+        kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
+    if is_events || Grpc::of(headers).is_some() {
+        (response.body_mut()).end_by_silence(streams.idle_timeout, upload);
     }
 }
 

@@ -331,6 +331,7 @@ fn streams(table: &mut Table<'_>) -> Streams {
     let bounds = Bounds::new(secs(1), secs(24 * 3600));
     Streams {
         websocket: table.flag("websocket").unwrap_or(usual.websocket),
+        trailers: table.flag("trailers").unwrap_or(usual.trailers),
         idle_timeout: table
             .duration("idle_timeout", bounds)
             .unwrap_or(usual.idle_timeout),

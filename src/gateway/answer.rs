@@ -228,6 +228,8 @@ impl Body for Answer {
         }
         let frame = std::task::ready!(polled);
         match &frame {
+            // Nobody asks for more after them.
+            Some(Ok(frame)) if frame.is_trailers() => answer.end(Ending::Complete),
             Some(Ok(frame)) => answer.count(frame.data_ref().map_or(0, Bytes::len)),
             Some(Err(AnswerError::Panicked)) => answer.end(Ending::Panicked),
             Some(Err(_)) => answer.end(Ending::UpstreamAborted),

@@ -8,6 +8,7 @@ mod edits;
 mod forwarding;
 mod hop_by_hop;
 mod templates;
+mod trailers;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -22,10 +23,13 @@ use forwarding::{TrustedChain, Via};
 pub use hop_by_hop::strip_hop_by_hop;
 pub use templates::{IdentityHeaders, MultiValue, Preset, Template};
 use templates::{RequestPlaces, check_size, header_value};
+pub use trailers::{Direction, Trailers, TrailersTooLarge};
 
 use super::{
     authorize::{Caller, Permit},
+    head::HeadLimits,
     rejection::Rejection,
+    route::Route,
 };
 
 /// The cookie that carries a browser's access token.
@@ -83,11 +87,17 @@ const RESERVED_PREFIXES: [&str; 6] = [
 /// What the gateway does to the headers of every forwarded request.
 #[derive(Debug)]
 pub struct HeaderPolicy {
-    reserved: HashSet<Box<str>>,
-    initials: Initials,
+    reserved: Arc<Reserved>,
     templates: Arc<IdentityHeaders>,
     via: Via,
     pass_token: bool,
+}
+
+/// The names that no client may send.
+#[derive(Debug)]
+struct Reserved {
+    names: HashSet<Box<str>>,
+    initials: Initials,
 }
 
 /// The initial letters of a set of names: most headers of most requests are in no list, and their first letter says so.
@@ -115,10 +125,13 @@ impl HeaderPolicy {
                     .map(|name| fold(name.as_str()).into_owned().into_boxed_str()),
             )
             .collect();
-        let names = reserved.iter().map(|name| &**name);
+        let initials = reserved.iter().map(|name| &**name).chain(RESERVED_PREFIXES);
+        let initials = Initials::of(initials);
         Ok(Self {
-            initials: Initials::of(names.chain(RESERVED_PREFIXES)),
-            reserved,
+            reserved: Arc::new(Reserved {
+                names: reserved,
+                initials,
+            }),
             templates,
             via: Via::new(pseudonym)?,
             pass_token,
@@ -160,6 +173,25 @@ impl HeaderPolicy {
         forwarding::inject(headers, permit, from, chain, &self.via)
     }
 
+    /// What may follow a message on a route whose trailers pass; `None` on others (MSG-13). `headers` are those that came.
+    #[must_use]
+    pub fn trailers(
+        &self,
+        direction: Direction,
+        headers: &HeaderMap,
+        route: &Route,
+        limits: &HeadLimits,
+    ) -> Option<Box<Trailers>> {
+        let edits = match direction {
+            Direction::Request => &route.request_headers,
+            Direction::Answer => &route.response_headers,
+        };
+        route.streams.trailers.then(|| {
+            let trailers = Trailers::new(direction, &self.reserved, headers, edits, limits);
+            Box::new(trailers)
+        })
+    }
+
     /// The identity headers alone, for a proxy that forwards the request itself. Empty for nobody.
     ///
     /// # Errors
@@ -178,26 +210,12 @@ impl HeaderPolicy {
     fn strip_reserved(&self, headers: &mut HeaderMap) {
         let forged: Vec<HeaderName> = headers
             .keys()
-            .filter(|name| self.is_reserved(name.as_str()))
+            .filter(|name| self.reserved.has(name.as_str()))
             .cloned()
             .collect();
         for name in forged {
             headers.remove(name);
         }
-    }
-
-    fn is_reserved(&self, name: &str) -> bool {
-        if name.contains('_') {
-            return true;
-        }
-        if !self.initials.has(name) {
-            return false;
-        }
-        let name = fold(name);
-        self.reserved.contains(&*name)
-            || RESERVED_PREFIXES
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
     }
 
     /// Removes what the gateway consumed: its token, unless tokens are passed on, and its cookies always (HDR-8).
@@ -242,6 +260,23 @@ impl HeaderPolicy {
                 .names()
                 .filter_map(|name| Some((name, headers.get(name)?))),
         )
+    }
+}
+
+impl Reserved {
+    /// Whether the name is one of them, in any spelling, or has an underscore.
+    fn has(&self, name: &str) -> bool {
+        if name.contains('_') {
+            return true;
+        }
+        if !self.initials.has(name) {
+            return false;
+        }
+        let name = fold(name);
+        self.names.contains(&*name)
+            || RESERVED_PREFIXES
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
     }
 }
 

@@ -26,7 +26,7 @@ pub use authorize::{Access, Caller, Permit, Rule, authorize};
 pub use client_ip::{ClientIp, PeerIp, TrustedProxies};
 pub use cors::{Cors, Origins};
 pub use head::Head;
-pub use headers::{Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders};
+pub use headers::{Direction, Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders, Trailers};
 pub use identity::{Claims, Identity};
 pub use original::original_request;
 pub use path::NormalPath;

@@ -66,7 +66,7 @@ pub struct Route {
     pub cors: Option<Arc<Cors>>,
     /// The largest request body, in bytes.
     pub max_body: u64,
-    /// How long the whole exchange may take; WebSockets and event streams excepted.
+    /// How long the whole exchange may take; WebSockets, event streams and gRPC answers excepted.
     pub timeout: Duration,
     /// What it allows of exchanges that go on.
     pub streams: Streams,
@@ -77,7 +77,9 @@ pub struct Route {
 pub struct Streams {
     /// Whether a request may open a WebSocket.
     pub websocket: bool,
-    /// The longest silence of a WebSocket or an event stream.
+    /// Whether trailers pass, without which there is no gRPC.
+    pub trailers: bool,
+    /// The longest silence of a WebSocket, an event stream or a gRPC call.
     pub idle_timeout: Duration,
 }
 
@@ -118,10 +120,11 @@ pub struct RouteConflict {
 }
 
 impl Default for Streams {
-    /// No WebSocket; five minutes of silence.
+    /// No WebSocket, no trailers; five minutes of silence.
     fn default() -> Self {
         Self {
             websocket: false,
+            trailers: false,
             idle_timeout: Duration::from_secs(300),
         }
     }

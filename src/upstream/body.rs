@@ -18,10 +18,11 @@ use super::{
     client_body::ClientBody,
     contain::contain_upload,
     lease::Lease,
+    pace::{IdleTimer, Pace, Silence},
     progress::{UploadFault, UploadProgress},
     upgrade::Switched,
 };
-use crate::telemetry::Telemetry;
+use crate::{policy::Trailers, telemetry::Telemetry};
 
 /// When an answer that waits for its upstream first wakes, to be looked at: no sooner than it counts as one that goes on.
 const FIRST_LOOK: Duration = Duration::from_millis(1100);
@@ -35,12 +36,15 @@ pub enum RequestBody {
     Streamed(Box<Upload>),
 }
 
-/// A client's body with its limits. Trailers are dropped (MSG-13).
+/// A client's body with its limits. Trailers are dropped where nothing else is said (MSG-13).
 #[derive(Debug)]
 pub struct Upload {
     incoming: ClientBody,
     remaining: u64,
     idle: IdleTimer,
+    /// What ends it in place of that, where it may pause.
+    silence: Option<Silence>,
+    trailers: Option<Box<Trailers>>,
     progress: Rc<UploadProgress>,
     telemetry: Arc<Telemetry>,
 }
@@ -53,8 +57,9 @@ pub struct AnswerStream {
     lease: Option<Lease>,
     switched: Option<Box<Switched>>,
     deadline: Instant,
-    /// The longest silence, where that is what ends it.
-    silence: Option<Duration>,
+    /// What ends it in place of that, where it goes on.
+    silence: Option<Box<Silence>>,
+    trailers: Option<Box<Trailers>>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -69,64 +74,10 @@ pub enum AnswerFault {
     Panicked,
     /// The route's time for the whole exchange is over.
     TimedOut,
+    /// The answer's trailers are larger than a header section may be.
+    TrailersTooLarge,
     /// The upstream broke off or sent bad framing.
     Upstream(hyper::Error),
-}
-
-/// How fast a client must send its body.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// The longest wait for the next byte.
-    pub idle: Duration,
-    /// The least, in bytes a second, over all the time that was waited beyond `idle`; 1 or more.
-    pub rate: u64,
-}
-
-/// Fires when a client is too slow: one wait too long, or too many for what has come. Costs nothing while things happen: the
-/// timer is made only when there is something to wait for, and time that the upstream takes is not the client's.
-#[derive(Debug)]
-struct IdleTimer {
-    pace: Pace,
-    waited: Duration,
-    since: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl IdleTimer {
-    fn new(pace: Pace) -> Self {
-        Self {
-            pace,
-            waited: Duration::ZERO,
-            since: Instant::now(),
-            timer: None,
-        }
-    }
-
-    fn reset(&mut self) {
-        if self.timer.take().is_some() {
-            self.waited = self.waited.saturating_add(self.since.elapsed());
-        }
-    }
-
-    /// `bytes` have come so far.
-    fn poll_expired(&mut self, cx: &mut Context<'_>, bytes: u64) -> Poll<()> {
-        if self.timer.is_none() {
-            self.since = Instant::now();
-        }
-        let until = self.since + self.allowed(bytes);
-        self.timer
-            .get_or_insert_with(|| Box::pin(sleep_until(until)))
-            .as_mut()
-            .poll(cx)
-    }
-
-    fn allowed(&self, bytes: u64) -> Duration {
-        let Pace { idle, rate } = self.pace;
-        let earned = Duration::from_millis(bytes.saturating_mul(1000) / rate.max(1));
-        idle.saturating_add(earned)
-            .saturating_sub(self.waited)
-            .min(idle)
-    }
 }
 
 impl RequestBody {
@@ -147,20 +98,47 @@ impl RequestBody {
             incoming,
             remaining: limit,
             idle,
+            silence: None,
+            trailers: None,
             progress: Rc::clone(&progress),
             telemetry: Arc::clone(telemetry),
         };
         (Self::Streamed(Box::new(upload)), progress)
     }
+
+    /// Lets these trailers follow it.
+    #[must_use]
+    pub fn followed_by(mut self, trailers: Option<Box<Trailers>>) -> Self {
+        if let Self::Streamed(upload) = &mut self {
+            upload.trailers = trailers;
+        }
+        self
+    }
+
+    /// Lets it pause as long as something goes either way: no silence may be longer than this.
+    #[must_use]
+    pub fn ended_by_silence(mut self, allowed: Duration) -> Self {
+        if let Self::Streamed(upload) = &mut self {
+            let progress = Rc::clone(&upload.progress);
+            upload.silence = Some(Silence::new(allowed, progress));
+        }
+        self
+    }
 }
 
 impl Upload {
-    fn poll_contained(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
+    fn poll_contained(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         let (telemetry, progress) = (Arc::clone(&self.telemetry), Rc::clone(&self.progress));
-        contain_upload(&telemetry, &progress, || self.poll_data(cx))
+        contain_upload(&telemetry, &progress, || self.poll_next(cx))
     }
 
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         if !self.progress.is_wanted(cx) {
             return Poll::Ready(Some(Err(UploadFault::Broken)));
         }
@@ -168,7 +146,7 @@ impl Upload {
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    ready!(self.idle.poll_expired(cx, self.progress.bytes()));
+                    ready!(self.poll_too_slow(cx));
                     return Poll::Ready(Some(Err(self.progress.fail(UploadFault::Stalled))));
                 }
             };
@@ -187,7 +165,10 @@ impl Upload {
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
-                    Err(_trailers) => continue,
+                    Err(last) => match self.let_follow(last) {
+                        Some(last) => return Poll::Ready(Some(last)),
+                        None => continue,
+                    },
                 },
             };
             let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
@@ -199,7 +180,27 @@ impl Upload {
             if self.incoming.is_end_stream() {
                 self.progress.finish();
             }
-            return Poll::Ready(Some(Ok(data)));
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+    }
+
+    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.silence {
+            Some(silence) => silence.poll_expired(cx),
+            None => self.idle.poll_expired(cx, self.progress.bytes()),
+        }
+    }
+
+    /// The trailers that are sent, which are the end of the body; `None` where none are.
+    fn let_follow(&self, last: Frame<Bytes>) -> Option<Result<Frame<Bytes>, UploadFault>> {
+        let trailers = last.into_trailers().ok()?;
+        match self.trailers.as_ref()?.filter(trailers) {
+            Ok(trailers) if trailers.is_empty() => None,
+            Ok(trailers) => {
+                self.progress.finish();
+                Some(Ok(Frame::trailers(trailers)))
+            }
+            Err(_) => Some(Err(self.progress.fail(UploadFault::TrailersTooLarge))),
         }
     }
 }
@@ -214,9 +215,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Streamed(upload) => upload
-                .poll_contained(cx)
-                .map(|data| data.map(|data| data.map(Frame::data))),
+            Self::Streamed(upload) => upload.poll_contained(cx),
         }
     }
 
@@ -257,16 +256,23 @@ impl AnswerStream {
             switched: None,
             deadline,
             silence: None,
+            trailers: None,
             timer: None,
         };
         stream.release_at_end();
         stream
     }
 
-    /// Lets the answer go on as long as something comes of it: no silence may be longer than this.
-    pub fn end_by_silence(&mut self, allowed: Duration) {
-        self.silence = Some(allowed);
-        self.deadline = Instant::now() + allowed;
+    /// Lets the answer go on as long as something goes either way: no silence may be longer than this.
+    pub fn end_by_silence(&mut self, allowed: Duration, upload: Rc<UploadProgress>) {
+        let silence = Silence::new(allowed, upload);
+        self.deadline = silence.due();
+        self.silence = Some(Box::new(silence));
+    }
+
+    /// Lets these trailers follow the answer.
+    pub fn follow_with(&mut self, trailers: Option<Box<Trailers>>) {
+        self.trailers = trailers;
     }
 
     /// Takes the connection, where it is no longer HTTP.
@@ -283,16 +289,37 @@ impl AnswerStream {
         });
         loop {
             ready!(timer.as_mut().poll(cx));
-            if Instant::now() >= deadline {
+            // A client that still sends keeps the exchange going, too.
+            if let Some(silence) = &self.silence {
+                self.deadline = silence.due();
+            }
+            if Instant::now() >= self.deadline {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(deadline);
+            timer.as_mut().reset(self.deadline);
         }
     }
 
     fn release_at_end(&mut self) {
         if self.incoming.is_end_stream() {
             self.release();
+        }
+    }
+
+    /// The trailers that are sent, which are the end of the answer; `None` where none are.
+    fn let_follow(&mut self, last: Frame<Bytes>) -> Option<Result<Frame<Bytes>, AnswerFault>> {
+        let trailers = last.into_trailers().ok()?;
+        match self.trailers.as_ref()?.filter(trailers) {
+            Ok(trailers) if trailers.is_empty() => None,
+            Ok(trailers) => {
+                // Nobody asks for more after them.
+                self.release();
+                Some(Ok(Frame::trailers(trailers)))
+            }
+            Err(_) => {
+                self.lease = None;
+                Some(Err(AnswerFault::TrailersTooLarge))
+            }
         }
     }
 
@@ -324,8 +351,9 @@ impl Body for AnswerStream {
             match frame {
                 Some(Ok(frame)) if frame.is_data() => {
                     stream.release_at_end();
-                    if let Some(allowed) = stream.silence {
-                        stream.deadline = Instant::now() + allowed;
+                    if let Some(silence) = &stream.silence {
+                        silence.stir();
+                        stream.deadline = silence.due();
                     }
                     // A client that reads slowly from an upstream that is always ready never waits above.
                     if stream.lease.is_some() && Instant::now() >= stream.deadline {
@@ -334,8 +362,11 @@ impl Body for AnswerStream {
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                // Trailers of an upstream are dropped like those of a client.
-                Some(Ok(_trailers)) => {}
+                Some(Ok(last)) => {
+                    if let Some(last) = stream.let_follow(last) {
+                        return Poll::Ready(Some(last));
+                    }
+                }
                 Some(Err(error)) => {
                     stream.lease = None;
                     return Poll::Ready(Some(Err(AnswerFault::Upstream(error))));
@@ -369,6 +400,7 @@ impl fmt::Display for AnswerFault {
             Self::CredentialEnded => "the caller's token ended",
             Self::Panicked => "the gateway has a fault",
             Self::TimedOut => "the exchange took too long",
+            Self::TrailersTooLarge => "the answer's trailers are too large",
             Self::Cut | Self::Upstream(_) => "the upstream's answer broke off",
         })
     }
@@ -377,7 +409,11 @@ impl fmt::Display for AnswerFault {
 impl std::error::Error for AnswerFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::CredentialEnded | Self::Cut | Self::Panicked | Self::TimedOut => None,
+            Self::CredentialEnded
+            | Self::Cut
+            | Self::Panicked
+            | Self::TimedOut
+            | Self::TrailersTooLarge => None,
             Self::Upstream(error) => Some(error),
         }
     }

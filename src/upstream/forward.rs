@@ -1,6 +1,6 @@
 //! Sends one admitted request and waits for the head of its answer.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll};
+use std::{error::Error, fmt, future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header,
@@ -285,6 +285,21 @@ async fn within<F: Future>(terms: &Terms<'_>, answer: F) -> Option<F::Output> {
     .await
 }
 
+/// An error with everything that led to it: the last one is mostly the one that says something.
+struct Causes<'e>(&'e dyn Error);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
 /// Decides what a failed attempt means: the request again, when no byte of it was sent, or a refusal.
 fn resend(
     failure: SendFault,
@@ -300,7 +315,7 @@ fn resend(
     if let Some(rejection) = progress.rejection() {
         return Err(rejection.into());
     }
-    tracing::debug!(error = %failure.error, "no answer from upstream");
+    tracing::debug!(error = %Causes(&failure.error), "no answer from upstream");
     if failure.is_invalid() {
         return Err(Rejection::UpstreamInvalid.into());
     }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1::SendRequest},
@@ -113,10 +113,7 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendFault> {
         match &mut self.connection {
-            Connection::Own(own) => {
-                let sent = own.sender.try_send_request(request).await;
-                sent.map_err(SendFault::from)
-            }
+            Connection::Own(own) => own.send(request).await,
             Connection::Shared(place) => place.send(request).await,
         }
     }
@@ -171,6 +168,29 @@ impl Lease {
         }
         // Whoever waits for a connection may have an idle one closed that is pinned.
         pool.wake(1);
+    }
+}
+
+impl Own {
+    /// Sends a request. `TE` speaks of one connection, which HTTP/1.1 must be told (RFC 9110 §10.1.4).
+    async fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendFault> {
+        let says_te = request.headers().contains_key(header::TE);
+        if says_te {
+            let te = HeaderValue::from_static("te");
+            request.headers_mut().insert(header::CONNECTION, te);
+        }
+        let sent = self.sender.try_send_request(request).await;
+        sent.map_err(|failure| {
+            let mut fault = SendFault::from(failure);
+            // It may go out as HTTP/2 next.
+            if let Some(request) = fault.unsent.as_mut().filter(|_| says_te) {
+                request.headers_mut().remove(header::CONNECTION);
+            }
+            fault
+        })
     }
 }
 

@@ -15,6 +15,7 @@ mod health;
 mod heard;
 mod http2;
 mod lease;
+mod pace;
 mod pins;
 mod pool;
 mod progress;
@@ -36,11 +37,12 @@ use std::{
     time::Instant,
 };
 
-pub use body::{AnswerFault, AnswerStream, Pace, RequestBody};
+pub use body::{AnswerFault, AnswerStream, RequestBody};
 use checks::Checks;
 pub use client_body::ClientBody;
 pub use forward::{Outbound, forward};
 pub use lease::Lease;
+pub use pace::Pace;
 pub use pins::Pins;
 pub use pool::{Caps, Pool};
 pub use progress::{UploadFault, UploadProgress};

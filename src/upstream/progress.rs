@@ -18,6 +18,8 @@ pub struct UploadProgress {
     finished: Cell<Option<Instant>>,
     fault: Cell<Option<UploadFault>>,
     rest: RefCell<Rest>,
+    /// When anything last went either way, for exchanges that silence ends.
+    stirred: Cell<Option<Instant>>,
 }
 
 /// Whether what is left of a body is still wanted.
@@ -43,6 +45,8 @@ pub enum UploadFault {
     Stalled,
     /// The body is longer than the route takes.
     TooLarge,
+    /// Its trailers are larger than a header section may be.
+    TrailersTooLarge,
 }
 
 impl UploadProgress {
@@ -75,6 +79,7 @@ impl UploadProgress {
             UploadFault::Panicked => Rejection::Internal,
             UploadFault::Stalled => Rejection::RequestTimeout,
             UploadFault::TooLarge => Rejection::BodyTooLarge,
+            UploadFault::TrailersTooLarge => Rejection::HeadersTooLarge,
         })
     }
 
@@ -109,8 +114,28 @@ impl UploadProgress {
         }
     }
 
+    /// Has the exchange last until nothing goes either way.
+    pub(super) fn last_until_silence(&self) {
+        self.stirred.set(Some(Instant::now()));
+    }
+
+    /// Notes that something went one way or the other, where that matters.
+    pub(super) fn stir(&self) {
+        if self.stirred.get().is_some() {
+            self.stirred.set(Some(Instant::now()));
+        }
+    }
+
+    /// Since when nothing has gone either way, where that matters.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        self.stirred.get()
+    }
+
     /// Notes that so many more bytes were handed over.
     pub(super) fn count(&self, bytes: u64) {
+        if bytes > 0 {
+            self.stir();
+        }
         self.bytes.set(self.bytes.get().saturating_add(bytes));
     }
 
@@ -133,6 +158,7 @@ impl fmt::Display for UploadFault {
             Self::Panicked => "the gateway has a fault",
             Self::Stalled => "the client's body stalled",
             Self::TooLarge => "the client's body is too large",
+            Self::TrailersTooLarge => "the client's trailers are too large",
         })
     }
 }

@@ -174,6 +174,7 @@ fn route_limits(route: &Route) -> Vec<(String, i128)> {
         ("max_body", number(route.max_body)),
         ("timeout", millis(route.timeout)),
         ("websocket", number(streams.websocket)),
+        ("trailers", number(streams.trailers)),
         ("idle_timeout", millis(streams.idle_timeout)),
     ]
     .map(|(what, value)| (format!("route {} {what}", route.name), value))

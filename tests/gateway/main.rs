@@ -54,6 +54,7 @@ mod start;
 mod streams;
 mod tls_matrix;
 mod tokens;
+mod trailers;
 mod transport;
 mod unencrypted;
 mod upstreams;

@@ -31,11 +31,7 @@ const NOT_CONNECTION_OPTIONS: [HeaderName; 5] = [
 /// Removes the fields of one connection, and those that `Connection` names (RFC 9110 §7.6.1), from a request or an answer.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
-        let options: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-            .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        let options: Vec<HeaderName> = connection_options(headers)
             .filter(|name| !NOT_CONNECTION_OPTIONS.contains(name))
             .collect();
         for name in options {
@@ -51,6 +47,13 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in present {
         headers.remove(name);
     }
+}
+
+/// The names that `Connection` holds.
+pub(super) fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let lines = headers.get_all(header::CONNECTION).into_iter();
+    let options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {

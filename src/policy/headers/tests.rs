@@ -2,6 +2,7 @@
 
 mod credentials;
 mod forwarding;
+mod trailers;
 mod values;
 
 use http::{Method, Version};

@@ -233,6 +233,13 @@ pub(crate) fn get(
     }
 }
 
+fn fields(headers: &http::HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let fields = headers.iter();
+    let fields = fields.map(|(name, value)| (name.to_string(), text(value)));
+    fields.collect()
+}
+
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
 /// A body that is known already.
@@ -295,25 +302,18 @@ impl H2 {
             self.sender.ready().await.map_err(cut)?;
             let answer = self.sender.send_request(request).await.map_err(cut)?;
             let (parts, body) = answer.into_parts();
-            let body = body.collect().await.map_err(cut)?.to_bytes().to_vec();
-            let fields = parts
-                .headers
-                .iter()
-                .map(|(name, value)| {
-                    (
-                        name.to_string(),
-                        String::from_utf8_lossy(value.as_bytes()).into_owned(),
-                    )
-                })
-                .collect();
+            let body = body.collect().await.map_err(cut)?;
+            let trailers = body.trailers().map(fields).unwrap_or_default();
+            let body = body.to_bytes().to_vec();
             Ok(Answer {
                 status: parts.status.as_u16(),
                 head: Head {
                     start: String::new(),
-                    fields,
+                    fields: fields(&parts.headers),
                     raw: Vec::new(),
                 },
                 body,
+                trailers,
                 interim: Vec::new(),
             })
         };

@@ -259,6 +259,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Vec<(String, String)>,
     /// Statuses of the interim answers before it.
     pub(crate) interim: Vec<u16>,
 }
@@ -391,6 +392,7 @@ pub(crate) async fn read_answer(
             status,
             head,
             body,
+            trailers: reader.trailers,
             interim,
         });
     }

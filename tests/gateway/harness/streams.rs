@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, server::SendResponse};
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use tokio::{sync::Notify, task::JoinHandle};
 
@@ -19,6 +19,7 @@ pub(crate) struct Stream {
     pub(crate) uri: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    pub(crate) trailers: HeaderMap,
     /// Whether the body ended, and was not reset.
     pub(crate) complete: bool,
     /// Why the gateway reset it, as far as the upstream noticed.
@@ -38,6 +39,10 @@ pub(crate) enum Deed {
     Answer(&'static str),
     /// Answers with these fields and this body, once the request's is read.
     Fields(Vec<(&'static str, String)>, &'static str),
+    /// Answers with these fields and this body, once the request's is read, and lets these trailers follow.
+    Trailers(Fields, &'static str, Fields),
+    /// Sends a head at once, every piece of the request's body back as it comes, and then these trailers.
+    Echo(Fields, Fields),
     /// Answers before the request's body is read, and leaves that unread.
     Early(&'static str),
     /// Begins a body, then resets the stream.
@@ -55,6 +60,9 @@ pub(crate) enum Deed {
     /// Never answers.
     Hang,
 }
+
+/// Fields by name and value.
+pub(crate) type Fields = Vec<(&'static str, &'static str)>;
 
 type Script = dyn Fn(&Stream) -> Deed + Send + Sync;
 
@@ -188,6 +196,7 @@ fn note(record: &Record, request: &Request<RecvStream>) -> usize {
         uri: request.uri().to_string(),
         headers: request.headers().clone(),
         body: Vec::new(),
+        trailers: HeaderMap::new(),
         complete: request.body().is_end_stream(),
         reset: None,
     });
@@ -217,9 +226,21 @@ impl Exchange {
             }
         }
         match body.trailers().await {
-            Ok(_) => self.change(|seen| seen.complete = true),
+            Ok(trailers) => self.change(|seen| {
+                seen.trailers = trailers.unwrap_or_default();
+                seen.complete = true;
+            }),
             Err(error) => self.change(|seen| seen.reset = error.reason()),
         }
+    }
+
+    async fn echo(&self, mut body: RecvStream, to: &mut SendStream<Bytes>) {
+        while let Some(Ok(data)) = body.data().await {
+            let _ = body.flow_control().release_capacity(data.len());
+            self.change(|seen| seen.body.extend_from_slice(&data));
+            let _ = to.send_data(data, false);
+        }
+        self.read(body).await;
     }
 
     async fn act(self, body: RecvStream, mut respond: SendResponse<Bytes>, deed: Deed) {
@@ -236,6 +257,17 @@ impl Exchange {
                     answer = answer.header(name, value);
                 }
                 finish(&mut respond, answer.body(()).unwrap(), text);
+            }
+            Deed::Trailers(fields, text, trailers) => {
+                self.read(body).await;
+                let mut stream = respond.send_response(head(&fields), false).unwrap();
+                let _ = stream.send_data(Bytes::from(text), false);
+                let _ = stream.send_trailers(map(&trailers));
+            }
+            Deed::Echo(fields, trailers) => {
+                let mut stream = respond.send_response(head(&fields), false).unwrap();
+                self.echo(body, &mut stream).await;
+                let _ = stream.send_trailers(map(&trailers));
             }
             Deed::Early(text) => {
                 finish(&mut respond, ok().body(()).unwrap(), text);
@@ -287,4 +319,18 @@ fn finish(respond: &mut SendResponse<Bytes>, answer: Response<()>, text: &'stati
     {
         let _ = stream.send_data(Bytes::from(text), true);
     }
+}
+
+fn head(fields: &Fields) -> Response<()> {
+    let mut answer = Response::new(());
+    *answer.headers_mut() = map(fields);
+    answer
+}
+
+fn map(fields: &Fields) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        map.append(*name, value.parse().unwrap());
+    }
+    map
 }
