@@ -28,6 +28,7 @@ name = "calls"
 path_prefix = "/test.Calls"
 upstream = "server"
 access = "authenticated"
+{trailers}
 [[route]]
 name = "admin"
 path_prefix = "/test.Admin"
@@ -109,7 +110,9 @@ class Grpc:
     @classmethod
     def begin(cls):
         cls.server = cls.keep(Server())
-        routes = ROUTES.format(port=cls.server.port, absent=free_port(), protocol=cls.protocol)
+        routes = ROUTES.format(
+            port=cls.server.port, absent=free_port(), protocol=cls.protocol, trailers=cls.trailers
+        )
         cls.gateway = cls.keep(Gateway(cls.folder, routes))
 
     def setUp(self):
@@ -134,6 +137,7 @@ class Refusals(Grpc, Topic):
     """What the gateway itself answers, whatever is behind it."""
 
     protocol = ""
+    trailers = ""
 
     def test_without_a_token_it_is_unauthenticated(self):
         before = self.server.calls
@@ -155,3 +159,89 @@ class Refusals(Grpc, Topic):
     def test_service_without_a_route_is_unimplemented(self):
         call = self.unary(service="test.Elsewhere")
         self.fails(lambda: call(b"", metadata=self.caller, timeout=PATIENCE), grpc.StatusCode.UNIMPLEMENTED)
+
+
+class Calls(Grpc, Topic):
+    """Calls that reach the server, over HTTP/2 on both sides."""
+
+    protocol = 'protocol = "h2"'
+    trailers = "trailers = true"
+
+    def options(self):
+        return {"metadata": self.caller, "timeout": PATIENCE}
+
+    def test_unary_call_with_metadata_both_ways(self):
+        forged = [("x-forwarded-user", "root"), ("x-own", "kept"), ("x-own-bin", b"\x01\x02")]
+        response, call = self.unary().with_call(b"hello", metadata=self.caller + forged, timeout=PATIENCE)
+        self.assertEqual(response, b"hello")
+        begun, ended = dict(call.initial_metadata()), dict(call.trailing_metadata())
+        self.assertEqual((begun["x-begin"], begun["x-bytes-bin"]), ("first", b"\x00\xff"))
+        self.assertEqual((ended["x-end"], ended["x-end-bin"]), ("last", b"\xfe\x01"))
+        told = self.server.metadata
+        self.assertEqual([value for name, value in told if name == "x-forwarded-user"], ["alice"])
+        self.assertEqual(dict(told)["x-own"], "kept")
+        self.assertNotIn("authorization", dict(told))
+
+    def test_large_messages(self):
+        message = os.urandom(8 << 20)
+        self.assertEqual(self.unary()(message, **self.options()), message)
+
+    def test_empty_message(self):
+        self.assertEqual(self.unary()(b"", **self.options()), b"")
+
+    def test_server_streams(self):
+        numbers = self.channel.unary_stream("/test.Calls/Count")(b"2000", **self.options())
+        self.assertEqual([int(number) for number in numbers], list(range(2000)))
+
+    def test_client_streams(self):
+        pieces = (bytes(1000) for _ in range(2000))
+        total = self.channel.stream_unary("/test.Calls/Sum")(pieces, **self.options())
+        self.assertEqual(total, b"2000000")
+
+    def test_both_stream_turn_by_turn(self):
+        heard = threading.Semaphore(1)
+
+        def say():
+            for number in range(50):
+                # The next word only when the last was answered: nothing is kept back on the way.
+                self.assertTrue(heard.acquire(timeout=PATIENCE))
+                yield str(number).encode()
+
+        for number, answer in enumerate(self.channel.stream_stream("/test.Calls/Talk")(say(), **self.options())):
+            self.assertEqual(answer, b"heard %d" % number)
+            heard.release()
+        self.assertEqual(number, 49)
+
+    def test_error_with_its_message_and_metadata(self):
+        error = self.fails(lambda: self.unary("Fail")(b"", **self.options()), grpc.StatusCode.NOT_FOUND)
+        self.assertEqual(error.details(), "no such thing: 100 % größer")
+        self.assertEqual(dict(error.trailing_metadata())["x-why"], "because")
+
+    def test_error_after_the_first_message(self):
+        answers = self.channel.unary_stream("/test.Calls/FailLate")(b"", **self.options())
+        self.assertEqual(next(answers), b"one")
+        self.fails(lambda: next(answers), grpc.StatusCode.DATA_LOSS)
+
+    def test_unknown_method_is_the_servers_to_answer(self):
+        self.fails(lambda: self.unary("Nothing")(b"", **self.options()), grpc.StatusCode.UNIMPLEMENTED)
+
+    def test_deadline_ends_the_call_at_the_server(self):
+        self.server.cancelled.clear()
+        call = self.unary("Wait")
+        self.fails(lambda: call(b"", metadata=self.caller, timeout=0.5), grpc.StatusCode.DEADLINE_EXCEEDED)
+        self.assertTrue(self.server.cancelled.wait(PATIENCE))
+
+    def test_call_given_up_ends_at_the_server(self):
+        self.server.cancelled.clear()
+        future = self.unary("Wait").future(b"", **self.options())
+        while not future.running():
+            self.assertFalse(future.done(), future)
+        threading.Event().wait(0.3)
+        future.cancel()
+        self.assertTrue(self.server.cancelled.wait(PATIENCE))
+
+    def test_many_calls_at_once_on_one_connection(self):
+        call = self.unary()
+        messages = [str(number).encode() for number in range(300)]
+        futures = [call.future(message, **self.options()) for message in messages]
+        self.assertEqual([future.result() for future in futures], messages)
