@@ -21,6 +21,7 @@ mod clients;
 mod corpus;
 mod cuts;
 mod deadlines;
+mod early_hints;
 mod exhaustion;
 mod expectations;
 mod explain;
