@@ -6,6 +6,7 @@
 mod admitted;
 mod answer;
 mod contain;
+mod early;
 pub mod explain;
 pub mod forward_auth;
 mod frames;
@@ -21,6 +22,7 @@ pub use admitted::Admitted;
 use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
 pub use contain::contain;
+pub use early::EarlyHeads;
 use forward_auth::ForwardAuthSettings;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
@@ -276,6 +278,7 @@ impl Gateway {
         } else if let Some(trailers) = &mut trailers {
             trailers.tell(&mut headers);
         }
+        let hints = upstream.hints(parts.version);
         let (body, progress) = self.upload(body, &headers, route);
         let deadline = tokio::time::Instant::now() + route.timeout;
         let outbound = Outbound {
@@ -287,10 +290,12 @@ impl Gateway {
             deadline,
             handshake,
             // What a trusted proxy sends on one connection may come from many.
+            hints: hints.clone(),
             pins: (!peer_is_trusted).then(|| Rc::clone(&peer.pins)),
         };
         let sent = Instant::now();
-        let outcome = forward(&lane.pools, upstream, &admitted.permit, outbound).await;
+        let sending = forward(&lane.pools, upstream, &admitted.permit, outbound);
+        let outcome = peer.early.relay(hints.as_deref(), sending).await;
         record.upstream_time = Some(sent.elapsed());
         record.bytes_in = progress.bytes();
         let mut response = outcome?;

@@ -70,6 +70,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
     let max_connections = table.number("max_connections", Bounds::new(1, 1_000_000));
     let max_pending = table.number("max_pending", Bounds::new(0, 1_000_000));
     let host = table.parsed("host", host).unwrap_or_default();
+    let early_hints = table.flag("early_hints");
     table.finish();
     let settings = name
         .as_ref()
@@ -91,6 +92,7 @@ fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<Upstream
             max_connections: max_connections.unwrap_or(1024),
             max_pending: max_pending.unwrap_or(1024),
             host,
+            early_hints: early_hints.unwrap_or(false),
         });
     (name, settings)
 }

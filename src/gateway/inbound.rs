@@ -9,7 +9,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 
-use super::{Admitted, Vigil};
+use super::{Admitted, EarlyHeads, Vigil};
 use crate::{
     authn::Revocations,
     policy::{
@@ -40,6 +40,8 @@ pub struct Peer {
     pub(super) field: HeaderValue,
     /// The upstream connections that belong to this one.
     pub(super) pins: Rc<Pins>,
+    /// The interim answers that its stream has still to write.
+    pub(super) early: Rc<EarlyHeads>,
 }
 
 /// A request as it came.
@@ -79,12 +81,20 @@ impl Peer {
         let field = HeaderValue::from_str(&ip.ip().to_string())
             .unwrap_or(HeaderValue::from_static("unknown"));
         let pins = Rc::default();
+        let early = Rc::default();
         Self {
             ip,
             tls,
             field,
             pins,
+            early,
         }
+    }
+
+    /// Where a stream of HTTP/1.1 finds interim answers to write.
+    #[must_use]
+    pub fn early(&self) -> &Rc<EarlyHeads> {
+        &self.early
     }
 }
 

@@ -11,6 +11,7 @@ pub mod cors;
 pub mod head;
 pub mod headers;
 pub mod identity;
+pub mod interim;
 pub mod max_forwards;
 pub mod original;
 pub mod path;

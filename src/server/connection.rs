@@ -114,7 +114,8 @@ async fn client(
 
 async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &Peer) {
     let vitals = Vitals::new(worker.timeouts, false);
-    let stream = TokioIo::new(Watched::new(stream, Rc::clone(&vitals)));
+    let stream =
+        TokioIo::new(Watched::new(stream, Rc::clone(&vitals)).with_early(Rc::clone(peer.early())));
     let tunnel = Cell::new(None);
     let service = service_fn(async |request| {
         let mut response = answer(worker, &vitals, peer, request).await;

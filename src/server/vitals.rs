@@ -10,13 +10,14 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{frames::FrameBudget, settings::Timeouts};
+use crate::gateway::EarlyHeads;
 
 /// The state of one connection, shared by its stream, its requests and its timer.
 #[derive(Debug)]
@@ -89,6 +90,7 @@ pub struct Watched<S> {
     stream: S,
     vitals: Rc<Vitals>,
     frames: Option<FrameBudget>,
+    early: Option<Rc<EarlyHeads>>,
 }
 
 impl Vitals {
@@ -270,6 +272,17 @@ impl<S> Watched<S> {
             stream,
             vitals,
             frames: None,
+            early: None,
+        }
+    }
+
+    /// Writes interim answers, too: a stream of HTTP/1.1.
+    #[must_use]
+    pub(super) fn with_early(self, early: Rc<EarlyHeads>) -> Self {
+        early.set_flushed(true);
+        Self {
+            early: Some(early),
+            ..self
         }
     }
 
@@ -280,6 +293,7 @@ impl<S> Watched<S> {
             stream,
             vitals,
             frames: Some(budget),
+            early: None,
         }
     }
 
@@ -288,6 +302,31 @@ impl<S> Watched<S> {
         if let (Some(frames), Poll::Ready(Ok(count))) = (&mut self.frames, outcome) {
             frames.wrote(*count);
         }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// Writes the interim answers that wait, whole, before anything that hyper writes. `has_more` says whether hyper is about to
+    /// write: from then until its next flush there is no place for one.
+    fn poll_early(&mut self, cx: &mut Context<'_>, has_more: bool) -> Poll<io::Result<()>> {
+        let Some(early) = &self.early else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut unwritten = early.unwritten().borrow_mut();
+        while !unwritten.is_empty() {
+            let outcome = Pin::new(&mut self.stream).poll_write(cx, &unwritten);
+            self.vitals.write_outcome(&outcome);
+            match ready!(outcome)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => {
+                    let count = count.min(unwritten.len());
+                    drop(unwritten.drain(..count));
+                }
+            }
+        }
+        *unwritten = Vec::new();
+        early.set_flushed(!has_more);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -328,6 +367,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_early(cx, true))?;
         let outcome = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.wrote(&outcome);
         outcome
@@ -339,6 +379,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_early(cx, true))?;
         let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.wrote(&outcome);
         outcome
@@ -350,6 +391,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_early(cx, false))?;
         let outcome = Pin::new(&mut this.stream).poll_flush(cx);
         this.vitals.write_outcome(&outcome);
         outcome

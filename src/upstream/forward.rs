@@ -14,6 +14,7 @@ use super::{
     balance::{Choice, Picked},
     body::RequestBody,
     framing,
+    hints::Hints,
     lease::SendFault,
     pins,
     retry::Attempts,
@@ -42,6 +43,8 @@ pub struct Outbound {
     pub deadline: Instant,
     /// The handshake that the request is, where it asks for a WebSocket.
     pub handshake: Option<Handshake>,
+    /// Where the interim answers to it go; `None`: nowhere.
+    pub hints: Option<Arc<Hints>>,
     /// The upstream connections that belong to the client's connection; `None` where that one serves several clients, so that
     /// no upstream connection can belong to one of them.
     pub pins: Option<Rc<Pins>>,
@@ -232,6 +235,9 @@ fn request(outbound: Outbound) -> Request<RequestBody> {
     *request.method_mut() = outbound.method;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = outbound.headers;
+    if let Some(hints) = &outbound.hints {
+        hints.listen(&mut request);
+    }
     request
 }
 

@@ -13,6 +13,7 @@ mod forward;
 mod framing;
 mod health;
 mod heard;
+mod hints;
 mod http2;
 mod lease;
 mod pace;
@@ -41,6 +42,8 @@ pub use body::{AnswerFault, AnswerStream, RequestBody};
 use checks::Checks;
 pub use client_body::ClientBody;
 pub use forward::{Outbound, forward};
+pub use hints::Hints;
+use http::Version;
 pub use lease::Lease;
 pub use pace::Pace;
 pub use pins::Pins;
@@ -161,6 +164,14 @@ impl Upstream {
     #[must_use]
     pub fn settings(&self) -> &UpstreamSettings {
         &self.settings
+    }
+
+    /// Where the interim answers to a request go that came by this version of HTTP; `None`: nowhere. HTTP/1.0 knows none, and
+    /// over HTTP/2 the library sends none.
+    #[must_use]
+    pub fn hints(&self, version: Version) -> Option<Arc<Hints>> {
+        let wanted = self.settings().early_hints && version == Version::HTTP_11;
+        wanted.then(Arc::default)
     }
 
     /// The handles of its first server's metrics: name and times are those of the upstream, whichever server it will be.

@@ -42,6 +42,8 @@ pub struct UpstreamSettings {
     pub max_pending: usize,
     /// Which `Host` it is told.
     pub host: HostPolicy,
+    /// Whether its interim answers go on to clients.
+    pub early_hints: bool,
 }
 
 /// Which version of HTTP an upstream is spoken to.

@@ -90,6 +90,7 @@ fn settings(port: u16) -> UpstreamSettings {
         retry: None,
         protocol: Protocol::Http1,
         h2_streams: 100,
+        early_hints: false,
         tls: TlsSettings::default(),
         resolve_every: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(3),
@@ -147,6 +148,7 @@ async fn get_from(
         progress: UploadProgress::finished_now(),
         deadline: tokio::time::Instant::now() + Duration::from_secs(60),
         handshake: None,
+        hints: None,
         pins: None,
     };
     let route = route();

@@ -23,6 +23,7 @@ mod corpus;
 mod cuts;
 mod deadlines;
 mod development;
+mod early_hints;
 mod exhaustion;
 mod expectations;
 mod explain;

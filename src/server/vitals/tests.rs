@@ -163,3 +163,77 @@ fn msg_7_a_client_that_takes_no_answer_is_dropped() {
         Verdict::Look(_)
     ));
 }
+
+/// A stream that takes a byte at a time, and nothing every second time.
+#[derive(Default)]
+struct Narrow {
+    taken: Vec<u8>,
+    is_open: bool,
+}
+
+impl AsyncWrite for Narrow {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.is_open = !self.is_open;
+        if !self.is_open {
+            return Poll::Pending;
+        }
+        self.taken.extend(bytes.first());
+        Poll::Ready(Ok(bytes.len().min(1)))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes all of it as hyper does: again and again, then a flush.
+fn write(stream: &mut Watched<Narrow>, bytes: &[u8]) {
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut written = 0;
+    while written < bytes.len() {
+        let rest = &bytes[written..];
+        if let Poll::Ready(count) = Pin::new(&mut *stream).poll_write(&mut cx, rest) {
+            written += count.unwrap();
+        }
+    }
+    while Pin::new(&mut *stream).poll_flush(&mut cx).is_pending() {}
+}
+
+#[test]
+fn msg_14_interim_heads_are_written_whole_and_first() {
+    let early = Rc::new(EarlyHeads::default());
+    let vitals = Vitals::new(TIMEOUTS, false);
+    let mut stream = Watched::new(Narrow::default(), vitals).with_early(Rc::clone(&early));
+    write(&mut stream, b"[first]");
+    early.unwritten().borrow_mut().extend_from_slice(b"{hint}");
+    write(&mut stream, b"[second]");
+    early.unwritten().borrow_mut().extend_from_slice(b"{alone}");
+    write(&mut stream, b"");
+    assert_eq!(stream.stream.taken, b"[first]{hint}[second]{alone}");
+}
+
+#[test]
+fn msg_14_there_is_no_place_between_a_write_and_its_flush() {
+    let early = Rc::new(EarlyHeads::default());
+    assert!(!early.is_flushed(), "without a stream there is none either");
+    let vitals = Vitals::new(TIMEOUTS, false);
+    let mut stream = Watched::new(Narrow::default(), vitals).with_early(Rc::clone(&early));
+    assert!(early.is_flushed());
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let _ = Pin::new(&mut stream).poll_write(&mut cx, b"ab");
+    assert!(!early.is_flushed());
+    let _ = Pin::new(&mut stream).poll_write(&mut cx, b"b");
+    assert!(!early.is_flushed(), "nothing was taken of it");
+    let _ = Pin::new(&mut stream).poll_write(&mut cx, b"b");
+    assert!(!early.is_flushed(), "hyper may have more");
+    let _ = Pin::new(&mut stream).poll_flush(&mut cx);
+    assert!(early.is_flushed());
+}
