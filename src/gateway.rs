@@ -405,7 +405,8 @@ impl Gateway {
         Record::begin(parts, peer.ip.ip(), request_id)
     }
 
-    fn keep_for_log(&self, head: &Head<'_>, record: &mut Record) {
+    /// Keeps what a line of the access log tells of a head, if lines are wanted.
+    pub fn keep_for_log(&self, head: &Head<'_>, record: &mut Record) {
         if self.telemetry.access_log() {
             record.host = Some(head.host.as_ref().into());
             record.path = Some(head.path.as_str().into());

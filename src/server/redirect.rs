@@ -3,7 +3,7 @@
 //! Nothing is forwarded and nobody is authenticated here (NET-11). One small request for each connection, under one deadline.
 //! Where a browser is sent is written from the configuration; `Host` takes no part in it.
 
-use std::{cell::Cell, convert::Infallible, rc::Rc};
+use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
@@ -26,6 +26,7 @@ use crate::{
         head::HeadLimits,
     },
     respond,
+    telemetry::{Ending, Record, RouteMetrics, Telemetry},
 };
 
 /// What is read of a request: no page that a browser is sent on from needs more.
@@ -35,19 +36,23 @@ const LIMITS: HeadLimits = HeadLimits {
     uri_bytes: 4 << 10,
 };
 
+/// What the requests of these listeners are counted and logged as, for they take no route.
+const ROUTE: &str = "redirect";
+
 /// Where the requests of these listeners are sent.
 #[derive(Debug)]
 pub struct Redirects {
     targets: RedirectTargets,
     /// The host of `public_url`, whose routes count.
     host: Box<str>,
+    metrics: Arc<RouteMetrics>,
     http1: http1::Builder,
 }
 
 impl Redirects {
     /// Sends browsers to this URL.
     #[must_use]
-    pub fn to(public_url: &Url) -> Self {
+    pub fn to(public_url: &Url, telemetry: &Telemetry) -> Self {
         let mut http1 = http1::Builder::new();
         http1
             .keep_alive(false)
@@ -56,6 +61,7 @@ impl Redirects {
         Self {
             targets: RedirectTargets::new(public_url, &[]),
             host: public_url.host_str().unwrap_or_default().into(),
+            metrics: telemetry.route(ROUTE),
             http1,
         }
     }
@@ -70,9 +76,12 @@ impl Redirects {
         gateway: &Gateway,
         peer: PeerIp,
         request: &Parts,
+        record: &mut Record,
     ) -> Result<RedirectTarget, Rejection> {
         let client = gateway.proxies.client_ip(peer, &request.headers);
+        record.client = Some(client.ip());
         let head = Head::read(request, &LIMITS)?;
+        gateway.keep_for_log(&head, record);
         gateway
             .limit
             .check(client)
@@ -148,7 +157,11 @@ pub async fn serve(
 fn answer(worker: &Worker, peer: PeerIp, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let gateway = worker.gateway.load();
     let (parts, _unread) = request.into_parts();
-    let decided = worker.redirects.decide(&gateway, peer, &parts);
+    let request_id = worker.lane.request_ids.next();
+    let mut record = Record::begin(&parts, peer.ip(), request_id);
+    record.route = Some(Arc::clone(&worker.redirects.metrics));
+    let redirects = &worker.redirects;
+    let decided = redirects.decide(&gateway, peer, &parts, &mut record);
     let location = decided
         .and_then(|target| HeaderValue::from_str(target.as_str()).map_err(|_| Rejection::Internal));
     let mut response = match location {
@@ -162,11 +175,19 @@ fn answer(worker: &Worker, peer: PeerIp, request: Request<Incoming>) -> Response
             response
         }
         Err(rejection) => {
-            tracing::debug!(code = rejection.code(), peer = %peer.ip(), "refused without TLS");
-            respond::refusal(&rejection, &worker.lane.request_ids.next())
+            record.code = Some(rejection.code());
+            record.reason = rejection.reason();
+            respond::refusal(&rejection, &record.request_id)
         }
     };
     // Without TLS nothing may be said of HSTS (RFC 6797 §7.2).
     respond::answer::finish_own(response.headers_mut(), false);
+    record.status = response.status();
+    if parts.method != Method::HEAD {
+        record.bytes_out = u64::try_from(response.body().len()).unwrap_or(u64::MAX);
+    }
+    // The answer is small and whole: it is taken to be sent.
+    record.ending = Ending::Complete;
+    worker.telemetry.record(record);
     response.map(Full::new)
 }

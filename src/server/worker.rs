@@ -222,7 +222,7 @@ impl Worker {
             http1: http1_builder(settings),
             http2: http2_builder(settings),
             open_connections: shared.telemetry.connections("tls"),
-            redirects: Redirects::to(&settings.public_url),
+            redirects: Redirects::to(&settings.public_url, &shared.telemetry),
             open_redirects: shared.telemetry.connections("redirect"),
             drain: Drain::default(),
         }

@@ -95,7 +95,57 @@ async fn net_11_whatever_is_no_navigation_is_refused() {
         assert!(matches!(answer.status, 400 | 405), "{answer:?}");
     }
     upstream.saw_nothing();
-    assert!(gateway.out.all().is_empty(), "no exchange of a route");
+    for line in gateway.out.all() {
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["route"], "redirect", "no exchange of a route: {line}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_without_tls_is_counted_and_logged_without_secrets() {
+    let upstream = Upstream::start().await;
+    let (gateway, address) = start(&upstream).await;
+    ask(address, request("GET", "/public/a?token=s3cr3t", &[], ""))
+        .await
+        .is(308);
+    let basic = [("Authorization", "Basic czNjcjN0")];
+    let answer = ask(address, request("POST", "/private", &basic, "s3cr3t")).await;
+    answer.refused(403, "https_required");
+    let sent_on = gateway.access_line(|line| line["status"] == 308).await;
+    let refused = gateway.access_line(|line| line["status"] == 403).await;
+    for (line, method, path) in [
+        (&sent_on, "GET", "/public/a"),
+        (&refused, "POST", "/private"),
+    ] {
+        assert_eq!(line["route"], "redirect", "{line}");
+        assert_eq!(line["method"], method, "{line}");
+        assert_eq!(line["path"], path, "{line}");
+        assert_eq!(line["host"], "localhost", "{line}");
+        assert_eq!(line["ending"], "complete", "{line}");
+        assert_eq!(line["client"], "127.0.0.1", "{line}");
+    }
+    assert_eq!(refused["code"], "https_required", "{refused}");
+    // The answer names the line.
+    let id = refused["request_id"].as_str().unwrap();
+    assert!(answer.text().contains(id), "{answer:?} {id}");
+    let out = gateway.out.text();
+    assert!(
+        !out.contains("s3cr3t") && !out.contains("czNjcjN0"),
+        "{out}"
+    );
+    for (series, want) in [
+        (
+            "portcullis_requests_total{route=\"redirect\",method=\"GET\",status=\"308\"}",
+            1.0,
+        ),
+        (
+            "portcullis_decisions_total{route=\"redirect\",code=\"https_required\"}",
+            1.0,
+        ),
+    ] {
+        assert_eq!(gateway.metric(series).await, Some(want), "{series}");
+    }
+    upstream.saw_nothing();
 }
 
 #[tokio::test]
