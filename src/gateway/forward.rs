@@ -1,0 +1,159 @@
+//! An admitted request, on its way to its upstream and back: headers rewritten, both bodies within their limits.
+
+use std::{rc::Rc, time::Instant};
+
+use http::{HeaderMap, HeaderValue, Response, Version, header};
+use hyper::body::Body;
+
+use super::{Admitted, Answer, Gateway, Inbound, Tunnel};
+use crate::{
+    policy::{Direction, Forwarding, Rejection, Route, Streams, UpstreamId},
+    respond::{self, grpc::Grpc},
+    telemetry::Record,
+    upstream::{
+        AnswerStream, ClientBody, Handshake, Outbound, RequestBody, UploadProgress, forward,
+    },
+};
+
+impl Gateway {
+    /// Forwards an admitted request to its upstream.
+    pub(super) async fn forward(
+        &self,
+        upstream: UpstreamId,
+        admitted: Admitted<'_>,
+        mut inbound: Inbound<'_>,
+        record: &mut Record,
+    ) -> Result<Response<Answer>, Rejection> {
+        let (is_bridged, client) = (inbound.is_bridged, inbound.client_stream());
+        let Inbound {
+            lane,
+            peer,
+            request_id,
+            parts,
+            body,
+            handshake,
+            ..
+        } = inbound;
+        let upstream = self.upstreams.get(upstream.0).ok_or(Rejection::Internal)?;
+        record.upstream = upstream.metrics().cloned();
+        let route = admitted.permit.route();
+        // A length that is too large is refused before a byte of it is read.
+        if body.size_hint().lower() > route.max_body {
+            return Err(Rejection::BodyTooLarge);
+        }
+        let target = admitted.target(&parts)?;
+        let granted = route.cors.as_ref();
+        let granted = granted.and_then(|cors| cors.granted(&parts.headers));
+        let mut headers = told_host(parts.headers, &admitted.host);
+        let peer_is_trusted = self.proxies.trusts(peer.ip);
+        let mut trailers = (self.headers).trailers(Direction::Request, &headers, route, &self.head);
+        let from = Forwarding {
+            peer: &peer.field,
+            peer_is_trusted,
+            host: &admitted.host,
+            version: parts.version,
+            request_id: &request_id,
+        };
+        self.headers
+            .prepare(&mut headers, &admitted.permit, &from)?;
+        if handshake.is_some() {
+            Handshake::mark(&mut headers);
+        } else if let Some(trailers) = &mut trailers {
+            trailers.tell(&mut headers);
+        }
+        let hints = upstream.hints(parts.version);
+        let (body, progress) = self.upload(body, &headers, route);
+        let deadline = tokio::time::Instant::now() + route.timeout;
+        let outbound = Outbound {
+            method: parts.method,
+            target,
+            headers,
+            body: body.followed_by(trailers),
+            progress: Rc::clone(&progress),
+            deadline,
+            handshake,
+            // What a trusted proxy sends on one connection may come from many.
+            hints: hints.clone(),
+            pins: (!peer_is_trusted).then(|| Rc::clone(&peer.pins)),
+        };
+        let sent = Instant::now();
+        let sending = forward(&lane.pools, upstream, &admitted.permit, outbound);
+        let outcome = peer.early.relay(hints.as_deref(), sending).await;
+        record.upstream_time = Some(sent.elapsed());
+        record.bytes_in = progress.bytes();
+        let mut response = outcome?;
+        // Whoever asked for a tunnel would take this for one.
+        if is_bridged && response.status().is_success() {
+            return Err(Rejection::UpstreamInvalid);
+        }
+        let_streams_go_on(&mut response, route.streams, progress);
+        self.finish(&mut response, route, granted);
+        let Some(switched) = response.body_mut().take_switched() else {
+            return Ok(response.map(Answer::from_upstream));
+        };
+        let tunnel = Tunnel::new(*switched, client, route.streams, &self.telemetry);
+        Ok(tunnel.answer(response))
+    }
+
+    /// A request's body with the limits that this route sets it. Either side of a gRPC call may pause.
+    fn upload(
+        &self,
+        body: ClientBody,
+        headers: &HeaderMap,
+        route: &Route,
+    ) -> (RequestBody, Rc<UploadProgress>) {
+        let (limit, pace) = (route.max_body, self.body_pace);
+        let (body, progress) = RequestBody::new(body, limit, pace, &self.telemetry);
+        let pauses = route.streams.trailers && Grpc::of(headers) == Some(Grpc::Native);
+        let body = match pauses {
+            true => body.ended_by_silence(route.streams.idle_timeout),
+            false => body,
+        };
+        (body, progress)
+    }
+
+    /// Makes an upstream's answer one of this route's.
+    fn finish(
+        &self,
+        response: &mut Response<AnswerStream>,
+        route: &Route,
+        granted: Option<HeaderValue>,
+    ) {
+        *response.version_mut() = Version::HTTP_11;
+        let headers = response.headers();
+        let mut trailers = (self.headers).trailers(Direction::Answer, headers, route, &self.head);
+        respond::answer::finish_upstream(response.headers_mut(), self.hsts);
+        route.response_headers.apply(response.headers_mut());
+        if let Some(cors) = &route.cors {
+            cors.finish(response.headers_mut(), granted);
+        }
+        if let Some(trailers) = &mut trailers {
+            trailers.tell(response.headers_mut());
+        }
+        response.body_mut().follow_with(trailers);
+    }
+}
+
+/// The headers with the host that was decided on.
+fn told_host(mut headers: HeaderMap, host: &HeaderValue) -> HeaderMap {
+    if headers.get(header::HOST) != Some(host) {
+        headers.insert(header::HOST, host.clone());
+    }
+    headers
+}
+
+/// An answer of events (`text/event-stream`) or of gRPC has no end of its own: silence ends it, and not the route's time.
+fn let_streams_go_on(
+    response: &mut Response<AnswerStream>,
+    streams: Streams,
+    upload: Rc<UploadProgress>,
+) {
+    let headers = response.headers();
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
+    let is_events =
+        kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
+    if is_events || Grpc::of(headers).is_some() {
+        (response.body_mut()).end_by_silence(streams.idle_timeout, upload);
+    }
+}
