@@ -19,9 +19,12 @@ use super::{
     upstream::Upstreams,
     words::{Choice::Is, refuse_repeats, suggest},
 };
-use crate::policy::{
-    Access, Addresses, HostPattern, IdentityHeaders, NormalPath, PathFault, PathPattern, Route,
-    Rule, Streams, Target, head,
+use crate::{
+    policy::{
+        Access, Addresses, HostPattern, IdentityHeaders, NormalPath, PathFault, PathPattern, Route,
+        Rule, Streams, Target, head,
+    },
+    upstream::settings::{Protocol, ServerAddress},
 };
 
 /// What a route refers to.
@@ -84,6 +87,7 @@ fn read_one(
     let bounds = Bounds::new(Duration::from_millis(100), secs(24 * 3600));
     let timeout = table.duration("timeout", bounds);
     let streams = streams(&mut table);
+    refuse_shared_sockets(&mut table, streams, target, around.upstreams);
     let place = table.place.clone();
     table.finish();
     let route = || {
@@ -335,6 +339,31 @@ fn streams(table: &mut Table<'_>) -> Streams {
         idle_timeout: table
             .duration("idle_timeout", bounds)
             .unwrap_or(usual.idle_timeout),
+    }
+}
+
+/// An upstream's connection that becomes a WebSocket cannot be one that other requests use, too.
+fn refuse_shared_sockets(
+    table: &mut Table<'_>,
+    streams: Streams,
+    target: Option<Target>,
+    upstreams: &Upstreams,
+) {
+    let Some(Target::Upstream(id)) = target.filter(|_| streams.websocket) else {
+        return;
+    };
+    let Some(upstream) = upstreams.settings.get(id.0) else {
+        return;
+    };
+    let may_share = match upstream.protocol {
+        Protocol::Auto => upstream.servers.iter().any(ServerAddress::is_tls),
+        Protocol::Http1 => false,
+        Protocol::Http2 => true,
+    };
+    if may_share {
+        let what = format!("needs HTTP/1.1, and `{}` may speak HTTP/2", upstream.name);
+        let hint = "protocol = \"http1\" on that upstream, or on one of its own for this route";
+        table.fault("websocket", Fault::new(what, hint));
     }
 }
 

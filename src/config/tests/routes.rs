@@ -444,3 +444,21 @@ fn requirements_go_with_the_access() {
     assert_eq!(&*rule.scopes_line, "a b");
     assert_eq!(rule.claims.len(), 2);
 }
+
+#[test]
+fn websockets_need_an_upstream_of_http1() {
+    let project = Project::new();
+    let text = with("[[route]]", "websocket = true");
+    project.accepts(&text);
+    let upstream =
+        |lines: &str| text.replacen("[[upstream]]\n", &format!("[[upstream]]\n{lines}\n"), 1);
+    let secure = |text: String| text.replace("http://", "https://");
+    project.accepts(&upstream("protocol = \"auto\""));
+    project.accepts(&secure(upstream("protocol = \"http1\"")));
+    for text in [
+        upstream("protocol = \"h2\""),
+        secure(upstream("protocol = \"auto\"")),
+    ] {
+        project.refuses(&text, "route[0].websocket", "may speak HTTP/2");
+    }
+}
