@@ -120,7 +120,8 @@ fn rate_8_an_expired_token_is_remembered_and_costs_no_signature_again() {
     }
     assert_eq!((budget.left.get(), budget.asked.get()), (1, 2));
     // One byte of another, and it is another token.
-    let other = format!("{}A", token.get(..token.len() - 1).unwrap());
+    let last = if token.ends_with('A') { 'Q' } else { 'A' };
+    let other = format!("{}{last}", token.get(..token.len() - 1).unwrap());
     let _ = authenticator.verify(&other, at(NOW + 200), &budget);
     assert_eq!(budget.asked.get(), 3);
 }
