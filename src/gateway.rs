@@ -35,7 +35,7 @@ pub use vigil::Vigil;
 
 use crate::{
     authn::Authenticator,
-    limit::{BadTokens, IpLimiter},
+    limit::{BadTokens, IpLimiter, RouteLimits},
     policy::{
         Caller, ClientIp, Cors, Head, HeaderPolicy, PathFault, Permit, Rejection, Routes, Target,
         TlsPolicies, TrustedProxies, authorize, head::HeadLimits, headers::X_REQUEST_ID,
@@ -61,6 +61,8 @@ pub struct Gateway {
     pub limit: Arc<IpLimiter>,
     /// How many failed verifications one client address may cause.
     pub bad_tokens: Arc<BadTokens>,
+    /// What users, clients and all together may do on each route.
+    pub route_limits: Arc<RouteLimits>,
     /// The route table, built-in routes included.
     pub routes: Routes,
     /// The counters of each route, by its index.
@@ -130,6 +132,8 @@ impl Gateway {
             record.caller = Some(Arc::clone(identity));
         }
         let permit = authorize(route, client, caller)?;
+        let limits = &self.route_limits;
+        limits.check(&permit).map_err(Rejection::RateLimited)?;
         record.unenforced = permit.unenforced().map(Rejection::code);
         Ok(permit)
     }

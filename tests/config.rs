@@ -185,7 +185,7 @@ fn is_added_restriction(place: &Place) -> bool {
         keys(place)[..],
         [
             "route",
-            "allow_ips" | "deny_ips" | "hosts" | "methods" | "require",
+            "allow_ips" | "deny_ips" | "hosts" | "methods" | "rate_limit" | "require",
             ..
         ]
     )
@@ -284,6 +284,12 @@ fn the_comparison_sees_what_is_weaker() {
         ("[\"192.0.2.1/32\"]", "[\"10.0.0.0/8\"]"),
         ("exempt = []", "exempt = [\"10.0.0.0/8\"]"),
         ("burst = 200", "burst = 201"),
+        ("burst = 50", "burst = 51"),
+        ("burst = 40", "burst = 41"),
+        (
+            "key = \"user\", rate = \"20/s\"",
+            "key = \"user\", rate = \"21/s\"",
+        ),
         ("rate = \"100/s\"", "rate = \"101/s\""),
         ("\nbody = \"10MiB\"", "\nbody = \"11MiB\""),
         ("leeway = \"30s\"", "leeway = \"31s\""),

@@ -17,6 +17,7 @@ use super::{explain, say, tell, tell_report};
 use crate::{
     authn::{Authenticator, Revocations},
     config::{Checked, Config, Problem, Report, Severity, inspect, show_duration, show_size},
+    limit::settings::{LimitKey, Quota, RouteLimitSettings},
     policy::{Access, HostPattern, PathPattern, Route, Target},
     server::tls::Tls,
     upstream::{SystemRoots, tls_config},
@@ -135,7 +136,10 @@ fn rows(config: &Config) -> Vec<[String; 9]> {
             path(&route.path),
             listed(route.methods.iter().map(ToString::to_string), "any"),
             enforced(route),
-            listed(requirements(route).into_iter(), "-"),
+            listed(
+                requirements(route).into_iter().chain(limits(route, config)),
+                "-",
+            ),
             told(route, config),
             show_size(route.max_body),
             show_duration(route.timeout),
@@ -237,6 +241,7 @@ fn route_json(route: &Route, config: &Config) -> Value {
         },
         "allow_ips": networks(&route.addresses.allow),
         "deny_ips": networks(&route.addresses.deny),
+        "rate_limit": limits_json(route, config),
         "upstream": upstream(route, config),
         "strip_prefix": route.strip_prefix,
         "max_body": route.max_body,
@@ -300,6 +305,39 @@ fn requirements(route: &Route) -> Vec<String> {
     parts
 }
 
+fn limits_of<'c>(route: &Route, config: &'c Config) -> &'c [RouteLimitSettings] {
+    let limits = config.route_limits.get(&route.name);
+    limits.map_or(&[], Vec::as_slice)
+}
+
+fn limits(route: &Route, config: &Config) -> Vec<String> {
+    let limits = limits_of(route, config).iter();
+    let shown = limits.map(|RouteLimitSettings { key, quota }| {
+        format!("at most {} by {}", rate(quota), limit_key(*key))
+    });
+    shown.collect()
+}
+
+fn limits_json(route: &Route, config: &Config) -> Vec<Value> {
+    let limits = limits_of(route, config).iter();
+    let shown = limits.map(|RouteLimitSettings { key, quota }| {
+        json!({ "key": limit_key(*key), "rate": rate(quota), "burst": quota.burst })
+    });
+    shown.collect()
+}
+
+fn rate(quota: &Quota) -> String {
+    format!("{}/{}", quota.count, show_duration(quota.window))
+}
+
+fn limit_key(key: LimitKey) -> &'static str {
+    match key {
+        LimitKey::Ip => "ip",
+        LimitKey::Route => "route",
+        LimitKey::User => "user",
+    }
+}
+
 /// The upstream, and what it is not told of the path.
 fn told(route: &Route, config: &Config) -> String {
     let name = upstream(route, config);
@@ -349,9 +387,14 @@ mod tests {
             .replace(
                 "path_prefix = \"/\"",
                 "path_prefix = \"/app/\"\nhosts = [\"a.com\", \"*.b.com\"]\nmethods = [\"GET\"]\nstrip_prefix = \"/app\"\n\
+                 rate_limit = [{ key = \"user\", rate = \"20/s\" }, { key = \"route\", rate = \"9/15m\", burst = 30 }]\n\
                  allow_ips = [\"10.0.0.0/8\", \"192.0.2.7\"]\ndeny_ips = [\"10.66.0.0/16\"]",
             );
-        let rows = rows(&config(&text));
+        let config = config(&text);
+        let rows = rows(&config);
+        let limits = route_json(config.routes.first().unwrap(), &config)["rate_limit"].clone();
+        let want = json!([{ "key": "user", "rate": "20/1s", "burst": 20 }, { "key": "route", "rate": "9/15m", "burst": 30 }]);
+        assert_eq!(limits, want);
         let want = [
             "app",
             "a.com, *.b.com",
@@ -359,7 +402,7 @@ mod tests {
             "GET",
             "authenticated",
             "role clerk|admin, scope r, scope w, tenant=\"a\"|1, issuer portcullis, audience x, \
-             from 10.0.0.0/8|192.0.2.7/32, not from 10.66.0.0/16",
+             from 10.0.0.0/8|192.0.2.7/32, not from 10.66.0.0/16, at most 20/1s by user, at most 9/15m by route",
             "app without /app",
             "10MiB",
             "5m",

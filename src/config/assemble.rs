@@ -7,7 +7,7 @@ use crate::{
     accounts::Accounts,
     authn::{Authenticator, IssuerFault, Revocations, remote::RemoteKeys},
     gateway::{self, Gateway},
-    limit::{BadTokens, IpLimiter},
+    limit::{BadTokens, IpLimiter, RouteLimits},
     policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
     portal::{self, PortalHandle},
     telemetry::Telemetry,
@@ -87,6 +87,7 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         proxies: config.server.trusted_proxies.clone(),
         tls: config.tls.policies.clone(),
         limit: Arc::new(IpLimiter::new(&config.limit)),
+        route_limits: Arc::new(route_limits(config, &routes)),
         bad_tokens: Arc::new(BadTokens::new(&config.limit)),
         route_metrics: routes
             .all()
@@ -107,6 +108,15 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         },
         hsts: !config.tls.development,
     })
+}
+
+/// By name, for the built-in routes stand among those of the configuration.
+fn route_limits(config: &Config, routes: &Routes) -> RouteLimits {
+    let limits = routes.all().iter().map(|route: &Route| {
+        let limits = config.route_limits.get(&route.name);
+        limits.map_or(&[][..], Vec::as_slice)
+    });
+    RouteLimits::new(limits, &config.limit)
 }
 
 fn upstreams(

@@ -8,8 +8,6 @@ use toml::de::DeValue;
 /// The value that asks for nothing beyond today's behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Harmless {
-    /// An empty list.
-    Empty,
     /// A flag that is set so.
     Flag(bool),
     /// There is none: the key asks for the feature whatever its value.
@@ -18,7 +16,7 @@ pub(super) enum Harmless {
     Word(&'static str),
 }
 
-use Harmless::{Empty, Flag, Nothing, Word};
+use Harmless::{Flag, Nothing, Word};
 
 /// Section, key, and the value that is accepted.
 pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
@@ -29,7 +27,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("accounts", "store_password_file", Nothing),
     ("identity", "assertion", Flag(false)),
     ("issuer", "introspection_url", Nothing),
-    ("route", "rate_limit", Empty),
     ("route", "sign_in", Word("never")),
 ];
 
@@ -37,7 +34,6 @@ impl Harmless {
     /// Whether the value asks for nothing beyond today's behaviour.
     pub(super) fn accepts(self, value: &DeValue<'_>) -> bool {
         match (self, value) {
-            (Self::Empty, DeValue::Array(list)) => list.is_empty(),
             (Self::Flag(flag), DeValue::Boolean(value)) => flag == *value,
             (Self::Word(word), DeValue::String(text)) => word == text,
             _ => false,
@@ -47,7 +43,6 @@ impl Harmless {
     /// What may be written until then.
     pub(super) fn hint(self) -> String {
         let value = match self {
-            Self::Empty => "[]".to_owned(),
             Self::Flag(flag) => flag.to_string(),
             Self::Nothing => return "take the key out: it is never ignored silently".to_owned(),
             Self::Word(word) => format!("{word:?}"),

@@ -1,11 +1,14 @@
-//! The sections `[rate_limit]` and `[token_cache]`.
+//! The sections `[rate_limit]` and `[token_cache]`, and the limits of routes.
 
 use std::time::Duration;
 
-use super::{bounds::Bounds, diagnostic::Fault, network, reader::Table, server::secs};
+use super::{
+    bounds::Bounds, diagnostic::Fault, network, reader::Table, server::secs, words::Choice::Is,
+};
 use crate::{
     authn::settings::CacheSettings,
-    limit::settings::{IpLimitSettings, Quota},
+    limit::settings::{IpLimitSettings, LimitKey, Quota, RouteLimitSettings},
+    policy::Access,
 };
 
 /// What one client address may do where nothing is said.
@@ -20,6 +23,9 @@ const BAD_TOKENS: Quota = Quota {
     window: Duration::from_secs(60),
     burst: 50,
 };
+
+/// The most limits of one route.
+const ROUTE_LIMITS_MAX: usize = 8;
 
 pub(super) fn read(mut table: Table<'_>) -> IpLimitSettings {
     let per_ip = quota(&mut table, "per_ip", PER_IP);
@@ -69,16 +75,60 @@ fn bad_tokens(table: &mut Table<'_>) -> Quota {
     quota
 }
 
+/// The limits of one route.
+pub(super) fn read_route(table: &mut Table<'_>, access: Option<Access>) -> Vec<RouteLimitSettings> {
+    let tables = table.sections("rate_limit");
+    if tables.len() > ROUTE_LIMITS_MAX {
+        let message = format!("has {} limits, {ROUTE_LIMITS_MAX} at most", tables.len());
+        let hint = "each of them is asked for every request of the route; leave out the wider ones";
+        table.fault("rate_limit", Fault::new(message, hint));
+    }
+    let limits: Vec<_> = tables.into_iter().filter_map(read_one).collect();
+    let by_user = limits.iter().any(|limit| limit.key == LimitKey::User);
+    if by_user && access == Some(Access::Public) {
+        let message = "is for each user, and a public route knows none";
+        let hint = "key = \"ip\" or \"route\"; or access = \"optional\"";
+        table.fault("rate_limit", Fault::new(message, hint));
+    }
+    limits
+}
+
+fn read_one(mut table: Table<'_>) -> Option<RouteLimitSettings> {
+    table.need("key", "whom it is for: \"user\", \"ip\" or \"route\"");
+    let key = table.choice(
+        "key",
+        &[
+            ("user", Is(LimitKey::User)),
+            ("ip", Is(LimitKey::Ip)),
+            ("route", Is(LimitKey::Route)),
+        ],
+    );
+    let quota = read_quota(&mut table);
+    table.finish();
+    Some(RouteLimitSettings {
+        key: key?,
+        quota: quota?,
+    })
+}
+
 /// A rate and a burst, in a table of its own.
 fn quota(table: &mut Table<'_>, key: &'static str, default: Quota) -> Quota {
     let mut limit = table.section(key);
-    if limit.is_there() {
-        limit.need("rate", "how many in which time: rate = \"100/s\"");
-    }
-    let rate = limit.rate("rate");
-    let burst = limit.number("burst", Bounds::new(1, 10_000_000));
+    let quota = if limit.is_there() {
+        read_quota(&mut limit)
+    } else {
+        None
+    };
     limit.finish();
-    rate.map_or(default, |rate| Quota {
+    quota.unwrap_or(default)
+}
+
+/// The rate and the burst of a table; as many at once as the rate says where there is no burst.
+fn read_quota(table: &mut Table<'_>) -> Option<Quota> {
+    table.need("rate", "how many in which time: rate = \"100/s\"");
+    let rate = table.rate("rate");
+    let burst = table.number("burst", Bounds::new(1, 10_000_000));
+    rate.map(|rate| Quota {
         burst: burst.unwrap_or(rate.count),
         ..rate
     })

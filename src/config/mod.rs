@@ -37,7 +37,7 @@ mod upstream;
 mod words;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     ffi::OsString,
     io,
     path::{Path, PathBuf},
@@ -58,7 +58,7 @@ use crate::{
     accounts::settings::AccountSettings,
     authn::settings::{CacheSettings, IssuerSettings},
     gateway::forward_auth::ForwardAuthSettings,
-    limit::settings::IpLimitSettings,
+    limit::settings::{IpLimitSettings, RouteLimitSettings},
     policy::{Access, IdentityHeaders, Route},
     server::settings::{ServerSettings, TlsSettings},
     telemetry::settings::LogSettings,
@@ -86,6 +86,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamSettings>,
     /// Routes in the order of the file, without the built-in ones.
     pub routes: Vec<Route>,
+    /// The limits of the routes that have any, by their names.
+    pub route_limits: HashMap<Arc<str>, Vec<RouteLimitSettings>>,
     /// The endpoint where other proxies ask; `None` where the section is absent.
     pub forward_auth: Option<ForwardAuthSettings>,
     /// Accounts; `None` where the section is absent or disabled.
@@ -274,6 +276,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         identity,
         limit,
         upstreams: upstreams.settings,
+        route_limits: route::limits(&routes),
         routes: routes.into_iter().map(|placed| placed.route).collect(),
         forward_auth,
         accounts,

@@ -1,6 +1,6 @@
 //! The sections `[[route]]`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::Method;
 use ipnet::IpNet;
@@ -10,6 +10,7 @@ use super::{
     cors,
     diagnostic::{Fault, Place},
     header_edits::{self, Side},
+    limit,
     name::read_name,
     network,
     overlap::covers,
@@ -20,6 +21,7 @@ use super::{
     words::{Choice::Is, refuse_repeats, suggest},
 };
 use crate::{
+    limit::settings::RouteLimitSettings,
     policy::{
         Access, Addresses, HostPattern, IdentityHeaders, NormalPath, PathFault, PathPattern, Route,
         Rule, Streams, Target, head,
@@ -43,6 +45,7 @@ pub(super) struct Surroundings<'s> {
 /// A route and where it stands.
 pub(super) struct Placed {
     pub(super) route: Route,
+    pub(super) limits: Vec<RouteLimitSettings>,
     pub(super) place: Place,
 }
 
@@ -88,6 +91,7 @@ fn read_one(
     let timeout = table.duration("timeout", bounds);
     let streams = streams(&mut table);
     refuse_shared_sockets(&mut table, streams, target, around.upstreams);
+    let limits = limit::read_route(&mut table, access);
     let place = table.place.clone();
     table.finish();
     let route = || {
@@ -111,11 +115,19 @@ fn read_one(
                 timeout: timeout.unwrap_or(secs(300)),
                 streams,
             },
+            limits,
             place,
         })
     };
     let route = route();
     (name, route)
+}
+
+/// The limits of the routes that have any, by their names.
+pub(super) fn limits(routes: &[Placed]) -> HashMap<Arc<str>, Vec<RouteLimitSettings>> {
+    let limited = routes.iter().filter(|placed| !placed.limits.is_empty());
+    let named = limited.map(|placed| (Arc::clone(&placed.route.name), placed.limits.clone()));
+    named.collect()
 }
 
 /// Whether the route's rules are enforced. They are unless the operator is trying them out, and then he is told at each start.

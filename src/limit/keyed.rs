@@ -35,7 +35,8 @@ pub struct KeyedLimiter<K, C: Clock = DefaultClock> {
     quota: Quota,
     /// Two secrets, for 64 bits alone would collide now and then among a million keys.
     secrets: [RandomState; 2],
-    key: PhantomData<fn(K)>,
+    /// As if keys were made here, so that one that borrows may be asked about.
+    key: PhantomData<fn() -> K>,
 }
 
 impl<K: Hash + Eq> KeyedLimiter<K> {

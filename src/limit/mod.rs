@@ -4,6 +4,7 @@ mod bad_tokens;
 mod client;
 mod ip;
 mod keyed;
+mod route;
 pub mod settings;
 mod table;
 
@@ -11,4 +12,5 @@ pub use self::{
     bad_tokens::{BadTokens, BadTokensOf},
     ip::IpLimiter,
     keyed::KeyedLimiter,
+    route::RouteLimits,
 };

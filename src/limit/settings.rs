@@ -22,10 +22,30 @@ pub struct IpLimitSettings {
     pub per_ip: Quota,
     /// How many failed verifications of tokens one client address may cause.
     pub bad_tokens: Quota,
-    /// Networks that `per_ip` skips.
+    /// Networks that `per_ip` and limits of routes by client address skip.
     pub exempt: Vec<IpNet>,
     /// IPv6 addresses with this many leading bits in common share a budget: 32 to 128.
     pub ipv6_prefix: u8,
     /// The most addresses remembered.
     pub max_keys: usize,
+}
+
+/// What a limit of a route counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitKey {
+    /// Each client address, or each network of an IPv6 client.
+    Ip,
+    /// All requests together.
+    Route,
+    /// Each identity, by issuer and subject; each client address where there is none.
+    User,
+}
+
+/// One of a route's limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteLimitSettings {
+    /// What it counts for.
+    pub key: LimitKey,
+    /// What one of them may do.
+    pub quota: Quota,
 }

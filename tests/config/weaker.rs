@@ -6,7 +6,7 @@ use portcullis::{
     accounts::settings::AccountSettings,
     authn::settings::KeySource,
     config::Config,
-    limit::settings::Quota,
+    limit::settings::{LimitKey, Quota},
     policy::{Access, Route, Routes, Rule},
     server::settings::ServerSettings,
 };
@@ -150,6 +150,8 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
         );
     }
     limits.extend(config.routes.iter().flat_map(route_limits));
+    let limited = config.routes.iter();
+    limits.extend(limited.flat_map(|route| rate_limits(config, route)));
     limits
 }
 
@@ -179,6 +181,26 @@ fn route_limits(route: &Route) -> Vec<(String, i128)> {
     ]
     .map(|(what, value)| (format!("route {} {what}", route.name), value))
     .into()
+}
+
+/// A limit that is not there lets everything pass.
+fn rate_limits(config: &Config, route: &Route) -> Vec<(String, i128)> {
+    let limits = config.route_limits.get(&route.name);
+    let limits = limits.map_or(&[][..], Vec::as_slice);
+    let keys = [LimitKey::Ip, LimitKey::Route, LimitKey::User];
+    let both = keys.map(|key| {
+        let quotas = limits.iter().filter(move |limit| limit.key == key);
+        let least = |of: fn(&Quota) -> i128| {
+            let all = quotas.clone().map(|limit| of(&limit.quota));
+            all.min().unwrap_or(i128::MAX)
+        };
+        let name = format!("route {} rate_limit {key:?}", route.name);
+        [
+            (format!("{name} burst"), least(|quota| number(quota.burst))),
+            (name, least(per_hour)),
+        ]
+    });
+    both.into_iter().flatten().collect()
 }
 
 fn server_limits(server: &ServerSettings) -> Vec<(&'static str, i128)> {

@@ -243,3 +243,20 @@ expect = { code = "admitted", unenforced = "credentials_missing" }
         assert_eq!(exit.code, Some(1), "{broken}: {exit:?}");
     }
 }
+
+#[tokio::test]
+async fn questions_take_nothing_from_any_limit() {
+    let upstream = Upstream::start().await;
+    let site = site(&upstream)
+        .set("rate_limit", "per_ip", r#"{ rate = "1/1h", burst = 1 }"#)
+        .route("limited", "/limited", "public")
+        .on_route("rate_limit", r#"[{ key = "route", rate = "1/1h" }]"#);
+    site.write();
+    let case = "[[case]]\nname = \"again\"\nurl = \"https://localhost/limited\"\nexpect = { code = \"admitted\" }\n";
+    let file = site.path().join("policy.toml");
+    std::fs::write(&file, case.repeat(3)).unwrap();
+    let exit = site
+        .run(&["check", "--tests", file.to_str().unwrap()], "")
+        .await;
+    assert!(exit.stdout.contains("3 passed, 0 failed"), "{exit:?}");
+}

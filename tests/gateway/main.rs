@@ -47,6 +47,7 @@ mod proxied;
 mod raw_answers;
 mod raw_requests;
 mod retries;
+mod route_limits;
 mod routes;
 mod secrets;
 mod servers;

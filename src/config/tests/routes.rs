@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    limit::settings::LimitKey,
     policy::HostPattern,
     upstream::settings::{Balance, Endpoint},
 };
@@ -160,6 +161,38 @@ fn servers_and_the_choice_among_them() {
     let upstream = of("servers = [\"http://x\", \"http://x/base\", \"http://y:81\"]");
     let servers: Vec<String> = upstream.servers.iter().map(|one| one.authority()).collect();
     assert_eq!(servers, ["x", "x", "y:81"]);
+}
+
+#[test]
+fn limits_of_routes_say_whom_they_are_for() {
+    let many = ["{ key = \"ip\", rate = \"1/s\" }"; 9].join(", ");
+    let line = format!("rate_limit = [{many}]");
+    refused("[[route]]", &line, "route[0].rate_limit", "8 at most");
+    refused_each(
+        "[[route]]",
+        r#"
+        rate_limit = []                                  | route[0].rate_limit          | empty list
+        rate_limit = "20/s"                              | route[0].rate_limit          | expected a list
+        rate_limit = ["20/s"]                            | route[0].rate_limit[0]       | expected a table
+        rate_limit = [{ rate = "20/s" }]                 | route[0].rate_limit[0].key   | missing
+        rate_limit = [{ key = "user" }]                  | route[0].rate_limit[0].rate  | missing
+        rate_limit = [{ key = "host", rate = "20/s" }]   | route[0].rate_limit[0].key   | none of the values
+        rate_limit = [{ key = "ip", rate = "0/s" }]      | route[0].rate_limit[0].rate  | not a rate
+        rate_limit = [{ key = "ip", rate = "1/s", burst = 0 }] | route[0].rate_limit[0].burst | below the least
+        rate_limit = [{ key = "ip", rate = "1/s", per = 1 }]   | route[0].rate_limit[0].per   | unknown key
+        "#,
+    );
+    let by_user = "rate_limit = [{ key = \"user\", rate = \"20/s\" }]";
+    let public = format!("access = \"public\"\n{by_user}");
+    refused("[[route]]", &public, "route[0].rate_limit", "knows none");
+    let config = accepted("[[route]]", by_user);
+    let limits = &config.route_limits[&config.routes[0].name];
+    assert_eq!((limits[0].key, limits[0].quota.burst), (LimitKey::User, 20));
+    assert!(
+        accepted("[[route]]", "max_body = \"1B\"")
+            .route_limits
+            .is_empty()
+    );
 }
 
 #[test]

@@ -249,7 +249,6 @@ fn what_comes_later_is_refused_by_name() {
             (format!("[{section}]"), format!("{section}.{key}"))
         };
         let (wanted, same) = match harmless {
-            later::Harmless::Empty => ("[\"x\"]".to_owned(), Some("[]".to_owned())),
             later::Harmless::Flag(flag) => ((!flag).to_string(), Some(flag.to_string())),
             later::Harmless::Nothing => ("\"x\"".to_owned(), None),
             later::Harmless::Word(word) => ("\"x\"".to_owned(), Some(format!("{word:?}"))),
