@@ -184,30 +184,30 @@ async fn hdr_2_every_spelling_of_a_name_is_removed() {
     for name in IDENTITY.into_iter().chain(RESERVED) {
         let all = spellings(name);
         let upper: Vec<String> = all.iter().map(|name| name.to_ascii_uppercase()).collect();
-        let mut fields: Vec<(&str, &str)> = all
-            .iter()
-            .chain(&upper)
-            .map(|name| (name.as_str(), FORGED))
-            .collect();
-        fields.push(("Authorization", &token));
-        tried += fields.len();
-        get(&gateway, "/private", &fields).await.is(200);
-        let seen = upstream.last();
-        nothing_forged(&seen, name);
-        let spelt: BTreeSet<&str> = seen
-            .head
-            .names()
-            .into_iter()
-            .filter(|field| fold(field) == name)
-            .collect();
-        assert!(spelt.iter().all(|field| *field == name), "{spelt:?}");
-        let fields: Vec<_> = all.iter().map(|name| (name.as_str(), FORGED)).collect();
-        H2::connect(&gateway)
-            .await
-            .get("/public", &fields)
-            .await
-            .is(200);
-        nothing_forged(&upstream.last(), name);
+        let cased: Vec<&str> = all.iter().chain(&upper).map(String::as_str).collect();
+        // No more at once than a head may have fields.
+        for portion in cased.chunks(80) {
+            let mut fields: Vec<(&str, &str)> =
+                portion.iter().map(|name| (*name, FORGED)).collect();
+            fields.push(("Authorization", &token));
+            tried += fields.len();
+            get(&gateway, "/private", &fields).await.is(200);
+            let seen = upstream.last();
+            nothing_forged(&seen, name);
+            let spelt: BTreeSet<&str> = seen
+                .head
+                .names()
+                .into_iter()
+                .filter(|field| fold(field) == name)
+                .collect();
+            assert!(spelt.iter().all(|field| *field == name), "{spelt:?}");
+        }
+        for portion in all.chunks(80) {
+            let fields: Vec<_> = portion.iter().map(|name| (name.as_str(), FORGED)).collect();
+            let mut client = H2::connect(&gateway).await;
+            client.get("/public", &fields).await.is(200);
+            nothing_forged(&upstream.last(), name);
+        }
     }
     assert!(tried > 200, "{tried}");
     // Any underscore is gone, for a CGI server reads it as a hyphen.
