@@ -23,7 +23,7 @@ use crate::{
 pub struct ExplainCommand {
     /// The method, in capitals
     method: String,
-    /// The URL, as the client would ask for it: https://app.example.com/orders/7
+    /// The URL, as the client would ask for it, such as `https://app.example.com/orders/7`
     url: String,
     /// The bearer token that it carries; `-` reads one line of standard input
     #[arg(long, conflicts_with = "claims")]

@@ -1,7 +1,7 @@
 //! Who is behind the load balancer? The PROXY protocol, versions 1 and 2, in front of TLS (NET-10).
 //!
 //! A header names the client that a proxy relays, so it is read only where it is required and only from peers that are
-//! trusted; there a connection without one is closed. [`next`] decides from the bytes so far and asks for no byte beyond
+//! trusted; there a connection without one is closed. `next` decides from the bytes so far and asks for no byte beyond
 //! the header, for what follows belongs to TLS. The format is that of HAProxy's `proxy-protocol.txt`, §2.
 
 use std::{
