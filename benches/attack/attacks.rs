@@ -17,8 +17,6 @@ use tokio::{
 use crate::gateway::{Gateway, Process};
 
 const FROM: [u8; 4] = [127, 0, 0, 3];
-/// A connection that was ended comes again after this.
-const AGAIN: Duration = Duration::from_millis(100);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// An attack.
@@ -32,6 +30,8 @@ pub(crate) struct Attack {
     then: fn(u32) -> Vec<u8>,
     /// How often.
     every: Duration,
+    /// After what a connection that the gateway ended comes again.
+    again: Duration,
 }
 
 /// What an attack came to.
@@ -43,9 +43,10 @@ pub(crate) struct Sums {
 }
 
 const AT_ONCE: Duration = Duration::ZERO;
+const SOON: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 
-pub(crate) static ATTACKS: [Attack; 9] = [
+pub(crate) static ATTACKS: [Attack; 10] = [
     Attack {
         name: "rapid reset: HEADERS, RST_STREAM",
         connections: 8,
@@ -53,6 +54,7 @@ pub(crate) static ATTACKS: [Attack; 9] = [
         start: settings,
         then: |n| [request(2 * n + 1), frame(3, 0, 2 * n + 1, &[0, 0, 0, 8])].concat(),
         every: AT_ONCE,
+        again: SOON,
     },
     Attack {
         name: "CONTINUATION without end",
@@ -67,6 +69,16 @@ pub(crate) static ATTACKS: [Attack; 9] = [
         },
         then: |_| frame(9, 0, 1, b"xxxxxxxx"),
         every: AT_ONCE,
+        again: SOON,
+    },
+    Attack {
+        name: "handshakes, each ended by a wrong preface",
+        connections: 100,
+        http2: true,
+        start: || vec![0; PREFACE.len()],
+        then: |_| Vec::new(),
+        every: SECOND,
+        again: SOON,
     },
     Attack {
         name: "header bomb, window 0, dripped WINDOW_UPDATE",
@@ -75,6 +87,7 @@ pub(crate) static ATTACKS: [Attack; 9] = [
         start: bomb,
         then: |_| frame(8, 0, 1, &[0, 0, 0, 1]),
         every: Duration::from_millis(100),
+        again: SECOND,
     },
     Attack {
         name: "answers never read: 90 streams, window 0",
@@ -89,6 +102,7 @@ pub(crate) static ATTACKS: [Attack; 9] = [
         },
         then: |_| frame(8, 0, 1, &[0, 0, 0, 1]),
         every: SECOND,
+        again: SOON,
     },
     Attack {
         name: "PING",
@@ -97,6 +111,7 @@ pub(crate) static ATTACKS: [Attack; 9] = [
         start: settings,
         then: |_| frame(6, 0, 0, b"12345678"),
         every: AT_ONCE,
+        again: SOON,
     },
     Attack {
         name: "SETTINGS",
@@ -105,6 +120,7 @@ pub(crate) static ATTACKS: [Attack; 9] = [
         start: settings,
         then: |_| frame(4, 0, 0, &[0, 4, 0, 0, 255, 255]),
         every: AT_ONCE,
+        again: SOON,
     },
     Attack {
         name: "slowloris: a head byte by byte",
@@ -113,6 +129,7 @@ pub(crate) static ATTACKS: [Attack; 9] = [
         start: || b"GET /slow HTTP/1.1\r\nHost: localhost\r\nX: ".to_vec(),
         then: |_| b"x".to_vec(),
         every: SECOND,
+        again: SOON,
     },
     Attack {
         name: "slow POST: a body byte by byte",
@@ -123,6 +140,7 @@ pub(crate) static ATTACKS: [Attack; 9] = [
         },
         then: |_| b"x".to_vec(),
         every: SECOND,
+        again: SOON,
     },
     Attack {
         name: "idle connections",
@@ -131,6 +149,7 @@ pub(crate) static ATTACKS: [Attack; 9] = [
         start: Vec::new,
         then: |_| Vec::new(),
         every: SECOND,
+        again: SOON,
     },
 ];
 
@@ -156,7 +175,7 @@ pub(crate) fn start(
                     if timeout_at(until.into(), one).await.is_err() {
                         return;
                     }
-                    sleep(AGAIN).await;
+                    sleep(attack.again).await;
                 }
             }));
         }
