@@ -22,7 +22,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An attack.
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
-    pub(crate) connections: usize,
+    pub(crate) connections: u32,
     http2: bool,
     /// What begins a connection.
     start: fn() -> Vec<u8>,
@@ -165,11 +165,18 @@ pub(crate) fn start(
         let ended = Arc::new(AtomicBool::new(false));
         let until = Instant::now() + length;
         let mut tasks = Vec::new();
-        for _ in 0..attack.connections {
+        for number in 0..attack.connections {
             let (gateway, opened, sent) =
                 (Arc::clone(&gateway), Arc::clone(&opened), Arc::clone(&sent));
             let ended = Arc::clone(&ended);
             tasks.push(tokio::spawn(async move {
+                // Spread, so that the handshakes of one moment are not what is measured.
+                sleep(
+                    attack
+                        .again
+                        .mul_f64(f64::from(number) / f64::from(attack.connections)),
+                )
+                .await;
                 while !ended.load(Ordering::Relaxed) {
                     let one = connection(attack, &gateway, (&opened, &sent));
                     if timeout_at(until.into(), one).await.is_err() {
