@@ -3,15 +3,18 @@
 //! What is not a token of ours for that very service is answered as if there were none: inactive, or revoked already (SESS-8).
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use http::{
-    HeaderMap, Response, StatusCode,
+    HeaderMap, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::{answers, endpoints::Context, requests::only};
+use super::{
+    answers,
+    endpoints::{Answered, Call},
+    requests::only,
+};
 use crate::{
     accounts::{Accounts, RefreshToken, settings::ClientSettings},
     policy::{HeadFault, Rejection, Unlimited},
@@ -28,15 +31,14 @@ struct Form {
 }
 
 /// Says of a token whether it is good, and what it says.
-pub(super) async fn introspect(
-    accounts: &Accounts,
-    context: &Context,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Response<Bytes>, Rejection> {
-    let (client, token) = authenticated(accounts, headers, body)?;
+pub(super) async fn introspect(accounts: &Accounts, call: Call) -> Answered {
+    let (client, token) = authenticated(accounts, &call.parts.headers, &call.body)?;
     // A refresh token is a secret between its client and us; no service is told of one.
-    let Ok(identity) = context.authn.verify(&token, accounts.time(), &Unlimited) else {
+    let Ok(identity) = call
+        .context
+        .authn
+        .verify(&token, accounts.time(), &Unlimited)
+    else {
         return Ok(answers::inactive());
     };
     if accounts.is_active(identity.claims(), client).await? {
@@ -47,18 +49,17 @@ pub(super) async fn introspect(
 }
 
 /// Takes a token back: an access token alone, a refresh token with its session. One that is not good needs nothing (RFC 7009 §2.2).
-pub(super) async fn revoke(
-    accounts: &Accounts,
-    context: &Context,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Response<Bytes>, Rejection> {
-    let (client, token) = authenticated(accounts, headers, body)?;
+pub(super) async fn revoke(accounts: &Accounts, call: Call) -> Answered {
+    let (client, token) = authenticated(accounts, &call.parts.headers, &call.body)?;
     if let Some(token) = RefreshToken::parse(&token) {
         if accounts.may_end_sessions(client) {
             accounts.logout(&token).await?;
         }
-    } else if let Ok(identity) = context.authn.verify(&token, accounts.time(), &Unlimited) {
+    } else if let Ok(identity) = call
+        .context
+        .authn
+        .verify(&token, accounts.time(), &Unlimited)
+    {
         accounts
             .revoke_access_token(identity.claims(), client)
             .await?;

@@ -180,13 +180,13 @@ impl Place {
 }
 
 /// A request under way: who, what, with which body.
-struct Call {
-    context: Context,
-    parts: Parts,
-    body: Bytes,
+pub(super) struct Call {
+    pub(super) context: Context,
+    pub(super) parts: Parts,
+    pub(super) body: Bytes,
 }
 
-type Answered = Result<Response<Bytes>, Rejection>;
+pub(super) type Answered = Result<Response<Bytes>, Rejection>;
 
 async fn handle(
     accounts: Arc<Accounts>,
@@ -221,14 +221,7 @@ fn operate<'a>(
 ) -> Pin<Box<dyn Future<Output = Answered> + Send + 'a>> {
     match operation {
         Operation::EndSession => Box::pin(end_session(accounts, call)),
-        Operation::Introspect => Box::pin(async move {
-            let Call {
-                context,
-                parts,
-                body,
-            } = call;
-            clients::introspect(accounts, &context, &parts.headers, &body).await
-        }),
+        Operation::Introspect => Box::pin(clients::introspect(accounts, call)),
         Operation::IssuerDocument => Box::pin(async { Ok(issuer_document(accounts)) }),
         Operation::Jwks => Box::pin(async { Ok(answers::document(accounts.jwks())) }),
         Operation::Login => Box::pin(login(accounts, call)),
@@ -236,14 +229,7 @@ fn operate<'a>(
         Operation::LogoutAll => Box::pin(logout_all(accounts, call)),
         Operation::Me => Box::pin(async move { me(accounts, &call) }),
         Operation::Refresh => Box::pin(refresh(accounts, call)),
-        Operation::Revoke => Box::pin(async move {
-            let Call {
-                context,
-                parts,
-                body,
-            } = call;
-            clients::revoke(accounts, &context, &parts.headers, &body).await
-        }),
+        Operation::Revoke => Box::pin(clients::revoke(accounts, call)),
         Operation::Sessions => Box::pin(sessions(accounts, call)),
     }
 }
