@@ -13,6 +13,7 @@ pub mod admin;
 pub mod authn;
 pub mod cli;
 pub mod config;
+mod files;
 pub mod gateway;
 pub mod limit;
 pub mod policy;

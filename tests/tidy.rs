@@ -13,7 +13,7 @@ use std::{
 /// together: they may not import each other, save those listed in [`SIDEWAYS`].
 const LAYERS: [&[&str]; 9] = [
     &["policy"],
-    &["telemetry"],
+    &["files", "telemetry"],
     &["authn", "limit", "upstream", "respond", "store"],
     &["accounts"],
     &["portal", "gateway"],

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -11,6 +11,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::KeyError;
+use crate::files::replace;
 
 /// No file of ours is longer.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -69,22 +70,7 @@ pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyError> {
 /// Writes a file of mode 0600, in place of one that is there. It appears whole and on the disk, or not at all.
 pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), KeyError> {
     let failed = |source| file_error(path, source);
-    let draft = path.with_extension(format!("{}.draft", uuid::Uuid::new_v4()));
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)
-        .and_then(|mut file| {
-            file.write_all(content)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&draft, path));
-    if written.is_err() {
-        // It may not be there at all.
-        let _ = fs::remove_file(&draft);
-    }
-    written.map_err(failed)?;
+    replace(path, content).map_err(failed)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder)
         .and_then(|folder| folder.sync_all())

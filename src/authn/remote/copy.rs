@@ -3,9 +3,9 @@
 //! Public keys are no secret, but whoever can change them can sign for anybody: a copy that others may write to is not used.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, DirBuilder, File},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -13,7 +13,10 @@ use std::{
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
-use crate::authn::settings::{IssuerSettings, KeyPlace, RemoteSettings};
+use crate::{
+    authn::settings::{IssuerSettings, KeyPlace, RemoteSettings},
+    files::replace,
+};
 
 /// A set of 256 KiB, written as a JSON string.
 const BYTES_MAX: u64 = 2 << 20;
@@ -94,23 +97,6 @@ impl Copy {
                 .map_or(0, |since| since.as_secs()),
             keys: keys.to_owned(),
         };
-        let draft = self
-            .path
-            .with_extension(format!("{}.draft", uuid::Uuid::new_v4()));
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)
-            .and_then(|mut file| {
-                file.write_all(&serde_json::to_vec(&kept)?)?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&draft, &self.path));
-        if written.is_err() {
-            // It may not be there at all.
-            let _ = fs::remove_file(&draft);
-        }
-        written
+        replace(&self.path, &serde_json::to_vec(&kept)?)
     }
 }
