@@ -163,7 +163,7 @@ impl HeaderPolicy {
         } else {
             TrustedChain::default()
         };
-        strip_hop_by_hop(headers);
+        strip_hop_by_hop(headers, &[]);
         self.strip_reserved(headers);
         self.strip_credentials(headers, permit.consumed_credential());
         // Before the injection: what the gateway says of the caller stands whatever the operator wrote.

@@ -35,11 +35,7 @@ const NOT_CONNECTION_OPTIONS: [HeaderName; 8] = [
 /// put back by whoever joins the connections.
 pub fn finish_upstream(headers: &mut HeaderMap, hsts: bool) {
     unify_framing(headers);
-    if headers.contains_key(header::CONNECTION) {
-        strip_connection(headers);
-    } else {
-        strip_hop_by_hop(headers);
-    }
+    strip_hop_by_hop(headers, &NOT_CONNECTION_OPTIONS);
     strip_reserved_cookies(headers);
     insert_missing(headers, REFERRER_OF_UPSTREAM, hsts);
 }
@@ -59,25 +55,6 @@ fn unify_framing(headers: &mut HeaderMap) {
         // hyper has refused lengths that differ.
         let first = length.get().clone();
         length.insert(first);
-    }
-}
-
-fn strip_connection(headers: &mut HeaderMap) {
-    let kept: Vec<(HeaderName, HeaderValue)> = NOT_CONNECTION_OPTIONS
-        .iter()
-        .flat_map(|name| {
-            headers
-                .get_all(name)
-                .iter()
-                .map(|value| (name.clone(), value.clone()))
-        })
-        .collect();
-    strip_hop_by_hop(headers);
-    for name in &NOT_CONNECTION_OPTIONS {
-        headers.remove(name);
-    }
-    for (name, value) in kept {
-        headers.append(name, value);
     }
 }
 

@@ -28,11 +28,12 @@ const NOT_CONNECTION_OPTIONS: [HeaderName; 5] = [
     header::COOKIE,
 ];
 
-/// Removes the fields of one connection, and those that `Connection` names (RFC 9110 §7.6.1), from a request or an answer.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes the fields of one connection, and those that `Connection` names (RFC 9110 §7.6.1), from a request or an answer. What
+/// `kept` names is not taken away by `Connection`.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
     if headers.contains_key(header::CONNECTION) {
         let options: Vec<HeaderName> = connection_options(headers)
-            .filter(|name| !NOT_CONNECTION_OPTIONS.contains(name))
+            .filter(|name| !NOT_CONNECTION_OPTIONS.contains(name) && !kept.contains(name))
             .collect();
         for name in options {
             headers.remove(name);
@@ -49,11 +50,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The names that `Connection` holds.
+/// The names that `Connection` holds, `keep-alive` excepted, which is hop-by-hop whether or not it is named.
 pub(super) fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let lines = headers.get_all(header::CONNECTION).into_iter();
     let options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+    let options = options.map(<[u8]>::trim_ascii);
+    // What nearly every server says, and a field that goes in any case.
+    let options = options.filter(|option| !option.eq_ignore_ascii_case(b"keep-alive"));
+    options.filter_map(|option| HeaderName::from_bytes(option).ok())
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -77,7 +81,7 @@ mod tests {
         }
         headers.append("content-type", "text/plain".parse().unwrap());
         headers.append("accept", "*/*".parse().unwrap());
-        strip_hop_by_hop(&mut headers);
+        strip_hop_by_hop(&mut headers, &[]);
         assert_eq!(headers.len(), 2);
     }
 }
