@@ -138,13 +138,14 @@ impl Gateway {
         Ok(permit)
     }
 
-    /// Serves one request: the answer of its target, or the refusal.
-    pub async fn handle(&self, mut inbound: Inbound<'_>) -> Response<Answer> {
+    /// Serves one request: the answer of its target, or the refusal. What is needed of the request is taken out of `inbound`; by
+    /// value, every future on the way down would have room for it, twice.
+    pub async fn handle(&self, inbound: &mut Inbound<'_>) -> Response<Answer> {
         let method = inbound.parts.method.clone();
         let has_body = !inbound.body.is_end_stream();
         let is_post = method == Method::POST;
         let grpc = is_post.then(|| Grpc::of(&inbound.parts.headers)).flatten();
-        let mut record = self.begin_record(&inbound);
+        let mut record = self.begin_record(inbound);
         let request_id = record.request_id.to_header_value();
         let lane = inbound.lane;
         inbound.request_id = request_id.clone();
@@ -166,7 +167,7 @@ impl Gateway {
 
     async fn serve(
         &self,
-        mut inbound: Inbound<'_>,
+        inbound: &mut Inbound<'_>,
         record: &mut Record,
     ) -> Result<Response<Answer>, Rejection> {
         if inbound.has_fragment {
@@ -179,18 +180,18 @@ impl Gateway {
         }
         let admitted = match self.admit(inbound.peer, &inbound.parts, record) {
             Ok(admitted) => admitted,
-            Err(rejection) => Box::pin(self.admit_later(rejection, &inbound, record)).await?,
+            Err(rejection) => Box::pin(self.admit_later(rejection, inbound, record)).await?,
         };
         inbound.take_handshake(&admitted)?;
         match admitted.permit.route().target {
-            Target::Accounts => self.call_portal(admitted, inbound, record).await,
+            Target::Accounts => Box::pin(self.call_portal(&admitted, inbound, record)).await,
             Target::Elsewhere => Err(Rejection::RouteNotFound),
             Target::ForwardAuth => {
                 let path = admitted.path(&inbound.parts);
-                self.answer_question(&inbound, path, record)
+                self.answer_question(inbound, path, record)
             }
             Target::Upstream(_) if take_hop(&mut inbound.parts)? => self.answer_last_hop(&admitted),
-            Target::Upstream(id) => self.forward(id, admitted, inbound, record).await,
+            Target::Upstream(id) => self.forward(id, &admitted, inbound, record).await,
         }
     }
 
@@ -235,10 +236,11 @@ impl Gateway {
     /// Hands a request to the built-in account routes.
     async fn call_portal(
         &self,
-        admitted: Admitted<'_>,
-        Inbound { parts, body, .. }: Inbound<'_>,
+        admitted: &Admitted<'_>,
+        inbound: &mut Inbound<'_>,
         record: &mut Record,
     ) -> Result<Response<Answer>, Rejection> {
+        let (parts, body) = inbound.take();
         let portal = self.portal.as_ref().ok_or(Rejection::RouteNotFound)?;
         let body = Limited::new(body, PORTAL_BODY_BYTES_MAX).collect();
         let body = match timeout(self.body_pace.idle, body).await {

@@ -9,7 +9,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    pin::pin,
+    pin::Pin,
     task::Context,
 };
 
@@ -43,8 +43,13 @@ impl EarlyHeads {
 
     /// Waits for an exchange with an upstream and passes on what is heard before its answer. An answer before it that is not
     /// wholly written hides it: a hint that comes late is worth nothing.
-    pub(super) async fn relay<F: Future>(&self, hints: Option<&Hints>, exchange: F) -> F::Output {
-        let mut exchange = pin!(exchange);
+    ///
+    /// The exchange stays where it is: a future that took it in would have room for it twice.
+    pub(super) async fn relay<F: Future>(
+        &self,
+        hints: Option<&Hints>,
+        mut exchange: Pin<&mut F>,
+    ) -> F::Output {
         poll_fn(|cx| {
             let polled = exchange.as_mut().poll(cx);
             if let Some(hints) = hints {

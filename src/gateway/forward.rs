@@ -1,6 +1,6 @@
 //! An admitted request, on its way to its upstream and back: headers rewritten, both bodies within their limits.
 
-use std::{rc::Rc, time::Instant};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Response, Version, header};
 use hyper::body::Body;
@@ -11,7 +11,7 @@ use crate::{
     respond::{self, grpc::Grpc},
     telemetry::Record,
     upstream::{
-        AnswerStream, ClientBody, Handshake, Outbound, RequestBody, UploadProgress, forward,
+        AnswerStream, ClientBody, Handshake, Hints, Outbound, RequestBody, UploadProgress, forward,
     },
 };
 
@@ -20,65 +20,25 @@ impl Gateway {
     pub(super) async fn forward(
         &self,
         upstream: UpstreamId,
-        admitted: Admitted<'_>,
-        mut inbound: Inbound<'_>,
+        admitted: &Admitted<'_>,
+        inbound: &mut Inbound<'_>,
         record: &mut Record,
     ) -> Result<Response<Answer>, Rejection> {
         let (is_bridged, client) = (inbound.is_bridged, inbound.client_stream());
-        let Inbound {
-            lane,
-            peer,
-            request_id,
-            parts,
-            body,
-            handshake,
-            ..
-        } = inbound;
         let upstream = self.upstreams.get(upstream.0).ok_or(Rejection::Internal)?;
         record.upstream = upstream.metrics().cloned();
         let route = admitted.permit.route();
-        // A length that is too large is refused before a byte of it is read.
-        if body.size_hint().lower() > route.max_body {
-            return Err(Rejection::BodyTooLarge);
-        }
-        let target = admitted.target(&parts)?;
         let granted = route.cors.as_ref();
-        let granted = granted.and_then(|cors| cors.granted(&parts.headers));
-        let mut headers = told_host(parts.headers, &admitted.host);
-        let peer_is_trusted = self.proxies.trusts(peer.ip);
-        let mut trailers = (self.headers).trailers(Direction::Request, &headers, route, &self.head);
-        let from = Forwarding {
-            peer: &peer.field,
-            peer_is_trusted,
-            host: &admitted.host,
-            version: parts.version,
-            request_id: &request_id,
-        };
-        self.headers
-            .prepare(&mut headers, &admitted.permit, &from)?;
-        if handshake.is_some() {
-            Handshake::mark(&mut headers);
-        } else if let Some(trailers) = &mut trailers {
-            trailers.tell(&mut headers);
-        }
-        let hints = upstream.hints(parts.version);
-        let (body, progress) = self.upload(body, &headers, route);
-        let deadline = tokio::time::Instant::now() + route.timeout;
-        let outbound = Outbound {
-            method: parts.method,
-            target,
-            headers,
-            body: body.followed_by(trailers),
-            progress: Rc::clone(&progress),
-            deadline,
-            handshake,
-            // What a trusted proxy sends on one connection may come from many.
-            hints: hints.clone(),
-            pins: (!peer_is_trusted).then(|| Rc::clone(&peer.pins)),
-        };
+        let granted = granted.and_then(|cors| cors.granted(&inbound.parts.headers));
+        let hints = upstream.hints(inbound.parts.version);
+        let outbound = self.outbound(admitted, inbound, hints.clone())?;
+        let progress = Rc::clone(&outbound.progress);
         let sent = Instant::now();
-        let sending = forward(&lane.pools, upstream, &admitted.permit, outbound);
-        let outcome = peer.early.relay(hints.as_deref(), sending).await;
+        let outcome = {
+            let (lane, early) = (inbound.lane, &inbound.peer.early);
+            let sending = pin!(forward(&lane.pools, upstream, &admitted.permit, outbound));
+            early.relay(hints.as_deref(), sending).await
+        };
         record.upstream_time = Some(sent.elapsed());
         record.bytes_in = progress.bytes();
         let mut response = outcome?;
@@ -93,6 +53,53 @@ impl Gateway {
         };
         let tunnel = Tunnel::new(*switched, client, route.streams, &self.telemetry);
         Ok(tunnel.answer(response))
+    }
+
+    /// The request as its upstream is to be told it.
+    fn outbound(
+        &self,
+        admitted: &Admitted<'_>,
+        inbound: &mut Inbound<'_>,
+        hints: Option<Arc<Hints>>,
+    ) -> Result<Outbound, Rejection> {
+        let route = admitted.permit.route();
+        // A length that is too large is refused before a byte of it is read.
+        if inbound.body.size_hint().lower() > route.max_body {
+            return Err(Rejection::BodyTooLarge);
+        }
+        let target = admitted.target(&inbound.parts)?;
+        let (parts, body) = inbound.take();
+        let (peer, handshake) = (inbound.peer, inbound.handshake.take());
+        let mut headers = told_host(parts.headers, &admitted.host);
+        let peer_is_trusted = self.proxies.trusts(peer.ip);
+        let mut trailers = (self.headers).trailers(Direction::Request, &headers, route, &self.head);
+        let from = Forwarding {
+            peer: &peer.field,
+            peer_is_trusted,
+            host: &admitted.host,
+            version: parts.version,
+            request_id: &inbound.request_id,
+        };
+        self.headers
+            .prepare(&mut headers, &admitted.permit, &from)?;
+        if handshake.is_some() {
+            Handshake::mark(&mut headers);
+        } else if let Some(trailers) = &mut trailers {
+            trailers.tell(&mut headers);
+        }
+        let (body, progress) = self.upload(body, &headers, route);
+        Ok(Outbound {
+            method: parts.method,
+            target,
+            headers,
+            body: body.followed_by(trailers),
+            progress,
+            deadline: tokio::time::Instant::now() + route.timeout,
+            handshake,
+            hints,
+            // What a trusted proxy sends on one connection may come from many.
+            pins: (!peer_is_trusted).then(|| Rc::clone(&peer.pins)),
+        })
     }
 
     /// A request's body with the limits that this route sets it. Either side of a gRPC call may pause.

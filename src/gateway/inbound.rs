@@ -156,6 +156,13 @@ impl<'l> Inbound<'l> {
         Ok(())
     }
 
+    /// Takes head and body out and leaves nothing in their place.
+    pub(super) fn take(&mut self) -> (Parts, ClientBody) {
+        let (parts, ()) = Request::new(()).into_parts();
+        let body = std::mem::take(&mut self.body);
+        (std::mem::replace(&mut self.parts, parts), body)
+    }
+
     /// The stream of HTTP/2 that becomes a tunnel.
     pub(super) fn client_stream(&mut self) -> Option<OnUpgrade> {
         let stream = self.parts.extensions.remove();

@@ -188,9 +188,9 @@ async fn answer(
 ) -> Response<Marked> {
     let mark = vitals.begin_exchange();
     let gateway = worker.gateway.load_full();
-    let inbound = Inbound::new(&worker.lane, peer, request, vitals.take_fragment());
+    let mut inbound = Inbound::new(&worker.lane, peer, request, vitals.take_fragment());
     // On the heap at once: the future is large, and each layer around it would copy it.
-    let exchange = Box::pin(gateway.handle(inbound));
+    let exchange = Box::pin(gateway.handle(&mut inbound));
     let response = contain(&worker.telemetry, &worker.lane.request_ids, exchange).await;
     response.map(|answer| Marked { answer, mark })
 }

@@ -64,10 +64,6 @@ impl<'c> Choice<'c> {
         }
     }
 
-    pub(super) fn upstream(&self) -> &'c Upstream {
-        self.upstream
-    }
-
     pub(super) fn pools(&self) -> &'c Pools {
         self.pools
     }

@@ -26,7 +26,7 @@ const FAREWELL_BYTES_MAX: usize = 64 << 10;
 
 /// The body of a client's request. Dropped before its end, an HTTP/2 stream stays open for a moment, so that its client can
 /// read the answer: one second and 64 KiB at most. It counts among the connection's streams for so long.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ClientBody {
     incoming: Option<Incoming>,
     is_stream: bool,

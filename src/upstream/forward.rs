@@ -1,6 +1,14 @@
 //! Sends one admitted request and waits for the head of its answer.
 
-use std::{error::Error, fmt, future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll};
+use std::{
+    error::Error,
+    fmt,
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header,
@@ -67,26 +75,27 @@ pub async fn forward(
     outbound: Outbound,
 ) -> Result<Response<AnswerStream>, Rejection> {
     let mut attempts = Attempts::new(upstream);
+    let terms = Terms {
+        upstream,
+        progress: Rc::clone(&outbound.progress),
+        pins: outbound.pins.clone(),
+        deadline: outbound.deadline,
+        target: outbound.target.clone(),
+        handshake: outbound.handshake.clone(),
+    };
     let choice = Choice::new(upstream, pools, permit);
-    let outcome = attempt(choice, outbound, &mut attempts).await;
+    let mut request = Some(request(outbound));
+    let outcome = attempt(choice, &terms, &mut request, &mut attempts).await;
     attempts.end(outcome.is_ok());
     outcome
 }
 
 async fn attempt(
     mut choice: Choice<'_>,
-    outbound: Outbound,
+    terms: &Terms<'_>,
+    request: &mut Option<Request<RequestBody>>,
     attempts: &mut Attempts<'_>,
 ) -> Result<Response<AnswerStream>, Rejection> {
-    let terms = Terms {
-        upstream: choice.upstream(),
-        progress: Rc::clone(&outbound.progress),
-        pins: outbound.pins.clone(),
-        deadline: outbound.deadline,
-    };
-    let target = outbound.target.clone();
-    let handshake = outbound.handshake.clone();
-    let mut request = Some(request(outbound));
     let mut failed: Option<Rejection> = None;
     let mut pinned = terms.pinned().await?;
     loop {
@@ -100,16 +109,14 @@ async fn attempt(
                 None,
             ),
         };
-        if let Some(request) = &mut request {
-            address(request, picked.server, &target)?;
+        if let Some(request) = request {
+            address(request, picked.server, &terms.target)?;
         }
         let spare = request.as_ref().and_then(|request| attempts.spare(request));
         let pool = choice.pools().of(picked.server);
-        let outcome = exchange(&pool, lease, &mut request, &picked, &terms)
+        let outcome = exchange(&pool, lease, request, &picked, terms)
             .await
-            .and_then(|(response, lease)| {
-                Ok(answer(response, lease, terms.deadline, handshake.as_ref())?)
-            });
+            .and_then(|(response, lease)| Ok(answer(response, lease, terms)?));
         // A client that was still uploading when the time was over is no fault of the server.
         let ended = outcome.as_ref().map(drop).map_err(|fault| &fault.rejection);
         if !matches!(ended, Err(Rejection::UpstreamTimeout)) || terms.progress.finished().is_some()
@@ -129,7 +136,8 @@ async fn attempt(
                 failed.get_or_insert(rejection);
             }
             (Err(fault), Some(spare)) if fault.is_silent && attempts.take(terms.deadline) => {
-                (request, failed) = (Some(spare), Some(fault.rejection));
+                *request = Some(spare.into_request());
+                failed = Some(fault.rejection);
                 choice.begin_again();
             }
             (Err(fault), _) => return Err(fault.rejection),
@@ -144,6 +152,8 @@ struct Terms<'u> {
     progress: Rc<UploadProgress>,
     pins: Option<Rc<Pins>>,
     deadline: Instant,
+    target: PathAndQuery,
+    handshake: Option<Handshake>,
 }
 
 impl<'u> Terms<'u> {
@@ -152,7 +162,8 @@ impl<'u> Terms<'u> {
         let Some(pins) = self.pins.as_ref().filter(|pins| !pins.is_empty()) else {
             return Ok(None);
         };
-        let lease = timeout_at(self.deadline, pins.lease(self.upstream)).await;
+        let lease = Box::pin(pins.lease(self.upstream));
+        let lease = timeout_at(self.deadline, lease).await;
         lease.map_err(|_elapsed| Rejection::UpstreamTimeout)
     }
 
@@ -200,23 +211,21 @@ async fn exchange(
     loop {
         let mut lease = match pinned.take() {
             Some(lease) => lease,
-            // Waiting for a connection is a part of the exchange, too.
-            None => timeout_at(
-                terms.deadline,
-                pool.lease(attempts >= STALE_CONNECTIONS_MAX, picked.dial),
-            )
-            .await
-            .map_err(|_elapsed| Rejection::UpstreamTimeout)??,
+            None => match pool.lease_kept(attempts >= STALE_CONNECTIONS_MAX) {
+                Some(lease) => lease,
+                None => wait_for_lease(pool, attempts, picked, terms).await?,
+            },
         };
         lease.watch(Rc::clone(&terms.progress));
         let unsent = request.take().ok_or(Rejection::Internal)?;
         if pins::binds(unsent.headers().get_all(header::AUTHORIZATION)) {
             terms.pin(&mut lease, picked.server)?;
         }
-        let sent = lease.send(unsent);
-        let Some(outcome) = within(terms, sent).await else {
-            return Err(Rejection::UpstreamTimeout.into());
+        let outcome = {
+            let sent = pin!(lease.send(unsent));
+            within(terms, sent).await
         };
+        let outcome = outcome.ok_or(Rejection::UpstreamTimeout)?;
         match outcome {
             Ok(response) => {
                 if pins::binds(response.headers().get_all(header::WWW_AUTHENTICATE)) {
@@ -228,6 +237,20 @@ async fn exchange(
         }
         attempts += 1;
     }
+}
+
+/// Waits for a connection, which is a part of the exchange too. On the heap, for few exchanges have to, and room for a dial is
+/// several times what the rest of them takes.
+async fn wait_for_lease(
+    pool: &Rc<Pool>,
+    attempts: usize,
+    picked: &Picked<'_>,
+    terms: &Terms<'_>,
+) -> Result<Lease, Rejection> {
+    let fresh = attempts >= STALE_CONNECTIONS_MAX;
+    let lease = Box::pin(pool.lease(fresh, picked.dial));
+    let lease = timeout_at(terms.deadline, lease).await;
+    lease.map_err(|_elapsed| Rejection::UpstreamTimeout)?
 }
 
 fn request(outbound: Outbound) -> Request<RequestBody> {
@@ -269,10 +292,9 @@ fn address(
 
 /// Waits for an answer until the deadline, and no longer than allowed after the request's last byte; `None` when the time is
 /// over. While the client still uploads, only the upload's own idle limit counts.
-async fn within<F: Future>(terms: &Terms<'_>, answer: F) -> Option<F::Output> {
+async fn within<F: Future>(terms: &Terms<'_>, mut answer: Pin<&mut F>) -> Option<F::Output> {
     let allowed = terms.upstream.settings().response_timeout;
     let (deadline, progress) = (terms.deadline, &terms.progress);
-    let mut answer = pin!(answer);
     let mut timer = pin!(sleep_until(deadline.min(Instant::now() + allowed)));
     poll_fn(|cx| {
         if let Poll::Ready(output) = answer.as_mut().poll(cx) {
@@ -334,15 +356,14 @@ fn resend(
 fn answer(
     mut response: Response<Incoming>,
     mut lease: Lease,
-    deadline: Instant,
-    handshake: Option<&Handshake>,
+    terms: &Terms<'_>,
 ) -> Result<Response<AnswerStream>, Rejection> {
     // A handshake leaves nothing that is used again, whatever comes of it (MSG-3), and keeps nobody waiting for it.
-    if handshake.is_some() {
+    if terms.handshake.is_some() {
         lease.retire();
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let switched = Switched::new(&mut response, lease, handshake)?;
+        let switched = Switched::new(&mut response, lease, terms.handshake.as_ref())?;
         return Ok(response.map(|body| AnswerStream::switched(body, switched)));
     }
     if !framing::is_clear(response.version(), response.headers()) {
@@ -352,5 +373,5 @@ fn answer(
     if response.version() == Version::HTTP_10 {
         lease.retire();
     }
-    Ok(response.map(|body| AnswerStream::new(body, lease, deadline)))
+    Ok(response.map(|body| AnswerStream::new(body, lease, terms.deadline)))
 }

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::TryFutureExt;
 use http::{
     HeaderValue, Request, Response, header,
     uri::{Authority, Scheme, Uri},
@@ -136,13 +137,13 @@ impl Place {
     }
 
     /// Sends a request on a stream of its own. Dropped, it resets that stream.
-    pub(super) async fn send(
+    pub(super) fn send(
         &self,
         mut request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFault> {
+    ) -> impl Future<Output = Result<Response<Incoming>, SendFault>> + use<> {
         let host = tell_authority(&mut request, &self.0.scheme);
-        let sent = self.0.sender.clone().try_send_request(request).await;
-        sent.map_err(|failure| {
+        let sent = self.0.sender.clone().try_send_request(request);
+        sent.map_err(move |failure| {
             let mut fault = SendFault::from(failure);
             if let (Some(request), Some(host)) = (&mut fault.unsent, host) {
                 tell_host(request, host);

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
+use futures_util::{TryFutureExt, future::Either};
 use http::{HeaderValue, Request, Response, header};
 use hyper::{
     body::Incoming,
@@ -108,13 +109,13 @@ impl Lease {
     ///
     /// # Errors
     /// Why there is no answer, with the request where no byte of it was sent.
-    pub(super) async fn send(
+    pub(super) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFault> {
+    ) -> impl Future<Output = Result<Response<Incoming>, SendFault>> + use<> {
         match &mut self.connection {
-            Connection::Own(own) => own.send(request).await,
-            Connection::Shared(place) => place.send(request).await,
+            Connection::Own(own) => Either::Left(own.send(request)),
+            Connection::Shared(place) => Either::Right(place.send(request)),
         }
     }
 
@@ -173,17 +174,17 @@ impl Lease {
 
 impl Own {
     /// Sends a request. `TE` speaks of one connection, which HTTP/1.1 must be told (RFC 9110 §10.1.4).
-    async fn send(
+    fn send(
         &mut self,
         mut request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFault> {
+    ) -> impl Future<Output = Result<Response<Incoming>, SendFault>> + use<> {
         let says_te = request.headers().contains_key(header::TE);
         if says_te {
             let te = HeaderValue::from_static("te");
             request.headers_mut().insert(header::CONNECTION, te);
         }
-        let sent = self.sender.try_send_request(request).await;
-        sent.map_err(|failure| {
+        let sent = self.sender.try_send_request(request);
+        sent.map_err(move |failure| {
             let mut fault = SendFault::from(failure);
             // It may go out as HTTP/2 next.
             if let Some(request) = fault.unsent.as_mut().filter(|_| says_te) {

@@ -99,7 +99,14 @@ impl Pool {
         })
     }
 
-    /// Takes the connection used last, or a place on one that others use too, or opens one, or waits while all are in use.
+    /// Takes the connection used last, or a place on one that others use too, if there is one at this moment. `fresh` passes over
+    /// them all.
+    pub fn lease_kept(&self, fresh: bool) -> Option<Lease> {
+        let connection = if fresh { None } else { self.take() };
+        connection.map(|connection| Lease::new(connection, true))
+    }
+
+    /// As [`lease_kept`](Self::lease_kept); where there is none it opens one, or waits while all are in use.
     /// `fresh` passes over the kept ones, `within` bounds a dial. Cancel-safe: a dropped wait leaves its place in the queue.
     ///
     /// # Errors
@@ -107,8 +114,8 @@ impl Pool {
     /// [`Rejection::UpstreamUnreachable`] or [`Rejection::UpstreamTls`] when none can be opened `within` that time.
     pub async fn lease(self: &Rc<Self>, fresh: bool, within: Duration) -> Result<Lease, Rejection> {
         loop {
-            if !fresh && let Some(connection) = self.take() {
-                return Ok(Lease::new(connection, true));
+            if let Some(lease) = self.lease_kept(fresh) {
+                return Ok(lease);
             }
             if self.open.get() >= self.caps.connections {
                 // An idle connection that is not ready, or one that a fresh dial passes over, makes room.

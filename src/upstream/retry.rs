@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, header};
+use http::{HeaderMap, Method, Request, header};
 use tokio::time::Instant;
 
 use super::{Upstream, body::RequestBody, settings::RetrySettings};
@@ -41,6 +41,23 @@ pub(super) struct Attempts<'u> {
     upstream: &'u Upstream,
     left: u32,
     retried: bool,
+}
+
+/// What is needed to send a request without a body again. hyper does not give back a head that it has written.
+#[derive(Debug)]
+pub(super) struct Spare {
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl Spare {
+    /// The request, for a server that is still to be chosen.
+    pub(super) fn into_request(self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::Empty);
+        *request.method_mut() = self.method;
+        *request.headers_mut() = self.headers;
+        request
+    }
 }
 
 impl Budget {
@@ -152,13 +169,10 @@ impl<'u> Attempts<'u> {
     }
 
     /// A second copy of the request, where it may be sent again.
-    pub(super) fn spare(&self, request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-        (self.left > 0 && is_repeatable(request)).then(|| {
-            let mut spare = Request::new(RequestBody::Empty);
-            *spare.method_mut() = request.method().clone();
-            *spare.version_mut() = request.version();
-            *spare.headers_mut() = request.headers().clone();
-            spare
+    pub(super) fn spare(&self, request: &Request<RequestBody>) -> Option<Spare> {
+        (self.left > 0 && is_repeatable(request)).then(|| Spare {
+            method: request.method().clone(),
+            headers: request.headers().clone(),
         })
     }
 
