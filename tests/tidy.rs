@@ -173,6 +173,70 @@ fn group(text: &str) -> Vec<String> {
     found
 }
 
+/// What waits without giving the thread back.
+const BLOCKING: [&str; 11] = [
+    "std::fs",
+    "fs::",
+    "File::",
+    "std::net::TcpStream",
+    "UnixStream::connect_addr",
+    "to_socket_addrs",
+    "process::Command",
+    "thread::sleep",
+    "block_on",
+    "blocking_",
+    "recv_timeout",
+];
+
+/// Files of the workers' modules whose code runs on other threads, or before the first request.
+const NOT_ON_WORKERS: [(&str, &str); 6] = [
+    ("src/authn/remote/", "fetches of keys: control runtime"),
+    (
+        "src/server/mod.rs",
+        "starts the workers and waits for their end",
+    ),
+    (
+        "src/server/pulse.rs",
+        "a file of the kernel's, which is no disk",
+    ),
+    (
+        "src/server/tls/",
+        "certificate files: at start and on the control runtime",
+    ),
+    ("src/telemetry/events.rs", "the thread that writes events"),
+    (
+        "src/telemetry/line_queue.rs",
+        "the thread that writes the log",
+    ),
+];
+
+#[test]
+fn fault_3_workers_call_nothing_that_blocks() {
+    let on_workers = [
+        "authn",
+        "gateway",
+        "limit",
+        "policy",
+        "respond",
+        "server",
+        "telemetry",
+        "upstream",
+    ];
+    let found = faults(|file, line| {
+        let elsewhere = NOT_ON_WORKERS
+            .iter()
+            .any(|(name, _)| file.name.starts_with(name));
+        if elsewhere || !on_workers.contains(&file.module()) {
+            return None;
+        }
+        let call = BLOCKING.iter().find(|call| line.contains(**call))?;
+        Some(format!(
+            "`{call}` may block a worker; hand it to the control runtime or to a thread"
+        ))
+    });
+    none(&found);
+}
+
 #[test]
 fn groups_of_imports_are_read() {
     assert_eq!(group("a::B;"), ["a::B"]);

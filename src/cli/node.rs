@@ -25,7 +25,7 @@ use crate::{
     gateway::Gateway,
     portal,
     server::{
-        Server, Sockets,
+        Server, Sockets, pulse,
         settings::CertificateFiles,
         tls::{self, Tls},
     },
@@ -97,6 +97,9 @@ impl Node {
             gateway,
             Arc::clone(&lasting.telemetry),
         )?;
+        let turning = Arc::clone(&readiness);
+        let report = move |worker, turns| turning.set(&format!("worker {worker}"), turns);
+        control.spawn(pulse::watch(server.pulses().to_vec(), report));
         for address in &addresses {
             tracing::info!(listener = "tls", %address, "listening");
         }

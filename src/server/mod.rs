@@ -8,13 +8,14 @@ pub mod connection;
 mod farewell;
 mod frames;
 pub mod proxy_protocol;
+pub mod pulse;
 pub mod redirect;
 pub mod settings;
 pub mod tls;
 pub mod vitals;
 pub mod worker;
 
-use std::{io, net::SocketAddr, sync::Arc, thread};
+use std::{future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, thread};
 
 use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, task::LocalSet};
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     caps::{ConnectionCaps, raise_descriptor_limit},
+    pulse::{Pulse, Turns},
     settings::ServerSettings,
     tls::Tls,
     worker::{Kind, Shared},
@@ -68,6 +70,7 @@ struct Listening {
 #[derive(Debug)]
 pub struct Server {
     threads: Vec<thread::JoinHandle<()>>,
+    pulses: Vec<Arc<Pulse>>,
     closing: CancellationToken,
 }
 
@@ -155,10 +158,13 @@ impl Server {
         };
         let mut server = Self {
             threads: Vec::new(),
+            pulses: Vec::new(),
             closing,
         };
         for (index, sockets) in sockets.by_worker.into_iter().enumerate() {
-            match start_worker(index, sockets, shared.clone()) {
+            let pulse = Arc::new(Pulse::default());
+            server.pulses.push(Arc::clone(&pulse));
+            match start_worker((index, pulse), sockets, shared.clone()) {
                 Ok(thread) => server.threads.push(thread),
                 Err(error) => {
                     server.closing.cancel();
@@ -167,6 +173,12 @@ impl Server {
             }
         }
         Ok(server)
+    }
+
+    /// Whether each of the workers turns, for [`pulse::watch`].
+    #[must_use]
+    pub fn pulses(&self) -> &[Arc<Pulse>] {
+        &self.pulses
     }
 
     /// Closes the listeners and waits for what is under way, at most the drain timeout. Blocks the calling thread.
@@ -181,7 +193,7 @@ impl Server {
 }
 
 fn start_worker(
-    index: usize,
+    (index, pulse): (usize, Arc<Pulse>),
     sockets: Listening,
     shared: Shared,
 ) -> io::Result<thread::JoinHandle<()>> {
@@ -199,7 +211,10 @@ fn start_worker(
     thread::Builder::new()
         .name(format!("worker-{index}"))
         .spawn(move || {
-            LocalSet::new().block_on(&runtime, worker::run(shared, listeners));
+            let mut turns = Turns::new(pulse, Arc::clone(&shared.telemetry));
+            let tasks = LocalSet::new();
+            let mut run = pin!(tasks.run_until(worker::run(shared, listeners)));
+            runtime.block_on(poll_fn(|cx| turns.turn(|| run.as_mut().poll(cx))));
             // Streams of connections that outlived the drain end here.
             runtime.shutdown_background();
         })

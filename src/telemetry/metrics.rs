@@ -45,6 +45,7 @@ pub(super) struct Metrics {
     pub(super) accept_errors: Counter,
     pub(super) malformed: Counter,
     pub(super) floods: Counter,
+    pub(super) stalls: Counter,
     pub(super) log_dropped: Counter,
 }
 
@@ -82,6 +83,7 @@ impl Metrics {
             accept_errors: Counter::default(),
             malformed: Counter::default(),
             floods: Counter::default(),
+            stalls: Counter::default(),
             log_dropped: Counter::default(),
         };
         metrics.register_exchanges();
@@ -209,6 +211,11 @@ impl Metrics {
             "http2_floods",
             "HTTP/2 connections ended for their control frames",
             self.floods.clone(),
+        );
+        registry.register(
+            "worker_stalls",
+            "Turns of a worker in which it did not look at its connections for more than 10 ms",
+            self.stalls.clone(),
         );
         registry.register(
             "log_dropped",

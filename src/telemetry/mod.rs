@@ -188,6 +188,11 @@ impl Telemetry {
         self.metrics.floods.inc();
     }
 
+    /// Counts a turn of a worker that took too long.
+    pub fn stalled(&self) {
+        self.metrics.stalls.inc();
+    }
+
     /// Runs `sampler` at each scrape, in place of an earlier one of this name. It must be quick and must not scrape.
     pub fn on_scrape(&self, name: &'static str, sampler: Sampler) {
         let samplers = self.samplers.lock();

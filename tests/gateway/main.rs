@@ -52,6 +52,7 @@ mod routes;
 mod secrets;
 mod servers;
 mod sessions;
+mod stalls;
 mod start;
 mod streams;
 mod tls_matrix;
