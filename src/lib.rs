@@ -16,6 +16,7 @@ pub mod config;
 mod files;
 pub mod gateway;
 pub mod limit;
+pub mod mail;
 pub mod policy;
 pub mod portal;
 pub mod respond;

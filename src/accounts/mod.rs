@@ -5,7 +5,10 @@
 //! other within seconds ([`Accounts::watch`]).
 
 mod clients;
+mod delivery;
+mod outbox;
 pub mod passwords;
+mod recovery;
 mod sessions;
 pub mod settings;
 mod signing;
@@ -29,13 +32,17 @@ use crate::{
         settings::{ClaimNames, IssuerSettings, KeySource},
     },
     limit::KeyedLimiter,
-    policy::Rejection,
+    policy::{PasswordFault, Rejection},
     store::{OpenError as StoreOpenError, Sqlite, Store, StoreError, Times},
 };
+use outbox::Outbox;
 use passwords::{Password, Passwords};
 use settings::AccountSettings;
 use signing::SigningKeys;
 
+pub use delivery::Delivery;
+pub use outbox::Mail;
+pub use recovery::ChangePassword;
 pub use sessions::{Client, Grant, Login, RefreshToken};
 pub use signing::{KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD, PUBLISHED_MAX_AGE};
 pub use users::{NewUser, canonical_email, canonical_username};
@@ -69,6 +76,7 @@ pub struct Accounts {
     clock: Clock,
     logins_per_ip: KeyedLimiter<IpAddr>,
     logins_per_account: KeyedLimiter<Box<str>>,
+    outbox: Option<Outbox>,
     /// The last entry of the feed that was applied.
     feed: AtomicU64,
 }
@@ -119,6 +127,11 @@ pub enum AccountError {
     /// Too many passwords are being hashed.
     #[error("too many passwords are being hashed")]
     Overloaded,
+    /// Made of nothing but common passwords, sequences and words about its owner.
+    #[error(
+        "a password must be more than common passwords, sequences, or the name of its owner or of this site"
+    )]
+    PasswordCommon,
     /// Beyond 256 characters or 1024 bytes.
     #[error("a password has at most 256 characters and 1024 bytes")]
     PasswordTooLong,
@@ -180,6 +193,7 @@ impl Accounts {
                 settings.login_per_account,
                 LIMIT_KEYS_MAX,
             ),
+            outbox: settings.mail.as_ref().map(Outbox::new),
             feed: AtomicU64::new(0),
             settings: settings.clone(),
         };
@@ -301,12 +315,13 @@ impl From<AccountError> for Rejection {
             AccountError::Internal => Self::Internal,
             AccountError::NotFound => Self::RouteNotFound,
             AccountError::Overloaded => Self::Overloaded,
+            AccountError::PasswordCommon => Self::PasswordRefused(PasswordFault::Common),
+            AccountError::PasswordTooLong => Self::PasswordRefused(PasswordFault::TooLong),
+            AccountError::PasswordTooShort { .. } => Self::PasswordRefused(PasswordFault::TooShort),
             AccountError::Store(_) => Self::StoreUnavailable,
             AccountError::DisplayNameInvalid
             | AccountError::EmailInvalid
             | AccountError::NameInvalid
-            | AccountError::PasswordTooLong
-            | AccountError::PasswordTooShort { .. }
             | AccountError::RoleInvalid => Self::BadRequest(crate::policy::HeadFault::Body),
         }
     }

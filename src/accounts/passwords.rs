@@ -3,6 +3,7 @@
 //! One hash costs some 20 MiB and 15 ms, and a stranger may ask for it: without a bound a login flood is an attack on memory
 //! and processor. The permit belongs to the job that hashes, so callers who leave do not free it (AUTH-2).
 
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -106,18 +107,35 @@ impl Passwords {
         })
     }
 
-    /// Hashes a new password with a salt of its own.
+    /// Hashes a new password with a salt of its own. `words` are about its owner and this site: a password that is made of
+    /// them, or of common ones, is not taken.
     ///
     /// # Errors
-    /// [`AccountError::PasswordTooShort`]; [`AccountError::Overloaded`] where no permit came free in 2 s or too many wait.
-    pub async fn hash(self: &Arc<Self>, password: Password) -> Result<PasswordHash, AccountError> {
+    /// [`AccountError::PasswordTooShort`], [`AccountError::PasswordCommon`]; [`AccountError::Overloaded`] where no permit came free in 2 s or too many wait.
+    pub async fn hash(
+        self: &Arc<Self>,
+        password: Password,
+        words: &[&str],
+    ) -> Result<PasswordHash, AccountError> {
+        self.check(&password, words)?;
+        self.run(move |passwords| passwords.hash_now(&password))
+            .await?
+    }
+
+    /// Whether a new password is taken.
+    ///
+    /// # Errors
+    /// [`AccountError::PasswordTooShort`], [`AccountError::PasswordCommon`].
+    pub fn check(&self, password: &Password, words: &[&str]) -> Result<(), AccountError> {
         if password.0.chars().count() < self.chars_min {
             return Err(AccountError::PasswordTooShort {
                 min: self.chars_min,
             });
         }
-        self.run(move |passwords| passwords.hash_now(&password))
-            .await?
+        if rules::is_common(&password.0, words) {
+            return Err(AccountError::PasswordCommon);
+        }
+        Ok(())
     }
 
     /// Verifies a password against a stored hash. With `None`, or a hash that cannot be verified, as much is computed as for

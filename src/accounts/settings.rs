@@ -8,7 +8,7 @@ use std::{
 
 use jsonwebtoken::Algorithm;
 
-use crate::limit::settings::Quota;
+use crate::{limit::settings::Quota, mail::MailSettings};
 
 /// The checked section `[accounts]`.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub struct AccountSettings {
     pub login_per_ip: Quota,
     /// Login attempts on one account, known or not.
     pub login_per_account: Quota,
+    /// How mail is sent; `None`: forgotten passwords cannot be reset, and nobody is told of changes.
+    pub mail: Option<MailSettings>,
 }
 
 /// A service that may ask about tokens and take them back.
@@ -55,6 +57,19 @@ pub struct ClientSettings {
 }
 
 impl AccountSettings {
+    /// The host of the public URL.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let after = self.issuer.split_once("://");
+        let authority = after.map_or(&*self.issuer, |(_, rest)| rest);
+        let authority = authority.split('/').next().unwrap_or_default();
+        match authority.rsplit_once(':') {
+            // An IPv6 address ends with its bracket, not with a port.
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => authority,
+        }
+    }
+
     /// Where the signing keys are.
     #[must_use]
     pub fn key_folder(&self) -> PathBuf {

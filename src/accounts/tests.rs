@@ -4,6 +4,7 @@ mod crash;
 mod keys;
 mod login;
 mod names;
+mod recovery;
 mod refresh;
 mod revocation;
 mod rotation;
@@ -179,6 +180,7 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         argon2: ARGON2,
         login_per_ip: quota,
         login_per_account: quota,
+        mail: None,
     }
 }
 

@@ -39,7 +39,8 @@ impl Accounts {
         let email = canonical_email(new.email).ok_or(AccountError::EmailInvalid)?;
         let name = new.name.map(display_name).transpose()?;
         let roles = checked_roles(new.roles)?;
-        let password = self.passwords.hash(new.password).await?;
+        let words = [&*username, &*email, self.settings.host()];
+        let password = self.passwords.hash(new.password, &words).await?;
         let now = self.clock.now();
         let user = User {
             id: uuid::Uuid::new_v4().to_string().into(),
@@ -82,7 +83,7 @@ impl Accounts {
     /// [`AccountError::NotFound`], or by what is wrong with the password.
     pub async fn set_password(&self, name: &str, password: Password) -> Result<(), AccountError> {
         let user = self.user(name).await?;
-        let hash = self.passwords.hash(password).await?;
+        let hash = self.passwords.hash(password, &self.words(&user)).await?;
         self.change(&user, UserChange::Password(hash), "password_set")
             .await
     }
@@ -130,6 +131,13 @@ impl Accounts {
         let user = self.user(name).await?;
         let ended = self.end(Ending::AllOf { user_id: user.id }).await?;
         Ok(ended.len())
+    }
+
+    /// What a password of this account may not be made of.
+    pub(super) fn words<'a>(&'a self, user: &'a User) -> [&'a str; 4] {
+        let email = user.email.as_deref().unwrap_or_default();
+        let name = user.name.as_deref().unwrap_or_default();
+        [&user.username, email, name, self.settings.host()]
     }
 
     async fn change(

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accounts::{Accounts, Watch},
+    accounts::{Accounts, Delivery, Watch},
     admin::{self, AdminState, Readiness},
     authn::{
         Revocations,
@@ -43,6 +43,7 @@ pub struct Node {
     server: Server,
     lasting: Lasting,
     _watch: Option<Watch>,
+    delivery: Option<Delivery>,
     readiness: Arc<Readiness>,
     stop_admin: CancellationToken,
     /// The TLS addresses bound, ports resolved.
@@ -70,6 +71,9 @@ impl Node {
             .accounts
             .as_ref()
             .map(|(accounts, _)| accounts.watch(control.handle()));
+        let delivery = lasting.accounts.as_ref().and_then(|(accounts, _)| {
+            accounts.deliver(control.handle(), Arc::clone(&lasting.telemetry))
+        });
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(&config, &lasting)?));
         sample(&lasting.telemetry, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
@@ -114,6 +118,7 @@ impl Node {
             server,
             lasting,
             _watch: watch,
+            delivery,
             readiness,
             stop_admin,
             addresses,
@@ -155,6 +160,7 @@ impl Node {
             control,
             server,
             lasting,
+            delivery,
             stop_admin,
             ..
         } = self;
@@ -169,6 +175,9 @@ impl Node {
                 () = either(&mut terminate, &mut interrupt) => tracing::warn!("second signal: not waiting any longer"),
             }
         });
+        if let Some(delivery) = delivery {
+            control.block_on(delivery.stop());
+        }
         stop_admin.cancel();
         tracing::info!("stopped");
         lasting.telemetry.flush();

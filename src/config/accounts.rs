@@ -69,6 +69,7 @@ pub(super) fn read(
         clients,
         login_per_ip,
         login_per_account,
+        mail: None,
     })
 }
 

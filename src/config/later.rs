@@ -21,7 +21,6 @@ use Harmless::{Flag, Nothing, Word};
 /// Section, key, and the value that is accepted.
 pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("", "cluster", Nothing),
-    ("", "mail", Nothing),
     ("accounts", "cookie_session", Flag(false)),
     ("accounts", "store_password_env", Nothing),
     ("accounts", "store_password_file", Nothing),

@@ -23,6 +23,7 @@ mod keys;
 mod later;
 mod limit;
 mod log;
+mod mail;
 mod name;
 mod network;
 mod overlap;
@@ -241,7 +242,12 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
     let limit = limit::read(top.section("rate_limit"));
     let upstreams = upstream::read(top.sections("upstream"));
     let has_accounts = top.has("accounts");
-    let accounts = accounts::read(top.section("accounts"), has_accounts, server);
+    let mut accounts = accounts::read(top.section("accounts"), has_accounts, server);
+    let mail = mail::read(top.section("mail"));
+    check_mail(&top, accounts.is_some(), tls.development);
+    if let Some(accounts) = &mut accounts {
+        accounts.mail = mail;
+    }
     let forward_auth = forward_auth::read(top.section("forward_auth"), server, accounts.as_ref());
     let mut issuer_names = issuers.names;
     if accounts.is_some() {
@@ -282,6 +288,26 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         accounts,
         log,
     })
+}
+
+/// Points at accounts whose owners cannot be written to, and at mail that has nobody to write to.
+fn check_mail(top: &Table<'_>, accounts: bool, development: bool) {
+    let (key, message, hint) = match (accounts, top.has("mail")) {
+        (true, false) if !development => (
+            "accounts",
+            "forgotten passwords cannot be reset, and nobody is told of a changed one",
+            "add [mail] with `from`, and `smtp` or, to try it, `spool`",
+        ),
+        (false, true) => (
+            "mail",
+            "nobody is written to: only accounts send mail",
+            "take the section out, or add [accounts]",
+        ),
+        (true, _) | (false, false) => return,
+    };
+    let place = top.place_of(key);
+    let problems = &top.context.problems;
+    problems.warn(&place, Fault::new(message, hint));
 }
 
 /// Checks that somebody can be verified, and points at routes where two issuers could give two people one name.

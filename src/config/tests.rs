@@ -8,6 +8,7 @@ use tempfile::TempDir;
 mod callers;
 mod diagnostics;
 mod files;
+mod mail;
 mod overlaps;
 mod routes;
 mod server;
@@ -41,6 +42,9 @@ path_prefix = "/"
 upstream = "app"
 access = "authenticated"
 [accounts]
+[mail]
+from = "Gate <no-reply@example.com>"
+spool = "data/mail"
 [log]
 "#;
 

@@ -32,7 +32,7 @@ pub use identity::{Claims, Identity};
 pub use original::original_request;
 pub use path::NormalPath;
 pub use redirect::{RedirectTarget, RedirectTargets};
-pub use rejection::{HeadFault, PathFault, Rejection, TokenFault};
+pub use rejection::{HeadFault, PasswordFault, PathFault, Rejection, TokenFault};
 pub use route::{
     HostPattern, PathPattern, Route, RouteConflict, Routes, Streams, Target, UpstreamId,
 };

@@ -43,6 +43,8 @@ pub enum Rejection {
     InvalidGrant,
     /// The keys of an issuer could not be had.
     KeysUnavailable,
+    /// A link of a mail that is not, or no longer, good.
+    LinkInvalid,
     /// The request has passed this gateway before.
     LoopDetected,
     /// The route exists, but not for this method.
@@ -55,6 +57,8 @@ pub enum Rejection {
     OriginDenied,
     /// A queue or a cap is full.
     Overloaded,
+    /// A new password that is not taken.
+    PasswordRefused(PasswordFault),
     /// The caller asked too often.
     RateLimited(Exceeded),
     /// The client took too long to send its request.
@@ -160,6 +164,17 @@ pub enum HeadFault {
     Upgrade,
     /// The protocol version is not served.
     Version,
+}
+
+/// Why a new password is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordFault {
+    /// It is made of common passwords, sequences and words about its owner.
+    Common,
+    /// It is longer than any that is taken.
+    TooLong,
+    /// It has fewer characters than the configuration asks for.
+    TooShort,
 }
 
 /// Which rule over the claims was not met.
@@ -320,6 +335,12 @@ impl Rejection {
                 title: "Keys unavailable",
                 detail: "The keys of the token's issuer cannot be had now; try again later.",
             },
+            Self::LinkInvalid => Terms {
+                status: StatusCode::UNAUTHORIZED,
+                code: "invalid_grant",
+                title: "Link not valid",
+                detail: "The link is not valid any more: it works once and for a short time; ask for a new one.",
+            },
             Self::LoopDetected => Terms {
                 status: StatusCode::LOOP_DETECTED, // RFC 5842 §7.2
                 code: "loop_detected",
@@ -355,6 +376,12 @@ impl Rejection {
                 code: "overloaded",
                 title: "Overloaded",
                 detail: "Too much is going on; try again after the time in Retry-After.",
+            },
+            Self::PasswordRefused(fault) => Terms {
+                status: StatusCode::BAD_REQUEST,
+                code: "bad_request",
+                title: "Password not accepted",
+                detail: fault.detail(),
             },
             Self::RateLimited(_) => Terms {
                 status: StatusCode::TOO_MANY_REQUESTS, // RFC 6585 §4
@@ -476,6 +503,8 @@ impl Rejection {
             Some(fault.name())
         } else if let Self::ClaimMismatch(fault) = self {
             Some(fault.name())
+        } else if let Self::PasswordRefused(fault) = self {
+            Some(fault.name())
         } else if let Self::TokenInvalid(fault) = self {
             Some(fault.name())
         } else if let Self::RateLimited(exceeded) = self {
@@ -532,6 +561,31 @@ impl HeadFault {
             Self::TransferEncoding => "transfer_encoding",
             Self::Upgrade => "upgrade",
             Self::Version => "version",
+        }
+    }
+}
+
+impl PasswordFault {
+    /// The fault's name in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Common => "password_common",
+            Self::TooLong => "password_too_long",
+            Self::TooShort => "password_too_short",
+        }
+    }
+
+    /// What whoever chose it should do.
+    const fn detail(self) -> &'static str {
+        match self {
+            Self::Common => {
+                "The new password is easy to guess: it is made of common passwords, sequences, or names of yours or of this site; choose another."
+            }
+            Self::TooLong => "The password is too long; it may have 256 characters and 1024 bytes.",
+            Self::TooShort => {
+                "The new password is too short; use more characters, several words for example."
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use http::{Method, Request, Response, request::Parts};
 use serde::Deserialize;
 
 use super::{
-    BODY_BYTES_MAX, answers, clients,
+    BODY_BYTES_MAX, answers, clients, passwords,
     requests::{self, Secret},
 };
 use crate::{
@@ -57,7 +57,9 @@ enum Place {
 
 #[derive(Debug, Clone, Copy)]
 enum Operation {
+    ChangePassword,
     EndSession,
+    ForgotPassword,
     Introspect,
     IssuerDocument,
     Jwks,
@@ -66,13 +68,14 @@ enum Operation {
     LogoutAll,
     Me,
     Refresh,
+    ResetPassword,
     Revoke,
     Sessions,
 }
 
 /// Every endpoint. What needs an access token needs one of ours; a foreign issuer's users have no account here.
 #[rustfmt::skip]
-const ENDPOINTS: [Endpoint; 11] = [
+const ENDPOINTS: [Endpoint; 14] = [
     Endpoint { name: "auth.login",       method: Method::POST,   path: Place::Under("/login"),         access: Access::Public,        operation: Operation::Login },
     Endpoint { name: "auth.refresh",     method: Method::POST,   path: Place::Under("/refresh"),       access: Access::Public,        operation: Operation::Refresh },
     Endpoint { name: "auth.logout",      method: Method::POST,   path: Place::Under("/logout"),        access: Access::Public,        operation: Operation::Logout },
@@ -80,6 +83,9 @@ const ENDPOINTS: [Endpoint; 11] = [
     Endpoint { name: "auth.me",          method: Method::GET,    path: Place::Under("/me"),            access: Access::Authenticated, operation: Operation::Me },
     Endpoint { name: "auth.sessions",    method: Method::GET,    path: Place::Under("/sessions"),      access: Access::Authenticated, operation: Operation::Sessions },
     Endpoint { name: "auth.end_session", method: Method::DELETE, path: Place::Under("/sessions/{id}"), access: Access::Authenticated, operation: Operation::EndSession },
+    Endpoint { name: "auth.password",    method: Method::POST,   path: Place::Under("/password"),        access: Access::Authenticated, operation: Operation::ChangePassword },
+    Endpoint { name: "auth.forgot",      method: Method::POST,   path: Place::Under("/password/forgot"), access: Access::Public,        operation: Operation::ForgotPassword },
+    Endpoint { name: "auth.reset",       method: Method::POST,   path: Place::Under("/password/reset"),  access: Access::Public,        operation: Operation::ResetPassword },
     Endpoint { name: "auth.introspect",  method: Method::POST,   path: Place::Under("/introspect"),    access: Access::Public,        operation: Operation::Introspect },
     Endpoint { name: "auth.revoke",      method: Method::POST,   path: Place::Under("/revoke"),        access: Access::Public,        operation: Operation::Revoke },
     Endpoint { name: "auth.jwks",        method: Method::GET,    path: Place::Root("/.well-known/jwks.json"),            access: Access::Public, operation: Operation::Jwks },
@@ -220,6 +226,9 @@ fn operate<'a>(
     call: Call,
 ) -> Pin<Box<dyn Future<Output = Answered> + Send + 'a>> {
     match operation {
+        Operation::ChangePassword => Box::pin(passwords::change(accounts, call)),
+        Operation::ForgotPassword => Box::pin(passwords::forgot(accounts, call)),
+        Operation::ResetPassword => Box::pin(passwords::reset(accounts, call)),
         Operation::EndSession => Box::pin(end_session(accounts, call)),
         Operation::Introspect => Box::pin(clients::introspect(accounts, call)),
         Operation::IssuerDocument => Box::pin(async { Ok(issuer_document(accounts)) }),
@@ -408,7 +417,7 @@ fn deliver(accounts: &Accounts, grant: &Grant, delivery: Delivery) -> Answered {
 
 /// The claims of the caller of a route whose access is `authenticated`. The gateway lets nobody else through; should it, here
 /// is the second door.
-fn claims(call: &Call) -> Result<&Claims, Rejection> {
+pub(super) fn claims(call: &Call) -> Result<&Claims, Rejection> {
     let identity = call.context.caller.identity();
     let claims = identity.ok_or(Rejection::CredentialsMissing)?.claims();
     if *claims.issuer_name == *ISSUER_NAME {

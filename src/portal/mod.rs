@@ -6,6 +6,7 @@
 mod answers;
 mod clients;
 mod endpoints;
+mod passwords;
 mod requests;
 #[cfg(test)]
 mod tests;

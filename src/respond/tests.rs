@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 
 use super::*;
 use crate::policy::{
-    HeadFault, PathFault, TokenFault,
+    HeadFault, PasswordFault, PathFault, TokenFault,
     rejection::{ClaimFault, Exceeded},
 };
 
@@ -40,12 +40,14 @@ one_of_each! {
     InvalidCredentials,
     InvalidGrant,
     KeysUnavailable,
+    LinkInvalid,
     LoopDetected,
     MethodNotAllowed(vec![Method::GET, Method::POST]),
     MisdirectedRequest,
     NoHealthyUpstream,
     OriginDenied,
     Overloaded,
+    PasswordRefused(PasswordFault::Common),
     RateLimited(PER_IP),
     RequestTimeout,
     RoleMissing,

@@ -4,10 +4,15 @@
 //! (SESS-3, STORE-2). No method is a look-up on the way of a proxied request. SQLite is behind it today; nothing here knows
 //! SQL, so a shared engine can take its place.
 
+pub mod mail;
 pub mod sqlite;
 
 use std::{fmt, future::Future, pin::Pin};
 
+pub use mail::{
+    Beyond, Claim, MailStatus, MailToken, NewMail, PasswordChange, PasswordReset, Queued,
+    QueuedMail, RecoveryStore, ResetDone,
+};
 pub use sqlite::{OpenError, Sqlite};
 
 /// What a method of the store answers with, later.
@@ -216,7 +221,7 @@ pub enum RevocationKind {
 /// Keeps accounts and sessions. Arguments are bounded in length by the caller.
 ///
 /// Every future may be dropped: the transaction then happens as a whole or not at all. All fail with [`StoreError`].
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: RecoveryStore + Send + Sync + fmt::Debug {
     /// Adds an account; [`StoreError::Conflict`] where its name or address is taken.
     fn add_user(&self, user: User) -> Answer<()>;
 

@@ -92,6 +92,30 @@ pub enum HandshakeResult {
     TimedOut,
 }
 
+/// What became of an attempt to send a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailResult {
+    /// There was nobody to send it to.
+    Dropped,
+    /// It will be tried again.
+    Failed,
+    /// It will not be tried again.
+    GivenUp,
+    /// It was handed over.
+    Sent,
+}
+
+impl MailResult {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Failed => "failed",
+            Self::GivenUp => "given_up",
+            Self::Sent => "sent",
+        }
+    }
+}
+
 /// What became of a request that was to be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryResult {

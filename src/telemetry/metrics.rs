@@ -41,6 +41,8 @@ pub(super) struct Metrics {
     certificate_expiry: Family<CertificateLabel, Gauge>,
     certificate_reloads: Family<ResultLabel, Counter>,
     pub(super) rate_limited: Family<LimitLabel, Counter>,
+    pub(super) mails: Family<ResultLabel, Counter>,
+    pub(super) mail_queue: Gauge,
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
     pub(super) malformed: Counter,
@@ -79,6 +81,8 @@ impl Metrics {
             certificate_expiry: Family::default(),
             certificate_reloads: Family::default(),
             rate_limited: Family::default(),
+            mails: Family::default(),
+            mail_queue: Gauge::default(),
             panics: Counter::default(),
             accept_errors: Counter::default(),
             malformed: Counter::default(),
@@ -90,6 +94,7 @@ impl Metrics {
         metrics.register_connections();
         metrics.register_process();
         metrics.register_certificates();
+        metrics.register_mail();
         metrics
     }
 
@@ -160,6 +165,20 @@ impl Metrics {
             "certificate_reloads",
             "Changed certificate files by outcome",
             self.certificate_reloads.clone(),
+        );
+    }
+
+    fn register_mail(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "mails",
+            "Attempts to send a mail by outcome",
+            self.mails.clone(),
+        );
+        registry.register(
+            "mail_queue",
+            "Mails that wait to be sent",
+            self.mail_queue.clone(),
         );
     }
 

@@ -28,14 +28,14 @@ pub mod settings;
 
 pub use events::init_events;
 pub use handles::{
-    CertificateReload, Connections, HandshakeResult, OpenConnection, OpenTunnel, RetryResult,
-    RouteMetrics, UpstreamMetrics,
+    CertificateReload, Connections, HandshakeResult, MailResult, OpenConnection, OpenTunnel,
+    RetryResult, RouteMetrics, UpstreamMetrics,
 };
 pub use metrics::Scrape;
 pub use record::{Ending, Record};
 pub use request_id::{RequestId, RequestIds};
 
-use labels::{FetchLabels, LimitLabel};
+use labels::{FetchLabels, LimitLabel, ResultLabel};
 use line_queue::LineQueue;
 use metrics::Metrics;
 use settings::LogSettings;
@@ -166,6 +166,21 @@ impl Telemetry {
     /// Counts certificate files that changed.
     pub fn certificate_reload(&self, result: CertificateReload) {
         self.metrics.certificate_reload(result).inc();
+    }
+
+    /// Counts attempts to send a mail.
+    pub fn mail(&self, result: MailResult, count: u64) {
+        let result = result.name();
+        self.metrics
+            .mails
+            .get_or_create(&ResultLabel { result })
+            .inc_by(count);
+    }
+
+    /// Says how many mails wait.
+    pub fn mail_queued(&self, mails: u64) {
+        let mails = i64::try_from(mails).unwrap_or(i64::MAX);
+        self.metrics.mail_queue.set(mails);
     }
 
     /// Counts a task that panicked.

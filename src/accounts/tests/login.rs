@@ -169,12 +169,32 @@ async fn auth_4_length_bounds_hold_in_characters_and_bytes() {
     );
     assert!(text("e\u{301}".repeat(129)).is_err(), "258 characters");
     let site = Site::new();
+    let various = |chars: usize| -> String {
+        "pq vz ÿ"
+            .chars()
+            .cycle()
+            .enumerate()
+            .map(|(at, char)| {
+                if at % 3 == 0 {
+                    char::from_u32(0x430 + u32::try_from(at % 31).unwrap()).unwrap()
+                } else {
+                    char
+                }
+            })
+            .take(chars)
+            .collect()
+    };
+    let locks = |chars: u32| -> String {
+        (0..chars)
+            .map(|at| char::from_u32(0x1f512 + at).unwrap())
+            .collect()
+    };
     for (name, secret, fine) in [
-        ("short", "x".repeat(14), false),
-        ("emoji", "\u{1f512}".repeat(14), false),
-        ("least", "x".repeat(15), true),
-        ("emoji-least", "\u{1f512}".repeat(15), true),
-        ("long", "x".repeat(256), true),
+        ("short", various(14), false),
+        ("emoji", locks(14), false),
+        ("least", various(15), true),
+        ("emoji-least", locks(15), true),
+        ("long", various(256), true),
     ] {
         let email = format!("{name}@example.com");
         let new = NewUser {

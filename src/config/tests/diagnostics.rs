@@ -12,14 +12,15 @@ fn drawn(text: &str, want: &str) {
 fn an_unknown_key_is_named_with_the_nearest_known_one() {
     let text = "[tls]\ncertificates = [{ cert = \"certs/site.crt\", key = \"certs/site.key\" }]
 [[upstream]]\nname = \"app\"\nservers = [\"http://127.0.0.1:9000\"]\n[accounts]
+[mail]\nfrom = \"no-reply@example.com\"\nspool = \"data/mail\"
 [[route]]\nname = \"all\"\npath_prefix = \"/\"\nupstream = \"app\"\naccess = \"authenticated\"\nupsteam = \"app\"\n";
     drawn(
         text,
         r#"
 error: route[0].upsteam: unknown key
-  --> gateway.toml:12:1
+  --> gateway.toml:15:1
    |
-12 | upsteam = "app"
+15 | upsteam = "app"
    | ^^^^^^^
    |
    = help: did you mean `upstream`?

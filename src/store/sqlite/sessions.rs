@@ -266,6 +266,24 @@ pub(super) fn end(
     Ok(ids)
 }
 
+/// Ends every session of an account but one, and says which those were.
+pub(super) fn end_others(
+    transaction: &Transaction<'_>,
+    user_id: &str,
+    spared: &str,
+    times: &Times,
+) -> rusqlite::Result<Vec<Box<str>>> {
+    let ids: rusqlite::Result<Vec<_>> = transaction
+        .prepare_cached(
+            "SELECT id FROM sessions WHERE user_id = ?1 AND id <> ?2 AND revoked_at IS NULL",
+        )?
+        .query_map((user_id, spared), |row| row.get::<_, Box<str>>(0))?
+        .collect();
+    let ids = ids?;
+    revoke(transaction, &ids, times)?;
+    Ok(ids)
+}
+
 /// Marks sessions as revoked and tells every process of it, in the caller's transaction. Their rows are kept only until their
 /// access tokens are dead.
 fn revoke(

@@ -2,7 +2,7 @@ use http::{Method, StatusCode};
 
 use super::*;
 use crate::telemetry::{
-    Record, Telemetry,
+    MailResult, Record, Telemetry,
     tests::{check_series, record, silent},
 };
 
@@ -38,6 +38,7 @@ fn exercised() -> Arc<Telemetry> {
     telemetry.certificate_reload(CertificateReload::Taken);
     telemetry.panicked();
     telemetry.accept_failed();
+    telemetry.mail(MailResult::Sent, 1);
     telemetry
 }
 
@@ -59,6 +60,8 @@ fn names_and_kinds_are_those_of_the_contract() {
         "portcullis_http2_floods counter",
         "portcullis_jwks_age_seconds gauge",
         "portcullis_log_dropped counter",
+        "portcullis_mail_queue gauge",
+        "portcullis_mails counter",
         "portcullis_malformed_heads counter",
         "portcullis_panics counter",
         "portcullis_rate_limited counter",

@@ -11,6 +11,7 @@ pub(crate) mod hello;
 pub(crate) mod http1;
 pub(crate) mod keys;
 pub(crate) mod site;
+pub(crate) mod smtp;
 pub(crate) mod streams;
 pub(crate) mod upstream;
 pub(crate) mod websocket;

@@ -1,0 +1,89 @@
+//! The routes over passwords: changing one's own, asking for a link, using it.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use serde::Deserialize;
+
+use super::{
+    answers,
+    endpoints::{Answered, Call, claims},
+    requests::{self, Secret},
+};
+use crate::{
+    accounts::{Accounts, ChangePassword, passwords::Password},
+    policy::{HeadFault, Rejection},
+};
+
+/// The longest address that is looked at (RFC 5321 §4.5.3.1.3).
+const EMAIL_BYTES_MAX: usize = 254;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeBody {
+    current_password: Secret,
+    new_password: Secret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForgotBody {
+    email: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResetBody {
+    token: Secret,
+    new_password: Secret,
+}
+
+/// Changes the caller's password. Needs the old one, not an access token alone (AUTH-9).
+pub(super) async fn change(accounts: &Accounts, call: Call) -> Answered {
+    let headers = &call.parts.headers;
+    requests::refuse_foreign_origin(headers, accounts.settings())?;
+    let claims = claims(&call)?;
+    // Every token of ours names its session.
+    let session_id = claims.session.as_deref().ok_or(Rejection::Internal)?;
+    let body: ChangeBody = requests::json(headers, &call.body)?;
+    let change = ChangePassword {
+        user_id: &claims.subject,
+        session_id,
+        current: Password::new(body.current_password.0)?,
+        new: Password::new(body.new_password.0)?,
+        ip: call.context.client.ip(),
+    };
+    accounts.change_password(change).await?;
+    Ok(answers::no_content())
+}
+
+/// Takes a request for a link. The answer is the same for every address.
+pub(super) async fn forgot(accounts: &Accounts, call: Call) -> Answered {
+    let headers = &call.parts.headers;
+    requests::refuse_foreign_origin(headers, accounts.settings())?;
+    let body: ForgotBody = requests::json(headers, &call.body)?;
+    if body.email.len() > EMAIL_BYTES_MAX {
+        return Err(Rejection::BadRequest(HeadFault::Body));
+    }
+    let ip = call.context.client.ip();
+    accounts.forgot_password(&body.email, ip).await?;
+    Ok(accepted())
+}
+
+/// Sets a new password by a link's token. Signs nobody in (RST-3).
+pub(super) async fn reset(accounts: &Accounts, call: Call) -> Answered {
+    let headers = &call.parts.headers;
+    requests::refuse_foreign_origin(headers, accounts.settings())?;
+    let body: ResetBody = requests::json(headers, &call.body)?;
+    let new = Password::new(body.new_password.0)?;
+    let ip = call.context.client.ip();
+    accounts.reset_password(&body.token.0, new, ip).await?;
+    Ok(answers::no_content())
+}
+
+fn accepted() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(b"{\"status\":\"accepted\"}"));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
