@@ -11,11 +11,12 @@ use std::{
 
 /// The layers, lowest first. A module may import from its own layer and from those below. Modules of one layer are named
 /// together: they may not import each other, save those listed in [`SIDEWAYS`].
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["policy"],
     &["files", "telemetry"],
     &["authn", "limit", "upstream", "respond", "store"],
     &["accounts"],
+    &["assertion"],
     &["portal", "gateway"],
     &["server", "admin"],
     &["config"],

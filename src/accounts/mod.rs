@@ -37,7 +37,10 @@ use settings::AccountSettings;
 use signing::SigningKeys;
 
 pub use sessions::{Client, Grant, Login, RefreshToken};
-pub use signing::{KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD, PUBLISHED_MAX_AGE};
+pub use signing::{
+    ASSERTION_ALGORITHM, AssertionKeys, KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD,
+    PUBLISHED_MAX_AGE, Signature,
+};
 pub use users::{NewUser, canonical_email, canonical_username};
 pub use watch::Watch;
 

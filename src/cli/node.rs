@@ -1,6 +1,6 @@
 //! One running gateway: what `run` and `demo` have in common, from a checked configuration to the end of the drain.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accounts::{Accounts, Watch},
     admin::{self, AdminState, Readiness},
+    assertion::{self, Assertions},
     authn::{
         Revocations,
         remote::{Around, RemoteKeys, Report},
@@ -42,7 +43,7 @@ pub struct Node {
     control: Runtime,
     server: Server,
     lasting: Lasting,
-    _watch: Option<Watch>,
+    _watches: (Option<Watch>, Option<assertion::Watch>),
     readiness: Arc<Readiness>,
     stop_admin: CancellationToken,
     /// The TLS addresses bound, ports resolved.
@@ -70,6 +71,8 @@ impl Node {
             .accounts
             .as_ref()
             .map(|(accounts, _)| accounts.watch(control.handle()));
+        let assertions = lasting.assertions.as_ref();
+        let assertions = assertions.map(|on| on.watch(control.handle()));
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(&config, &lasting)?));
         sample(&lasting.telemetry, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
@@ -110,7 +113,7 @@ impl Node {
             control,
             server,
             lasting,
-            _watch: watch,
+            _watches: (watch, assertions),
             readiness,
             stop_admin,
             addresses,
@@ -226,6 +229,11 @@ fn lasting(
             Some((accounts, portal))
         }
     };
+    let assertions = config.assertion.as_ref();
+    let assertions = assertions
+        .map(|settings| Assertions::open(settings, SystemTime::now()))
+        .transpose()
+        .context("cannot open the keys of assertions")?;
     let remote = RemoteKeys::new(Around {
         runtime: control.handle().clone(),
         folder: config.data_folder().join("issuers"),
@@ -237,6 +245,7 @@ fn lasting(
         telemetry,
         revocations,
         remote,
+        assertions,
         accounts,
     })
 }
