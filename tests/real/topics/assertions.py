@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from frame.echo import Echo, fields
 from frame.gateway import Gateway, bearer, encoded, part
-from frame.process import PATIENCE, free_port
+from frame.process import PATIENCE, Process, free_port
 from frame.runner import Topic
+from frame.servers import Nginx
 
 PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs" / "assertion.md"
 TYPE = "portcullis-assertion+jwt"
@@ -82,6 +83,26 @@ foreach (json_decode(stream_get_contents(STDIN), true) as [$assertion, $method, 
 echo json_encode($said);
 """,
 }
+
+# The small service that nginx asks.
+SERVICE = """
+
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Service(BaseHTTPRequestHandler):
+    def do_GET(self):
+        try:
+            (assertion,) = self.headers.get_all("X-Portcullis-Assertion", [])
+            method, target = self.headers["X-Assertion-Method"], self.headers["X-Assertion-Target"]
+            user = caller(assertion, method, target)["sub"]
+        except (ValueError, jwt.InvalidTokenError):
+            self.send_response(403)
+        else:
+            self.send_response(204)
+            self.send_header("X-User", user)
+        self.end_headers()
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Service).serve_forever()
+"""
 
 
 def shown(language):
@@ -183,12 +204,7 @@ class Assertions(Topic):
         ]
 
     def judge(self, language, command, ending, **environment):
-        text = shown(language).replace('"https://gate.example.com"', json.dumps(self.gateway.url))
-        text = text.replace("'https://gate.example.com'", f"'{self.gateway.url}'")
-        text = text.replace("'/var/lib/app/keys.json'", f"'{self.keys}'")
-        self.assertNotIn("gate.example.com", text)
-        script = self.folder / f"verifier.{ending}"
-        script.write_text(text + DRIVERS[language], encoding="utf-8")
+        script = self.verifier(language, ending, DRIVERS[language])
         cases = json.dumps([case for _, case, _ in self.cases])
         environment = {**os.environ, **{name: str(value) for name, value in environment.items()}}
         options = {"input": cases, "capture_output": True, "text": True, "timeout": PATIENCE, "env": environment}
@@ -199,6 +215,16 @@ class Assertions(Topic):
         for (name, _, whom), found in zip(self.cases, said):
             with self.subTest(name):
                 self.assertEqual(found, whom)
+
+    def verifier(self, language, ending, driver):
+        """What the page shows, with the names of this gateway and a driver behind it, as a file."""
+        text = shown(language).replace('"https://gate.example.com"', json.dumps(self.gateway.url))
+        text = text.replace("'https://gate.example.com'", f"'{self.gateway.url}'")
+        text = text.replace("'/var/lib/app/keys.json'", f"'{self.keys}'")
+        self.assertNotIn("gate.example.com", text)
+        script = self.folder / f"{self.id()}.{ending}"
+        script.write_text(text + driver, encoding="utf-8")
+        return script
 
     def needs(self, program):
         if shutil.which(program) is None:
@@ -214,6 +240,34 @@ class Assertions(Topic):
     def test_php(self):
         self.needs("php")
         self.judge("php", ["php", "-n"], "php")
+
+    def test_nginx_asks_a_verifier(self):
+        self.needs("nginx")
+        port, asked = free_port(), free_port()
+        script = self.verifier("python", "py", SERVICE)
+        environment = {**os.environ, "SSL_CERT_FILE": str(self.gateway.certificate)}
+        service = Process([sys.executable, script, asked], env=environment)
+        self.addCleanup(service.stop)
+        service.listens_on(asked)
+        locations = shown("nginx").replace(":9000;", f":{self.echo.port};").replace(":9100;", f":{asked};")
+        nginx = Nginx(self.folder / "nginx", f"server {{\nlisten 127.0.0.1:{port};\n{locations}\n}}", port)
+        self.addCleanup(nginx.stop)
+        wanted = [case for case in self.cases if case[1][1] in ("GET", "POST", "DELETE")]
+        for name, (assertion, method, target), whom in wanted:
+            with self.subTest(name):
+                before = len(self.echo.seen)
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+                given = {"X-Portcullis-Assertion": assertion, "X-User": "root"}
+                forged = {"X-Assertion-Target": self.cases[0][1][2], "X-Assertion-Method": "GET"}
+                connection.request(method, target, headers={**given, **forged})
+                status = connection.getresponse().status
+                connection.close()
+                if whom is None:
+                    self.assertEqual((status, len(self.echo.seen)), (403, before))
+                else:
+                    seen = self.echo.seen[-1]
+                    self.assertEqual((status, fields(seen, "x-user")), (200, [whom]))
+                    self.assertEqual(fields(seen, "x-portcullis-assertion"), [])
 
     def test_no_identity_no_assertion(self):
         connection = http.client.HTTPSConnection("localhost", self.gateway.port, context=self.gateway.tls(), timeout=PATIENCE)
