@@ -3,15 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use http::{
-    HeaderValue, Method, Response,
+    HeaderName, HeaderValue, Method, Response,
     header::{CACHE_CONTROL, CONTENT_TYPE},
     uri::PathAndQuery,
 };
 
-use super::{Answer, Gateway};
+use super::{Admitted, Answer, Gateway, Lane};
 use crate::{
     accounts::PUBLISHED_MAX_AGE,
-    assertion::{KEYS_PATH, Recent, Statement},
+    assertion::{KEYS_PATH, Statement, X_PORTCULLIS_ASSERTION},
     policy::{
         Access, Addresses, Caller, HeaderEdits, PathPattern, Rejection, Route, Rule, Streams,
         Target,
@@ -45,14 +45,15 @@ pub fn routes() -> Vec<Route> {
 }
 
 impl Gateway {
-    /// The statement about this caller for an upstream; `None` where none are made, and for nobody.
+    /// The field that states to an upstream who calls, with what leaves for it; `None` where none are made, and for nobody.
     pub(super) fn statement(
         &self,
-        recent: &Recent,
-        caller: &Caller,
+        lane: &Lane,
+        admitted: &Admitted<'_>,
         upstream: &Upstream,
         (method, target): (&Method, &PathAndQuery),
-    ) -> Result<Option<HeaderValue>, Rejection> {
+    ) -> Result<Option<(HeaderName, HeaderValue)>, Rejection> {
+        let caller = admitted.permit.caller();
         let (Some(assertions), Caller::Verified(identity)) = (&self.assertions, caller) else {
             return Ok(None);
         };
@@ -66,9 +67,8 @@ impl Gateway {
             base_path,
             target,
         };
-        assertions
-            .state(recent, &statement, SystemTime::now())
-            .map(Some)
+        let value = assertions.state(&lane.statements, &statement, SystemTime::now())?;
+        Ok(Some((X_PORTCULLIS_ASSERTION, value)))
     }
 
     pub(super) fn answer_assertion_keys(&self) -> Response<Answer> {

@@ -7,7 +7,6 @@ use hyper::body::Body;
 
 use super::{Admitted, Answer, Gateway, Inbound, Tunnel};
 use crate::{
-    assertion::X_PORTCULLIS_ASSERTION,
     policy::{Direction, Forwarding, Rejection, Route, Streams, UpstreamId},
     respond::{self, grpc::Grpc},
     telemetry::Record,
@@ -57,12 +56,8 @@ impl Gateway {
         };
         self.headers
             .prepare(&mut headers, &admitted.permit, &from)?;
-        let caller = admitted.permit.caller();
-        if let Some(value) =
-            self.statement(&lane.statements, caller, upstream, (&parts.method, &target))?
-        {
-            headers.insert(X_PORTCULLIS_ASSERTION, value);
-        }
+        let statement = self.statement(lane, &admitted, upstream, (&parts.method, &target))?;
+        headers.extend(statement);
         if handshake.is_some() {
             Handshake::mark(&mut headers);
         } else if let Some(trailers) = &mut trailers {

@@ -145,7 +145,7 @@ fn read(folder: &KeyFolder, kind: &str) -> Result<(Stamp, Vec<Key>), KeyError> {
     let (stamp, keys) = folder.read_all()?;
     let keys = keys.into_iter().map(|(entry, key)| {
         let made = Key::new(entry, &key, kind);
-        made.ok_or_else(|| KeyError::NotEs256 { kid: key.kid })
+        made.ok_or(KeyError::NotEs256 { kid: key.kid })
     });
     Ok((stamp, keys.collect::<Result<_, _>>()?))
 }
