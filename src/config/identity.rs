@@ -132,7 +132,9 @@ fn statements(table: &mut Table<'_>) -> Option<Statements> {
     let folder = table.text("assertion_keys");
     if folder.is_some() && !is_on {
         let hint = "assertion = true, or take the key out";
-        table.fault("assertion_keys", Fault::new("signs nothing", hint));
+        let place = table.place_of("assertion_keys");
+        let fault = Fault::new("signs nothing", hint);
+        table.context.problems.warn(&place, fault);
     }
     is_on.then(|| Statements {
         // Without a slash at its end, so that one folder has one name.
