@@ -20,9 +20,10 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use divan::{Bencher, black_box};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version, uri::PathAndQuery};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header};
 use portcullis::{
+    assertion::{Assertions, Recent, Statement, settings::AssertionSettings},
     authn::{
         Authenticator, Revocations,
         settings::{CacheSettings, ClaimNames, IssuerSettings, KeySource},
@@ -305,6 +306,39 @@ fn refused_malformed(bencher: Bencher<'_, '_>, kind: &str) {
         authenticator
             .verify(black_box(&token), now(), &Unlimited)
             .unwrap_err()
+    });
+}
+
+/// A signed statement to an upstream: for targets that never come again, or for the same one.
+#[divan::bench(args = ["new targets", "the same target"])]
+fn assertion(bencher: Bencher<'_, '_>, targets: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = AssertionSettings {
+        issuer: "https://gate.example.com".into(),
+        keys: folder.path().join("keys"),
+    };
+    let assertions = Assertions::open(&settings, now()).unwrap();
+    let authenticator = authenticator(Algorithm::ES256, Duration::from_secs(60));
+    let headers = bearer(&good(Algorithm::ES256));
+    let caller = authenticator.authenticate(&headers, Access::Authenticated, now(), &Unlimited);
+    let Ok(Caller::Verified(identity)) = caller else {
+        return;
+    };
+    let (recent, upstream) = (Recent::default(), "orders".into());
+    let mut number = 0_u64;
+    bencher.bench_local(|| {
+        number += u64::from(targets == "new targets");
+        let target = format!("/orders/{number}/lines?full=1");
+        let target = PathAndQuery::try_from(target).unwrap();
+        let statement = Statement {
+            identity: &identity,
+            upstream: &upstream,
+            method: &Method::GET,
+            base_path: "",
+            target: &target,
+        };
+        let made = assertions.state(&recent, black_box(&statement), now());
+        made.unwrap()
     });
 }
 

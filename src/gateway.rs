@@ -5,6 +5,7 @@
 
 mod admitted;
 mod answer;
+pub mod assertion;
 mod contain;
 mod early;
 pub mod explain;
@@ -34,6 +35,7 @@ pub use tunnel::Tunnel;
 pub use vigil::Vigil;
 
 use crate::{
+    assertion::Assertions,
     authn::Authenticator,
     limit::{BadTokens, IpLimiter, RouteLimits},
     policy::{
@@ -71,6 +73,8 @@ pub struct Gateway {
     pub authn: Arc<Authenticator>,
     /// What becomes of the headers.
     pub headers: HeaderPolicy,
+    /// What signs statements to upstreams, where it is on.
+    pub assertions: Option<Arc<Assertions>>,
     /// Sizes of a request's head.
     pub head: HeadLimits,
     /// The backends, by their id.
@@ -185,6 +189,7 @@ impl Gateway {
         inbound.take_handshake(&admitted)?;
         match admitted.permit.route().target {
             Target::Accounts => Box::pin(self.call_portal(&admitted, inbound, record)).await,
+            Target::AssertionKeys => Ok(self.answer_assertion_keys()),
             Target::Elsewhere => Err(Rejection::RouteNotFound),
             Target::ForwardAuth => {
                 let path = admitted.path(&inbound.parts);

@@ -10,6 +10,7 @@
 
 pub mod accounts;
 pub mod admin;
+pub mod assertion;
 pub mod authn;
 pub mod cli;
 pub mod config;

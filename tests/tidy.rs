@@ -11,12 +11,13 @@ use std::{
 
 /// The layers, lowest first. A module may import from its own layer and from those below. Modules of one layer are named
 /// together: they may not import each other, save those listed in [`SIDEWAYS`].
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["policy"],
     &["files", "telemetry"],
     &["authn", "limit", "upstream", "respond", "store"],
     &["mail"],
     &["accounts"],
+    &["assertion"],
     &["portal", "gateway"],
     &["server", "admin"],
     &["config"],

@@ -44,7 +44,10 @@ pub use delivery::Delivery;
 pub use outbox::Mail;
 pub use recovery::ChangePassword;
 pub use sessions::{Client, Grant, Login, RefreshToken};
-pub use signing::{KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD, PUBLISHED_MAX_AGE};
+pub use signing::{
+    ASSERTION_ALGORITHM, AssertionKeys, KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD,
+    PUBLISHED_MAX_AGE, Signature,
+};
 pub use users::{NewUser, canonical_email, canonical_username};
 pub use watch::Watch;
 

@@ -4,6 +4,7 @@
 //! each. Everything in it is made under a lock and appears whole, so processes that start together, and a command beside them,
 //! agree. A new key is published before it signs, and an old one believed until its last token is dead (KEY-4).
 
+mod assertion;
 mod fault;
 mod files;
 mod folder;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use self::{
+    assertion::{ASSERTION_ALGORITHM, AssertionKeys, Signature},
     fault::KeyError,
     folder::{KeyFolder, KeyInfo, KeyState},
 };

@@ -1,5 +1,6 @@
 //! `portcullis check`: what is wrong with a configuration, and what it means.
 
+mod assertions;
 mod tls;
 mod upstreams;
 
@@ -113,6 +114,7 @@ fn unusable(config: &Config) -> Vec<String> {
     if let Err(fault) = Tls::load(&settings) {
         faults.push(format!("{:#}", anyhow::Error::from(fault)));
     }
+    faults.extend(assertions::fault(config));
     let system = SystemRoots::default();
     for settings in &config.upstreams {
         if let Err(fault) = tls_config(settings, &system) {
@@ -177,7 +179,8 @@ fn summary(config: &Config) -> String {
         _ => format!("{count} {what}s"),
     };
     format!(
-        "\ngood: {}, {}, {}, {built_in}",
+        "{}\ngood: {}, {}, {}, {built_in}",
+        assertions::line(config),
         count(config.routes.len(), "route"),
         count(config.upstreams.len(), "upstream"),
         count(config.issuers.len(), "issuer"),
@@ -201,7 +204,8 @@ fn as_json(checked: Result<&Checked, &Report>, unusable: &[String]) -> Value {
         .flat_map(|config| config.upstreams.iter().map(upstreams::as_json))
         .collect();
     let tls = config.map(|config| tls::as_json(&config.tls, SystemTime::now()));
-    json!({ "ok": config.is_some() && unusable.is_empty(), "problems": problems, "routes": routes, "upstreams": upstreams, "tls": tls })
+    json!({ "ok": config.is_some() && unusable.is_empty(), "problems": problems, "routes": routes, "upstreams": upstreams, "tls": tls,
+        "assertion": config.and_then(assertions::as_json) })
 }
 
 fn problem(problem: &Problem) -> Value {
@@ -350,6 +354,7 @@ fn told(route: &Route, config: &Config) -> String {
 fn upstream<'c>(route: &Route, config: &'c Config) -> &'c str {
     match route.target {
         Target::Accounts => "(accounts)",
+        Target::AssertionKeys => "(assertion keys)",
         Target::Elsewhere => "(another proxy)",
         Target::ForwardAuth => "(forward_auth)",
         Target::Upstream(id) => config

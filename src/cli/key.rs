@@ -1,21 +1,30 @@
-//! `portcullis key …`: the keys that sign access tokens. A change is obeyed by every running node within 5 s.
+//! `portcullis key …`: the keys that sign access tokens, or assertions to upstreams. A change is obeyed by every running node within 5 s.
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Subcommand, ValueEnum};
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{say, tell};
 use crate::{
-    accounts::{
-        Clock, KeyFolder, KeyInfo, PUBLISH_AHEAD, PUBLISHED_MAX_AGE, settings::AccountSettings,
-    },
-    config::show_duration,
+    accounts::{ASSERTION_ALGORITHM, Clock, KeyFolder, KeyInfo, PUBLISH_AHEAD, PUBLISHED_MAX_AGE},
+    config::{Config, show_duration},
 };
 
 /// The longest time that a key may wait for its turn.
 const AHEAD_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Which keys, and what is to be done with them.
+#[derive(Debug, Args)]
+pub struct KeyArguments {
+    /// The keys that sign assertions to upstreams (identity.assertion), instead of those of access tokens
+    #[arg(long, global = true)]
+    assertion: bool,
+    #[command(subcommand)]
+    command: KeyCommand,
+}
 
 /// What is to be done with signing keys.
 #[derive(Debug, Subcommand)]
@@ -71,11 +80,10 @@ fn ahead(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What could not be read, made or written.
-pub fn run(command: &KeyCommand, settings: &AccountSettings) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &KeyArguments, config: &Config) -> anyhow::Result<ExitCode> {
     let now = Clock::system().now();
-    let folder = settings.key_folder();
-    let keys = KeyFolder::open(&folder, settings.signing, now)?;
-    let format = match command {
+    let keys = folder(arguments.assertion, config, now)?;
+    let format = match &arguments.command {
         KeyCommand::List { format } => *format,
         KeyCommand::Rotate { after, format } => {
             let after = after.unwrap_or(PUBLISH_AHEAD);
@@ -95,6 +103,21 @@ pub fn run(command: &KeyCommand, settings: &AccountSettings) -> anyhow::Result<E
     };
     show(&keys.list(now)?, format)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn folder(of_assertions: bool, config: &Config, now: u64) -> anyhow::Result<KeyFolder> {
+    let (folder, algorithm) = if of_assertions {
+        let settings = config.assertion.as_ref();
+        let settings = settings.context(
+            "assertions are off: the configuration has no `assertion = true` in [identity]",
+        )?;
+        (settings.keys.clone(), ASSERTION_ALGORITHM)
+    } else {
+        let settings = config.accounts.as_ref();
+        let settings = settings.context("accounts are off: the configuration has no [accounts]")?;
+        (settings.key_folder(), settings.signing)
+    };
+    Ok(KeyFolder::open(&folder, algorithm, now)?)
 }
 
 fn show(keys: &[KeyInfo], format: Format) -> anyhow::Result<()> {

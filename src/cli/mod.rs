@@ -74,9 +74,8 @@ enum Command {
     /// Manage accounts: add, list, show, roles, passwords, disable, logout.
     #[command(subcommand)]
     User(user::UserCommand),
-    /// Manage the keys that sign access tokens: list, rotate, revoke.
-    #[command(subcommand)]
-    Key(key::KeyCommand),
+    /// Manage the keys that sign access tokens, or assertions to upstreams: list, rotate, revoke.
+    Key(key::KeyArguments),
     /// Issue a token for a test, or show what a token says.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -115,12 +114,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 accounts.context("accounts are off: the configuration has no [accounts]")?;
             Ok(user::run(command, &accounts))
         }
-        Command::Key(command) => {
-            let accounts = crate::config::load(&config)?.accounts;
-            let accounts =
-                accounts.context("accounts are off: the configuration has no [accounts]")?;
-            key::run(&command, &accounts)
-        }
+        Command::Key(arguments) => key::run(&arguments, &crate::config::load(&config)?),
         Command::Token(command) => {
             let config = crate::config::load(&config)?;
             Ok(token::run(

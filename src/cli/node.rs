@@ -1,6 +1,6 @@
 //! One running gateway: what `run` and `demo` have in common, from a checked configuration to the end of the drain.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accounts::{Accounts, Delivery, Watch},
     admin::{self, AdminState, Readiness},
+    assertion::{self, Assertions},
     authn::{
         Revocations,
         remote::{Around, RemoteKeys, Report},
@@ -42,7 +43,7 @@ pub struct Node {
     control: Runtime,
     server: Server,
     lasting: Lasting,
-    _watch: Option<Watch>,
+    _watches: (Option<Watch>, Option<assertion::Watch>),
     delivery: Option<Delivery>,
     readiness: Arc<Readiness>,
     stop_admin: CancellationToken,
@@ -74,6 +75,8 @@ impl Node {
         let delivery = lasting.accounts.as_ref().and_then(|(accounts, _)| {
             accounts.deliver(control.handle(), Arc::clone(&lasting.telemetry))
         });
+        let assertions = lasting.assertions.as_ref();
+        let assertions = assertions.map(|on| on.watch(control.handle()));
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(&config, &lasting)?));
         sample(&lasting.telemetry, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
@@ -117,7 +120,7 @@ impl Node {
             control,
             server,
             lasting,
-            _watch: watch,
+            _watches: (watch, assertions),
             delivery,
             readiness,
             stop_admin,
@@ -238,6 +241,11 @@ fn lasting(
             Some((accounts, portal))
         }
     };
+    let assertions = config.assertion.as_ref();
+    let assertions = assertions
+        .map(|settings| Assertions::open(settings, SystemTime::now()))
+        .transpose()
+        .context("cannot open the keys of assertions")?;
     let remote = RemoteKeys::new(Around {
         runtime: control.handle().clone(),
         folder: config.data_folder().join("issuers"),
@@ -249,6 +257,7 @@ fn lasting(
         telemetry,
         revocations,
         remote,
+        assertions,
         accounts,
     })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Config;
 use crate::{
     accounts::Accounts,
+    assertion::Assertions,
     authn::{Authenticator, IssuerFault, Revocations, remote::RemoteKeys},
     gateway::{self, Gateway},
     limit::{BadTokens, IpLimiter, RouteLimits},
@@ -26,6 +27,8 @@ pub struct Lasting {
     pub revocations: Arc<Revocations>,
     /// The issuers whose keys are fetched.
     pub remote: RemoteKeys,
+    /// What signs statements to upstreams, where it is on.
+    pub assertions: Option<Arc<Assertions>>,
     /// Accounts and the way to their routes, where they are on.
     pub accounts: Option<(Arc<Accounts>, PortalHandle)>,
 }
@@ -66,6 +69,10 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         issuers.extend(accounts.issuers());
         routes.extend(on_every_host(portal::routes(settings), &config.routes));
     }
+    if config.assertion.is_some() {
+        let keys = gateway::assertion::routes();
+        routes.extend(on_every_host(keys, &config.routes));
+    }
     if let Some(settings) = &config.forward_auth {
         let asked = gateway::forward_auth::routes(settings);
         routes.extend(on_every_host(asked, &config.routes));
@@ -97,6 +104,10 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         routes,
         authn: Arc::new(authn),
         headers,
+        assertions: config
+            .assertion
+            .as_ref()
+            .and_then(|_| lasting.assertions.clone()),
         head: config.server.head,
         upstreams: upstreams(config, telemetry)?,
         portal: lasting.accounts.as_ref().map(|(_, portal)| portal.clone()),

@@ -1,18 +1,27 @@
 //! The section `[identity]`: what upstreams are told of the caller.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use http::HeaderName;
 
 use super::{
-    IdentitySettings,
-    diagnostic::{Fault, Place},
-    reader::{Entry, Table},
+    IdentitySettings, data_folder,
+    diagnostic::{Fault, Place, Problems},
+    files,
+    reader::{Entry, Table, Text},
     words::{Choice::Is, refuse_repeats},
 };
-use crate::policy::{
-    IdentityHeaders,
-    headers::{MultiValue, Preset, Template},
+use crate::{
+    accounts::settings::AccountSettings,
+    assertion::settings::AssertionSettings,
+    policy::{
+        IdentityHeaders,
+        headers::{MultiValue, Preset, Template},
+    },
+    server::settings::ServerSettings,
 };
 
 /// Fields that an identity may not be written into: framing, routing, credentials, and what the gateway itself sets.
@@ -53,7 +62,39 @@ const FORWARDING: [&str; 5] = [
     "x-forwarded-proto",
 ];
 
-pub(super) fn read(mut table: Table<'_>) -> IdentitySettings {
+/// What was said of signed statements.
+pub(super) struct Statements {
+    /// The folder of their keys, where one is named.
+    keys: Option<(PathBuf, Place)>,
+}
+
+impl Statements {
+    /// The settings, once it is known where everything else lies. `None` only where a problem was reported.
+    pub(super) fn settle(
+        self,
+        problems: &Problems,
+        server: &ServerSettings,
+        (accounts, root): (Option<&AccountSettings>, &Path),
+    ) -> Option<AssertionSettings> {
+        let keys = match self.keys {
+            None => data_folder(accounts, root).join("assertion-keys"),
+            Some((keys, place)) => {
+                if accounts.is_some_and(|accounts| accounts.key_folder() == keys) {
+                    let hint = "a key that signs both would let one stand for the other";
+                    let message = "is the folder of the keys that sign access tokens";
+                    problems.add(&place, Fault::new(message, hint));
+                    return None;
+                }
+                keys
+            }
+        };
+        let issuer = server.public_url.as_str().trim_end_matches('/').into();
+        Some(AssertionSettings { issuer, keys })
+    }
+}
+
+/// The headers, and what was said of signed statements where they are on.
+pub(super) fn read(mut table: Table<'_>) -> (IdentitySettings, Option<Statements>) {
     let preset = table.choice(
         "preset",
         &[
@@ -75,12 +116,33 @@ pub(super) fn read(mut table: Table<'_>) -> IdentitySettings {
         ],
     );
     let pass_token = table.flag("pass_token").unwrap_or(false);
+    let statements = statements(&mut table);
     table.finish();
     let templates = IdentityHeaders::new(preset, own, multi_value.unwrap_or_default());
-    IdentitySettings {
+    let settings = IdentitySettings {
         templates: Arc::new(templates),
         pass_token,
+    };
+    (settings, statements)
+}
+
+fn statements(table: &mut Table<'_>) -> Option<Statements> {
+    let is_on = table.flag("assertion").unwrap_or(false);
+    let root = table.context.root;
+    let folder = table.text("assertion_keys");
+    if folder.is_some() && !is_on {
+        let hint = "assertion = true, or take the key out";
+        let place = table.place_of("assertion_keys");
+        let fault = Fault::new("signs nothing", hint);
+        table.context.problems.warn(&place, fault);
     }
+    is_on.then(|| Statements {
+        // Without a slash at its end, so that one folder has one name.
+        keys: folder.map(|Text { text, place }| {
+            let path = files::resolve(root, text);
+            (path.components().collect(), place)
+        }),
+    })
 }
 
 fn headers(table: &mut Table<'_>, preset: Preset) -> Vec<(HeaderName, Template)> {

@@ -57,6 +57,7 @@ pub(crate) use units::{show_duration, show_size};
 
 use crate::{
     accounts::settings::AccountSettings,
+    assertion::settings::AssertionSettings,
     authn::settings::{CacheSettings, IssuerSettings},
     gateway::forward_auth::ForwardAuthSettings,
     limit::settings::{IpLimitSettings, RouteLimitSettings},
@@ -81,6 +82,8 @@ pub struct Config {
     pub token_cache: CacheSettings,
     /// What upstreams are told of the caller.
     pub identity: IdentitySettings,
+    /// Signed statements to upstreams; `None` where they are off.
+    pub assertion: Option<AssertionSettings>,
     /// Limits per client address.
     pub limit: IpLimitSettings,
     /// Backends, in the order of the file: a route's `UpstreamId` is the place here.
@@ -101,10 +104,14 @@ impl Config {
     /// Where what the gateway keeps lies: the folder of the account database, or `data` at the root.
     #[must_use]
     pub fn data_folder(&self) -> PathBuf {
-        let database = self.accounts.as_ref().map(|accounts| &accounts.database);
-        let beside = database.and_then(|database| database.parent());
-        beside.map_or_else(|| self.root.join("data"), Path::to_owned)
+        data_folder(self.accounts.as_ref(), &self.root)
     }
+}
+
+fn data_folder(accounts: Option<&AccountSettings>, root: &Path) -> PathBuf {
+    let database = accounts.map(|accounts| &accounts.database);
+    let beside = database.and_then(|database| database.parent());
+    beside.map_or_else(|| root.join("data"), Path::to_owned)
 }
 
 /// The checked section `[identity]`.
@@ -238,9 +245,9 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
     let tls = tls::read(top.section("tls"), server);
     let issuers = issuer::read(top.sections("issuer"), server);
     let token_cache = limit::read_cache(top.section("token_cache"));
-    let identity = identity::read(top.section("identity"));
+    let (identity, statements) = identity::read(top.section("identity"));
     let limit = limit::read(top.section("rate_limit"));
-    let upstreams = upstream::read(top.sections("upstream"));
+    let upstreams = upstream::read(top.sections("upstream"), statements.is_some());
     let has_accounts = top.has("accounts");
     let mut accounts = accounts::read(top.section("accounts"), has_accounts, server);
     let mail = mail::read(top.section("mail"));
@@ -248,6 +255,9 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
     if let Some(accounts) = &mut accounts {
         accounts.mail = mail;
     }
+    let assertion = statements.zip(server).and_then(|(statements, server)| {
+        statements.settle(&context.problems, server, (accounts.as_ref(), context.root))
+    });
     let forward_auth = forward_auth::read(top.section("forward_auth"), server, accounts.as_ref());
     let mut issuer_names = issuers.names;
     if accounts.is_some() {
@@ -266,12 +276,12 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         top.need("route", "a gateway without [[route]] forwards nothing");
     }
     top.finish();
-    overlap::check(
-        &context.problems,
-        &routes,
-        accounts.as_ref(),
-        forward_auth.as_ref(),
-    );
+    let built_in = overlap::BuiltIn {
+        accounts: accounts.as_ref(),
+        forward_auth: forward_auth.as_ref(),
+        assertion_keys: assertion.is_some(),
+    };
+    overlap::check(&context.problems, &routes, &built_in);
     check_issuers(&context.problems, &routes, &issuers.settings, &issuer_names);
     Some(Config {
         root: context.root.to_owned(),
@@ -280,6 +290,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         issuers: issuers.settings,
         token_cache,
         identity,
+        assertion,
         limit,
         upstreams: upstreams.settings,
         route_limits: route::limits(&routes),

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     accounts::settings::AccountSettings,
+    assertion::KEYS_PATH,
     gateway::forward_auth::{ALIAS, ForwardAuthSettings},
     policy::{Access, HostPattern, PathPattern, Route, Routes},
 };
@@ -33,19 +34,27 @@ const METHODS: [Method; 7] = [
     Method::PUT,
 ];
 
+/// What the gateway answers itself.
+pub(super) struct BuiltIn<'c> {
+    pub(super) accounts: Option<&'c AccountSettings>,
+    pub(super) forward_auth: Option<&'c ForwardAuthSettings>,
+    /// Whether the keys of assertions are published.
+    pub(super) assertion_keys: bool,
+}
+
 /// Checks all routes against each other and against the built-in ones.
-pub(super) fn check(
-    problems: &Problems,
-    routes: &[Placed],
-    accounts: Option<&AccountSettings>,
-    forward_auth: Option<&ForwardAuthSettings>,
-) {
-    if let Some(settings) = forward_auth {
+pub(super) fn check(problems: &Problems, routes: &[Placed], built_in: &BuiltIn<'_>) {
+    if built_in.assertion_keys {
+        for placed in routes {
+            refuse_at_keys(problems, placed);
+        }
+    }
+    if let Some(settings) = built_in.forward_auth {
         for placed in routes {
             refuse_at_endpoint(problems, placed, &settings.path);
         }
     }
-    if let Some(accounts) = accounts {
+    if let Some(accounts) = built_in.accounts {
         for placed in routes {
             refuse_under_accounts(problems, placed, &accounts.path);
         }
@@ -100,6 +109,15 @@ fn refuse_at_endpoint(problems: &Problems, placed: &Placed, endpoint: &str) {
         let message = format!("`{path}` belongs to the endpoint of [forward_auth]");
         let hint = "choose another path, or move the endpoint with forward_auth.path";
         problems.add(&placed.place, Fault::new(message, hint));
+    }
+}
+
+/// Refuses a route in place of the public keys, for whoever serves them decides what upstreams believe.
+fn refuse_at_keys(problems: &Problems, placed: &Placed) {
+    let path = text(&placed.route.path);
+    if path == KEYS_PATH {
+        let message = format!("`{path}` belongs to the keys of identity.assertion");
+        problems.add(&placed.place, Fault::new(message, "choose another path"));
     }
 }
 

@@ -31,12 +31,13 @@ pub(super) struct Upstreams {
     pub(super) places: BTreeMap<Arc<str>, Option<UpstreamId>>,
 }
 
-pub(super) fn read(tables: Vec<Table<'_>>) -> Upstreams {
+/// `stated`: the upstreams are sent signed statements.
+pub(super) fn read(tables: Vec<Table<'_>>, stated: bool) -> Upstreams {
     let mut upstreams = Upstreams::default();
     let problems = tables.first().map(|table| &table.context.problems);
     let mut named: Vec<(Arc<str>, Place)> = Vec::new();
     for table in tables {
-        let (name, settings) = read_one(table);
+        let (name, settings) = read_one(table, stated);
         if let Some((name, place)) = name {
             let id = settings
                 .is_some()
@@ -52,9 +53,12 @@ pub(super) fn read(tables: Vec<Table<'_>>) -> Upstreams {
     upstreams
 }
 
-fn read_one(mut table: Table<'_>) -> (Option<(Arc<str>, Place)>, Option<UpstreamSettings>) {
+fn read_one(
+    mut table: Table<'_>,
+    stated: bool,
+) -> (Option<(Arc<str>, Place)>, Option<UpstreamSettings>) {
     let name = read_name(&mut table);
-    let servers = servers::read(&mut table);
+    let servers = servers::read(&mut table, stated);
     let protocol = table.choice("protocol", &PROTOCOLS);
     let h2_streams = table.number("h2_streams", Bounds::new(1, 1000));
     let tls = tls::read(&mut table, servers.as_deref());

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, requ
 
 use super::{Gateway, Peer};
 use crate::{
+    assertion::X_PORTCULLIS_ASSERTION,
     authn::{Arrival, credential},
     policy::{
         Access, Caller, Forwarding, Head, Permit, Rejection, Route, Target, Unlimited, authorize,
@@ -180,6 +181,11 @@ impl Gateway {
         let mut headers = request.headers.clone();
         headers.insert(header::HOST, host.clone());
         let prepared = self.headers.prepare(&mut headers, permit, &from);
+        if self.assertions.is_some() && permit.caller().identity().is_some() {
+            // A statement that somebody reads off a terminal could be used.
+            let told = HeaderValue::from_static("(signed for each request)");
+            headers.insert(X_PORTCULLIS_ASSERTION, told);
+        }
         (explanation.set, explanation.removed) = difference(&request.headers, &headers);
         let (set, removed) = (explanation.set.len(), explanation.removed.len());
         story.step("headers", prepared, |()| {
@@ -202,6 +208,7 @@ impl Gateway {
     fn told_target(&self, route: &Route) -> Box<str> {
         match route.target {
             Target::Accounts => "(accounts)".into(),
+            Target::AssertionKeys => "(assertion keys)".into(),
             Target::Elsewhere => "(another proxy)".into(),
             Target::ForwardAuth => "(forward_auth)".into(),
             Target::Upstream(id) => {

@@ -11,7 +11,7 @@ use crate::{
     respond::{self, grpc::Grpc},
     telemetry::Record,
     upstream::{
-        AnswerStream, ClientBody, Handshake, Hints, Outbound, RequestBody, UploadProgress, forward,
+        AnswerStream, ClientBody, Handshake, Hints, Outbound, RequestBody, UploadProgress, Upstream, forward,
     },
 };
 
@@ -31,7 +31,7 @@ impl Gateway {
         let granted = route.cors.as_ref();
         let granted = granted.and_then(|cors| cors.granted(&inbound.parts.headers));
         let hints = upstream.hints(inbound.parts.version);
-        let outbound = self.outbound(admitted, inbound, hints.clone())?;
+        let outbound = self.outbound(upstream, admitted, inbound, hints.clone())?;
         let progress = Rc::clone(&outbound.progress);
         let sent = Instant::now();
         let outcome = {
@@ -58,6 +58,7 @@ impl Gateway {
     /// The request as its upstream is to be told it.
     fn outbound(
         &self,
+        upstream: &Upstream,
         admitted: &Admitted<'_>,
         inbound: &mut Inbound<'_>,
         hints: Option<Arc<Hints>>,
@@ -82,6 +83,8 @@ impl Gateway {
         };
         self.headers
             .prepare(&mut headers, &admitted.permit, &from)?;
+        let request = (&parts.method, &target);
+        headers.extend(self.statement(inbound.lane, admitted, upstream, request)?);
         if handshake.is_some() {
             Handshake::mark(&mut headers);
         } else if let Some(trailers) = &mut trailers {

@@ -94,7 +94,9 @@ impl Gateway {
         match permit.route().target {
             Target::Elsewhere | Target::Upstream(_) => {}
             // What the gateway itself answers is reached by asking for it, not by asking about it.
-            Target::Accounts | Target::ForwardAuth => return Err(Rejection::RouteNotFound),
+            Target::Accounts | Target::AssertionKeys | Target::ForwardAuth => {
+                return Err(Rejection::RouteNotFound);
+            }
         }
         let mut response = Response::new(Answer::from_bytes(Bytes::new()));
         *response.headers_mut() = self.headers.identity(&permit, &inbound.request_id)?;

@@ -11,6 +11,7 @@ use hyper::{
 
 use super::{Admitted, EarlyHeads, Vigil};
 use crate::{
+    assertion::Recent,
     authn::Revocations,
     policy::{
         PeerIp, Rejection, TlsPolicyId,
@@ -25,6 +26,8 @@ use crate::{
 pub struct Lane {
     /// Its connections to the upstreams.
     pub pools: Pools,
+    /// Its signed statements of the last seconds.
+    pub statements: Recent,
     /// Where request ids come from.
     pub request_ids: RequestIds,
     /// The watch over its exchanges that go on.
@@ -66,6 +69,7 @@ impl Lane {
     pub fn new(workers: usize, revocations: Arc<Revocations>) -> Self {
         Self {
             pools: Pools::new(workers),
+            statements: Recent::default(),
             request_ids: RequestIds::new(),
             vigil: Vigil::new(revocations),
         }

@@ -25,6 +25,8 @@ pub struct UpstreamId(pub usize);
 pub enum Target {
     /// The built-in account routes and documents.
     Accounts,
+    /// The public keys of signed statements.
+    AssertionKeys,
     /// Another proxy, which asks and forwards by itself; the gateway has nowhere to send such a request.
     Elsewhere,
     /// The endpoint where other proxies ask.

@@ -13,6 +13,7 @@
 mod harness;
 
 mod answers;
+mod assertions;
 mod bad_tokens;
 mod bypasses;
 mod cache;

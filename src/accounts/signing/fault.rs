@@ -40,6 +40,14 @@ pub enum KeyError {
         /// The file that names it.
         path: PathBuf,
     },
+    /// A key of assertions is no pair of P-256.
+    #[error(
+        "key {kid}: assertions are signed with ES256 alone; keys of access tokens need a folder of their own"
+    )]
+    NotEs256 {
+        /// Its name.
+        kid: Box<str>,
+    },
     /// Others may read what signs every token.
     #[error("{}: others may read this key; run: chmod 600 {}", path.display(), path.display())]
     ReadableByOthers {

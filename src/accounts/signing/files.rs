@@ -23,6 +23,11 @@ pub(super) fn private_folder(folder: &Path) -> Result<(), KeyError> {
         .mode(0o700)
         .create(folder)
         .map_err(|source| file_error(folder, source))?;
+    refuse_open(folder)
+}
+
+/// Refuses a folder that others may use.
+pub(super) fn refuse_open(folder: &Path) -> Result<(), KeyError> {
     if is_open(folder)? {
         return Err(KeyError::FolderOpen {
             path: folder.into(),

@@ -72,6 +72,21 @@ impl KeyFolder {
         Ok(opened)
     }
 
+    /// The folder, where it is there and has a ring; nothing is made. Blocks.
+    ///
+    /// # Errors
+    /// [`KeyError::FolderOpen`], and [`KeyError::File`] where it cannot be looked at.
+    pub(super) fn existing(folder: &Path, algorithm: Algorithm) -> Result<Option<Self>, KeyError> {
+        if !folder.exists() {
+            return Ok(None);
+        }
+        files::refuse_open(folder)?;
+        Ok(folder.join(ring::FILE).exists().then(|| Self {
+            folder: folder.into(),
+            algorithm,
+        }))
+    }
+
     /// What a key that is made signs with.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.algorithm

@@ -1,6 +1,9 @@
 //! One signing key: read, made, and shown to verifiers.
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::{
+    digest, rand,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData};
@@ -145,6 +148,15 @@ impl SigningKey {
         header.typ = Some("at+jwt".into());
         header.kid = Some(self.kid.to_string());
         jsonwebtoken::encode(&header, claims, &self.private).ok()
+    }
+
+    /// The pair itself, for whoever signs often: read once, where [`Self::sign`] reads it each time. `None` for other algorithms.
+    pub(super) fn es256(&self) -> Option<EcdsaKeyPair> {
+        if self.algorithm != Algorithm::ES256 {
+            return None;
+        }
+        let pair = self.private.as_bytes();
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair).ok()
     }
 
     /// The public parameters, and no other; nothing of a shared secret.

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 use super::{ExplainCommand, line_of_input};
 use crate::{
     accounts::Accounts,
+    assertion::Assertions,
     authn::{
         Revocations,
         remote::{Around, RemoteKeys},
@@ -276,6 +277,7 @@ fn lasting(config: &Config, runtime: &Runtime) -> anyhow::Result<Lasting> {
         telemetry,
         revocations,
         remote,
+        assertions: config.assertion.as_ref().map(Assertions::without_keys),
         accounts: accounts
             .transpose()
             .context("cannot open the account store")?,

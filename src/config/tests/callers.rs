@@ -193,3 +193,59 @@ fn forward_auth() {
         "missing",
     );
 }
+
+#[test]
+fn hdr_10_signed_statements_have_keys_of_their_own() {
+    let refused = |line: &str, key: &str, words: &str| refused("[identity]", line, key, words);
+    refused("assertion = \"yes\"", "identity.assertion", "true or false");
+    let off = "assertion_keys = \"data/signed\"";
+    let text = with("[identity]", off);
+    Project::new().warns(&text, "identity.assertion_keys", "signs nothing");
+    refused(
+        "assertion = true\nassertion_keys = \"\"",
+        "identity.assertion_keys",
+        "is empty",
+    );
+    for shared in ["data/keys", "data/keys/", "./data//keys"] {
+        let line = format!("assertion = true\nassertion_keys = \"{shared}\"");
+        refused(&line, "identity.assertion_keys", "access tokens");
+    }
+    assert!(
+        accepted("[identity]", "assertion = false")
+            .assertion
+            .is_none()
+    );
+    let config = accepted("[identity]", "assertion = true");
+    let settings = config.assertion.unwrap();
+    assert_eq!(&*settings.issuer, "https://gate.example.com");
+    assert_eq!(settings.keys, config.root.join("data/assertion-keys"));
+    // Beside the accounts, where those lie elsewhere.
+    let text = with_in(
+        &with("[identity]", "assertion = true"),
+        "[accounts]",
+        "store = \"sqlite:/var/lib/gate/a.db\"",
+    );
+    let config = Project::new().accepts(&text);
+    let keys = config.assertion.unwrap().keys;
+    assert_eq!(keys, Path::new("/var/lib/gate/assertion-keys"));
+}
+
+#[test]
+fn hdr_10_one_statement_fits_every_server_of_its_upstream() {
+    let servers = "servers = [\"http://127.0.0.1:9000/a\", \"http://127.0.0.1:9001/b\"]";
+    let text = with("[[upstream]]", servers);
+    Project::new().accepts(&text);
+    let text = with_in(&text, "[identity]", "assertion = true");
+    Project::new().refuses(&text, "upstream[0].servers", "different base paths");
+    let same = text.replace("9001/b", "9001/a/");
+    Project::new().accepts(&same);
+}
+
+#[test]
+fn hdr_10_no_route_stands_in_place_of_the_keys() {
+    let path = "path = \"/.well-known/portcullis-assertion-jwks.json\"";
+    let text = with_in(&with("[[route]]", "path_prefix"), "[[route]]", path);
+    Project::new().accepts(&text);
+    let text = with_in(&text, "[identity]", "assertion = true");
+    Project::new().refuses(&text, "route[0]", "belongs to the keys");
+}

@@ -17,8 +17,9 @@ use crate::{
 /// What an address of a socket holds on Linux, but for its last byte.
 const SOCKET_PATH_MAX: usize = 107;
 
-/// The servers, when every one of them can be used.
-pub(super) fn read(table: &mut Table<'_>) -> Option<Vec<ServerAddress>> {
+/// The servers, when every one of them can be used. `stated`: requests carry a signed statement about their target, which is made
+/// before a server is chosen.
+pub(super) fn read(table: &mut Table<'_>, stated: bool) -> Option<Vec<ServerAddress>> {
     table.need(
         "servers",
         "where it listens: servers = [\"http://127.0.0.1:9000\"]",
@@ -38,6 +39,13 @@ pub(super) fn read(table: &mut Table<'_>) -> Option<Vec<ServerAddress>> {
             Ok(server) => servers.push(server),
             Err(fault) => problems.add(place, fault),
         }
+    }
+    let first = servers.first().map(|server| &server.base_path);
+    if stated && servers.iter().any(|one| Some(&one.base_path) != first) {
+        let hint = "identity.assertion signs the path that the upstream receives: make them several upstreams";
+        let fault = Fault::new("have different base paths", hint);
+        table.fault("servers", fault);
+        return None;
     }
     (servers.len() == texts.len()).then_some(servers)
 }
