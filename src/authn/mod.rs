@@ -21,6 +21,7 @@ pub mod remote;
 pub mod revocation;
 pub mod settings;
 mod strict_json;
+mod turns;
 mod verifier;
 
 use std::{fmt, sync::Arc, time::SystemTime};
@@ -34,8 +35,10 @@ pub use self::{
 };
 
 use self::{
-    cache::TokenCache,
+    cache::{LookUp, TokenCache},
+    clock::UnixMillis,
     settings::{CacheSettings, IssuerSettings},
+    turns::Turns,
     verifier::{Failure, Verifier},
 };
 use crate::policy::{Access, Allowance, Caller, Identity, IdentityHeaders, Rejection, TokenFault};
@@ -45,6 +48,7 @@ use crate::policy::{Access, Allowance, Caller, Identity, IdentityHeaders, Reject
 pub struct Authenticator {
     verifier: Verifier,
     cache: TokenCache,
+    turns: Turns,
     revocations: Arc<Revocations>,
 }
 
@@ -87,6 +91,7 @@ impl Authenticator {
         Ok(Self {
             verifier,
             cache,
+            turns: Turns::new(),
             revocations,
         })
     }
@@ -137,29 +142,49 @@ impl Authenticator {
         // Read before anything is checked: a revocation that comes meanwhile makes the epoch stale, and is seen next time.
         let epoch = self.revocations.epoch();
         let key = self.cache.key(token);
-        let Some(entry) = self.cache.get(&key, now) else {
-            return self.verify_anew(token, key, (epoch, now), allowance);
-        };
+        let moment = (epoch, now);
+        if let Some(recalled) = self.recall(&key, moment) {
+            self.cache.count(LookUp::Hit);
+            return recalled;
+        }
+        let turn = self.turns.take(&key);
+        if turn.waited
+            && let Some(recalled) = self.recall(&key, moment)
+        {
+            self.cache.count(LookUp::Joined);
+            return recalled;
+        }
+        self.cache.count(LookUp::Miss);
+        self.verify_anew(token, key, moment, allowance)
+    }
+
+    /// What the cache says of a token at this revocation epoch and time; `None` where it must be verified.
+    fn recall(
+        &self,
+        key: &cache::Key,
+        (epoch, now): (u64, UnixMillis),
+    ) -> Option<Result<Arc<Identity>, Rejection>> {
+        let entry = self.cache.get(key, now)?;
         if !entry.is_current(epoch) {
             if self.revocations.is_revoked(entry.identity.claims()) {
-                self.cache.bury(key, &entry);
-                return Err(Rejection::TokenInvalid(TokenFault::Revoked));
+                self.cache.bury(*key, &entry);
+                return Some(Err(Rejection::TokenInvalid(TokenFault::Revoked)));
             }
             if entry.key.is_over() {
-                self.cache.remove(&key);
-                return self.verify_anew(token, key, (epoch, now), allowance);
+                self.cache.remove(key);
+                return None;
             }
             entry.set_checked(epoch);
         }
-        Ok(Arc::clone(&entry.identity))
+        Some(Ok(Arc::clone(&entry.identity)))
     }
 
-    /// The place where concurrent first uses of one token will be made one.
+    /// Verifies a token whose turn the caller has.
     fn verify_anew(
         &self,
         token: &str,
         key: cache::Key,
-        (epoch, now): (u64, clock::UnixMillis),
+        (epoch, now): (u64, UnixMillis),
         allowance: &impl Allowance,
     ) -> Result<Arc<Identity>, Rejection> {
         let known = self.cache.known.get(&key);

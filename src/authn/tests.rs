@@ -2,6 +2,7 @@
 
 mod allowance;
 mod cache;
+mod coalescing;
 mod claims;
 pub(in crate::authn) mod fixtures;
 mod key_choice;
