@@ -2,8 +2,9 @@
 
 mod allowance;
 mod cache;
-mod coalescing;
 mod claims;
+mod coalescing;
+mod examples;
 pub(in crate::authn) mod fixtures;
 mod key_choice;
 mod revocation;
