@@ -46,7 +46,10 @@ impl Turns {
             Err(TryLockError::Poisoned(held)) => (held.into_inner(), false),
             Err(TryLockError::WouldBlock) => {
                 let held = turn.lock();
-                (held.unwrap_or_else(std::sync::PoisonError::into_inner), true)
+                (
+                    held.unwrap_or_else(std::sync::PoisonError::into_inner),
+                    true,
+                )
             }
         };
         Turn {

@@ -26,7 +26,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("accounts", "store_password_env", Nothing),
     ("accounts", "store_password_file", Nothing),
     ("identity", "assertion", Flag(false)),
-    ("issuer", "introspection_url", Nothing),
     ("route", "sign_in", Word("never")),
 ];
 

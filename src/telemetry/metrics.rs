@@ -35,6 +35,7 @@ pub(super) struct Metrics {
     jwks_age: Family<IssuerLabel, Seconds>,
     jwks_keys: Family<KeysLabels, Gauge>,
     pub(super) jwks_fetches: Family<FetchLabels, Counter>,
+    pub(super) introspections: Family<FetchLabels, Counter>,
     connections: Family<ListenerLabel, Gauge>,
     pub(super) tunnels: Gauge,
     handshakes: Family<ResultLabel, Counter>,
@@ -72,6 +73,7 @@ impl Metrics {
             jwks_age: Family::default(),
             jwks_keys: Family::default(),
             jwks_fetches: Family::default(),
+            introspections: Family::default(),
             connections: Family::default(),
             tunnels: Gauge::default(),
             handshakes: Family::default(),
@@ -193,6 +195,11 @@ impl Metrics {
             "jwks_fetches",
             "Fetches of an issuer's keys by outcome",
             self.jwks_fetches.clone(),
+        );
+        registry.register(
+            "introspections",
+            "Questions to an issuer about an opaque token by outcome",
+            self.introspections.clone(),
         );
         registry.register("panics", "Tasks that panicked", self.panics.clone());
         registry.register(

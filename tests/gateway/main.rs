@@ -39,6 +39,7 @@ mod lifecycle;
 mod limits;
 mod multiplexed;
 mod ntlm;
+mod opaque;
 mod outages;
 mod own_keys;
 mod paths;
