@@ -217,7 +217,10 @@ fn uncached_by_jsonwebtoken_decode(bencher: Bencher<'_, '_>, algorithm: Algorith
             DecodingKey::from_ed_pem(pem).unwrap()
         }
         KeySource::PublicKey(pem) | KeySource::Jwks(pem) => DecodingKey::from_rsa_pem(pem).unwrap(),
-        KeySource::Live(_) | KeySource::Remote(_) => unreachable!("no pair here is fetched"),
+        KeySource::Introspected(_)
+        | KeySource::Introspection(_)
+        | KeySource::Live(_)
+        | KeySource::Remote(_) => unreachable!("no pair here is fetched"),
     };
     let mut validation = jsonwebtoken::Validation::new(algorithm);
     validation.set_audience(&["orders"]);

@@ -108,6 +108,28 @@ impl Gateway {
         let head = Head::read(request, &self.head)?;
         self.keep_for_log(&head, record);
         self.limit.check(client).map_err(Rejection::RateLimited)?;
+        self.admit_head(peer, head, request, record)
+    }
+
+    /// [`admit`](Self::admit) for a request that was counted already.
+    fn admit_again(
+        &self,
+        peer: &Peer,
+        request: &Parts,
+        record: &mut Record,
+    ) -> Result<Admitted<'_>, Rejection> {
+        let head = Head::read(request, &self.head)?;
+        self.admit_head(peer, head, request, record)
+    }
+
+    fn admit_head(
+        &self,
+        peer: &Peer,
+        head: Head<'_>,
+        request: &Parts,
+        record: &mut Record,
+    ) -> Result<Admitted<'_>, Rejection> {
+        let client = self.proxies.client_ip(peer.ip, &request.headers);
         self.tls.check(peer.tls, &head.host)?;
         let permit = self.decide(client, &head, request, record)?;
         Admitted::new(permit, head, request.headers.get(header::HOST))
@@ -183,7 +205,14 @@ impl Gateway {
             return Ok(answer);
         }
         let admitted = match self.admit(inbound.peer, &inbound.parts, record) {
-            Ok(admitted) => admitted,
+            Ok(admitted) => match admitted.permit.unenforced().cloned() {
+                None => admitted,
+                // A route that is not enforced shall see what it would see if it were.
+                Some(rejection) => {
+                    let later = Box::pin(self.admit_later(rejection, inbound, record)).await;
+                    later.unwrap_or(admitted)
+                }
+            },
             Err(rejection) => Box::pin(self.admit_later(rejection, inbound, record)).await?,
         };
         inbound.take_handshake(&admitted)?;
@@ -193,7 +222,7 @@ impl Gateway {
             Target::Elsewhere => Err(Rejection::RouteNotFound),
             Target::ForwardAuth => {
                 let path = admitted.path(&inbound.parts);
-                self.answer_question(inbound, path, record)
+                Box::pin(self.answer_question(inbound, path, record)).await
             }
             Target::Upstream(_) if take_hop(&mut inbound.parts)? => self.answer_last_hop(&admitted),
             Target::Upstream(id) => self.forward(id, &admitted, inbound, record).await,

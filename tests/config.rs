@@ -27,9 +27,11 @@ fn project() -> TempDir {
     let path = root.path().join("certs/gateway.key");
     fs::write(&path, key.serialize_pem()).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-    let secret = root.path().join("certs/orders.secret");
-    fs::write(&secret, "8PTmCwWq1XyJ4nqGk7Zr0Vd2sHc9uLbA3eFiToKxMhY").unwrap();
-    fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
+    for name in ["introspection.secret", "orders.secret"] {
+        let secret = root.path().join("certs").join(name);
+        fs::write(&secret, "8PTmCwWq1XyJ4nqGk7Zr0Vd2sHc9uLbA3eFiToKxMhY").unwrap();
+        fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     root
 }
 
@@ -56,7 +58,7 @@ fn the_sample_loads_with_and_without_its_examples() {
     let sample = read(SAMPLE, &root).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!((sample.issuers.len(), sample.routes.len()), (0, 1));
     let whole = read(&whole_sample(), &root).unwrap_or_else(|report| panic!("{report}"));
-    assert_eq!((whole.issuers.len(), whole.routes.len()), (1, 3));
+    assert_eq!((whole.issuers.len(), whole.routes.len()), (2, 3));
     assert_eq!(whole.routes[0].rule.roles.len(), 2);
 }
 

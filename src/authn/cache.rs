@@ -48,8 +48,26 @@ pub(super) struct TokenCache {
     /// Random, so that nobody can compute a key, and of its own for each policy that verifies tokens, so that an entry
     /// answers for the policy that made it alone (CACHE-1).
     secret: [u8; SHA256_OUTPUT_LEN],
+    counts: Counts,
+}
+
+/// How look-ups ended: each once.
+#[derive(Debug, Default)]
+struct Counts {
     hits: AtomicU64,
+    joined: AtomicU64,
     misses: AtomicU64,
+}
+
+/// How a look-up ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LookUp {
+    /// The entry was there.
+    Hit,
+    /// It was there after a verification of the same token by another thread.
+    Joined,
+    /// It was not there: the token is verified.
+    Miss,
 }
 
 /// A verified token.
@@ -72,6 +90,8 @@ pub(super) struct Entry {
 pub struct CacheStats {
     /// Look-ups answered.
     pub hits: u64,
+    /// Look-ups answered by a verification of the same token that was under way already.
+    pub joined: u64,
     /// Look-ups that went on to verification.
     pub misses: u64,
     /// Bytes that the entries take, as weighed; settled in the background, so a moment old.
@@ -99,8 +119,7 @@ impl TokenCache {
                 .build(),
             max_ttl: settings.max_ttl,
             secret,
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
+            counts: Counts::default(),
         })
     }
 
@@ -120,17 +139,19 @@ impl TokenCache {
     /// The entry of a token, if it is good at this moment. An entry past its deadline is no answer, whether or not it has
     /// been evicted yet.
     pub(super) fn get(&self, key: &Key, now: UnixMillis) -> Option<Arc<Entry>> {
-        let found = self
-            .entries
+        self.entries
             .get(key)
-            .filter(|entry| now < entry.deadline && entry.validity.check_begun(now).is_ok());
-        let counter = if found.is_some() {
-            &self.hits
-        } else {
-            &self.misses
+            .filter(|entry| now < entry.deadline && entry.validity.check_begun(now).is_ok())
+    }
+
+    /// Counts how a look-up ended.
+    pub(super) fn count(&self, end: LookUp) {
+        let counter = match end {
+            LookUp::Hit => &self.counts.hits,
+            LookUp::Joined => &self.counts.joined,
+            LookUp::Miss => &self.counts.misses,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        found
     }
 
     /// Keeps a verified token until it expires, but no longer than the cache's limit. `epoch` is the revocation epoch read
@@ -180,8 +201,9 @@ impl TokenCache {
     /// Counters and size.
     pub(super) fn stats(&self) -> CacheStats {
         CacheStats {
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
+            hits: self.counts.hits.load(Ordering::Relaxed),
+            joined: self.counts.joined.load(Ordering::Relaxed),
+            misses: self.counts.misses.load(Ordering::Relaxed),
             bytes: self.entries.weighted_size() + self.known.bytes(),
         }
     }

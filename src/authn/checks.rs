@@ -51,7 +51,8 @@ const fn check_of(fault: TokenFault) -> Option<&'static str> {
         | TokenFault::Subject => "claims",
         TokenFault::IssuedInFuture | TokenFault::NotYetValid => "begun",
         TokenFault::Revoked => "revocation",
-        TokenFault::Scheme => return None,
+        // Who asks the issuer checks nothing of a token but its length.
+        TokenFault::Inactive | TokenFault::Scheme => return None,
     })
 }
 

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 pub use self::fault::KeyFault;
 pub(super) use self::life::KeyLife;
 pub(super) use self::live::Demand;
-pub use self::live::{Arrival, KeyStatus, LiveKeys};
+pub use self::live::{KeyStatus, LiveKeys};
 use super::settings::KeySource;
 
 /// The shortest RSA modulus, in bits (NIST SP 800-131A, RFC 7518 §3.3).
@@ -103,9 +103,14 @@ impl KeySet {
                 Self::of_set(set, algorithms, Odd::Refused)
             }
             (KeySource::Secret(_), false) => Err(KeyFault::SecretForPublicKey(first)),
-            (KeySource::PublicKey(_), true) | (KeySource::Live(_) | KeySource::Remote(_), _) => {
-                Err(KeyFault::PublicKeyForSecret(first))
-            }
+            (KeySource::PublicKey(_), true)
+            | (
+                KeySource::Introspected(_)
+                | KeySource::Introspection(_)
+                | KeySource::Live(_)
+                | KeySource::Remote(_),
+                _,
+            ) => Err(KeyFault::PublicKeyForSecret(first)),
         }
     }
 

@@ -54,6 +54,11 @@ impl KnownTokens {
         self.0.insert(key, Arc::new(known));
     }
 
+    /// Forgets a token: its issuer takes back what it said.
+    pub(super) fn remove(&self, key: &Key) {
+        self.0.invalidate(key);
+    }
+
     /// Lets moka finish what it does in the background, so that the size is exact.
     #[cfg(test)]
     pub(super) fn settle(&self) {

@@ -9,6 +9,7 @@
 //! configuration, or fetched in the background ([`remote`]) from where the configuration says; no header of a token ever names
 //! a place to fetch one from (JWT-2).
 
+mod arrival;
 mod cache;
 pub mod checks;
 mod claims;
@@ -17,10 +18,12 @@ mod compact;
 pub mod credential;
 mod keys;
 mod known;
+mod opaque;
 pub mod remote;
 pub mod revocation;
 pub mod settings;
 mod strict_json;
+mod turns;
 mod verifier;
 
 use std::{fmt, sync::Arc, time::SystemTime};
@@ -28,14 +31,18 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use http::HeaderMap;
 
 pub use self::{
+    arrival::{Arrival, Charge},
     cache::CacheStats,
-    keys::{Arrival, KeyFault, KeyStatus, LiveKeys},
+    keys::{KeyFault, KeyStatus, LiveKeys},
     revocation::Revocations,
 };
 
 use self::{
-    cache::TokenCache,
+    cache::{LookUp, TokenCache},
+    clock::UnixMillis,
+    opaque::{OpaqueIssuer, OpaqueTokens},
     settings::{CacheSettings, IssuerSettings},
+    turns::Turns,
     verifier::{Failure, Verifier},
 };
 use crate::policy::{Access, Allowance, Caller, Identity, IdentityHeaders, Rejection, TokenFault};
@@ -44,7 +51,9 @@ use crate::policy::{Access, Allowance, Caller, Identity, IdentityHeaders, Reject
 #[derive(Debug)]
 pub struct Authenticator {
     verifier: Verifier,
+    opaque: OpaqueTokens,
     cache: TokenCache,
+    turns: Turns,
     revocations: Arc<Revocations>,
 }
 
@@ -86,7 +95,9 @@ impl Authenticator {
         })?;
         Ok(Self {
             verifier,
+            opaque: OpaqueTokens::of(issuers),
             cache,
+            turns: Turns::new(),
             revocations,
         })
     }
@@ -137,29 +148,52 @@ impl Authenticator {
         // Read before anything is checked: a revocation that comes meanwhile makes the epoch stale, and is seen next time.
         let epoch = self.revocations.epoch();
         let key = self.cache.key(token);
-        let Some(entry) = self.cache.get(&key, now) else {
-            return self.verify_anew(token, key, (epoch, now), allowance);
-        };
+        let moment = (epoch, now);
+        if let Some(recalled) = self.recall(&key, moment) {
+            self.cache.count(LookUp::Hit);
+            return recalled;
+        }
+        let turn = self.turns.take(&key);
+        if turn.waited
+            && let Some(recalled) = self.recall(&key, moment)
+        {
+            self.cache.count(LookUp::Joined);
+            return recalled;
+        }
+        self.cache.count(LookUp::Miss);
+        match self.opaque.issuer(token) {
+            Some(issuer) => self.believe_answer(issuer, key, moment),
+            None => self.verify_anew(token, key, moment, allowance),
+        }
+    }
+
+    /// What the cache says of a token at this revocation epoch and time; `None` where it must be verified.
+    fn recall(
+        &self,
+        key: &cache::Key,
+        (epoch, now): (u64, UnixMillis),
+    ) -> Option<Result<Arc<Identity>, Rejection>> {
+        let entry = self.cache.get(key, now)?;
         if !entry.is_current(epoch) {
             if self.revocations.is_revoked(entry.identity.claims()) {
-                self.cache.bury(key, &entry);
-                return Err(Rejection::TokenInvalid(TokenFault::Revoked));
+                self.cache.bury(*key, &entry);
+                return Some(Err(Rejection::TokenInvalid(TokenFault::Revoked)));
             }
             if entry.key.is_over() {
-                self.cache.remove(&key);
-                return self.verify_anew(token, key, (epoch, now), allowance);
+                self.cache.remove(key);
+                return None;
             }
             entry.set_checked(epoch);
         }
-        Ok(Arc::clone(&entry.identity))
+        Some(Ok(Arc::clone(&entry.identity)))
     }
 
-    /// The place where concurrent first uses of one token will be made one.
+    /// Verifies a token whose turn the caller has.
     fn verify_anew(
         &self,
         token: &str,
         key: cache::Key,
-        (epoch, now): (u64, clock::UnixMillis),
+        (epoch, now): (u64, UnixMillis),
         allowance: &impl Allowance,
     ) -> Result<Arc<Identity>, Rejection> {
         let known = self.cache.known.get(&key);
@@ -185,20 +219,75 @@ impl Authenticator {
         }
     }
 
+    /// Takes what its issuer says of an opaque token, if that has just been heard. Nobody is asked here:
+    /// [`arrival`](Self::arrival) is.
+    fn believe_answer(
+        &self,
+        issuer: &OpaqueIssuer,
+        key: cache::Key,
+        (epoch, now): (u64, UnixMillis),
+    ) -> Result<Arc<Identity>, Rejection> {
+        if let Some(known) = self.cache.known.get(&key) {
+            known.check(now)?;
+        }
+        let answer = issuer.answer(&key).ok_or(Rejection::KeysUnavailable)?;
+        match self.verifier.verify_answer(issuer, &answer, now) {
+            Ok(verified) => {
+                self.cache.insert(key, &verified, epoch, now);
+                Ok(verified.identity)
+            }
+            Err(Failure { rejection, dead }) => {
+                match dead {
+                    Some(dead) => self.cache.known.insert(key, dead),
+                    None => self.cache.known.remove(&key),
+                }
+                Err(rejection)
+            }
+        }
+    }
+
     /// What a request that was refused so may wait for, before it is decided once more: the fetch of keys that may bring the
-    /// one of its token (KEY-1). `None` for every other refusal, and where no fetch is due.
+    /// one of its token (KEY-1), or its issuer's answer about an opaque one. `None` for every other refusal, and where no fetch
+    /// is due.
     ///
-    /// A token whose key is known never comes here; one that is unknown sets off one fetch in each cooldown at most.
-    #[must_use]
-    pub fn arrival(&self, rejection: &Rejection, headers: &HeaderMap) -> Option<Arrival> {
+    /// A token whose key is known never comes here; one that is unknown sets off one fetch in each cooldown at most. A question
+    /// about an opaque token is charged to the allowance of whoever asks first, unless the token was good before; whether the
+    /// charge goes back is known after the wait.
+    ///
+    /// # Errors
+    /// [`Rejection::RateLimited`] where nothing of the allowance is left, and [`Rejection::KeysUnavailable`] where the issuer is
+    /// not asked now: it fails, or too many questions are under way.
+    pub fn arrival(
+        &self,
+        rejection: &Rejection,
+        headers: &HeaderMap,
+        allowance: &impl Allowance,
+    ) -> Result<Option<Arrival>, Rejection> {
         let may_come = matches!(
             rejection,
             Rejection::KeysUnavailable | Rejection::TokenInvalid(TokenFault::KeyUnknown)
         );
-        if !may_come {
-            return None;
-        }
-        self.verifier.arrival(credential::bearer(headers).ok()??)
+        let token = credential::bearer(headers)?;
+        let token = token.filter(|token| may_come && token.len() <= compact::TOKEN_BYTES_MAX);
+        let Some(token) = token else {
+            return Ok(None);
+        };
+        let Some(issuer) = self.opaque.issuer(token) else {
+            return Ok(self.verifier.arrival(token));
+        };
+        let Some(asks) = &issuer.asks else {
+            return Ok(None);
+        };
+        let key = self.cache.key(token);
+        let is_known = self.cache.known.get(&key).is_some();
+        let charge = || match is_known {
+            true => Ok(false),
+            false => allowance
+                .take()
+                .map(|()| true)
+                .map_err(Rejection::RateLimited),
+        };
+        asks.ask(key, token, charge).map(Some)
     }
 
     /// What was revoked, for exchanges that go on.
@@ -241,6 +330,7 @@ fn was_in_vain(failure: &Failure) -> bool {
         | TokenFault::CriticalHeader
         | TokenFault::Header
         | TokenFault::Issuer
+        | TokenFault::Inactive
         | TokenFault::KeyUnknown
         | TokenFault::Payload
         | TokenFault::Revoked

@@ -9,6 +9,7 @@ mod caching;
 mod client;
 mod copy;
 mod fetcher;
+mod introspector;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,8 @@ use std::{
 
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
+
+pub use self::introspector::Introspector;
 
 use self::{client::Client, copy::Copy, fetcher::Fetcher};
 use super::{
@@ -74,12 +77,16 @@ impl RemoteKeys {
     }
 
     /// Puts live keys in the place of those that must be fetched, and begins to fetch them: those of the copy on the disk at
-    /// first, where there is one. They are fetched as long as somebody has them.
+    /// first, where there is one. They are fetched as long as somebody has them. An issuer that must be asked about its tokens
+    /// can be asked from then on.
     #[must_use]
     pub fn live(&self, mut issuer: IssuerSettings) -> IssuerSettings {
         if let KeySource::Remote(settings) = &issuer.keys {
             let settings = Arc::clone(settings);
             issuer.keys = KeySource::Live(self.keys(&issuer, settings));
+        } else if let KeySource::Introspection(settings) = &issuer.keys {
+            let asks = Introspector::new(&issuer.name, Arc::clone(settings), self.around.clone());
+            issuer.keys = KeySource::Introspected(Arc::new(asks));
         }
         issuer
     }

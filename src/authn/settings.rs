@@ -8,7 +8,7 @@ use jsonwebtoken::Algorithm;
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::keys::LiveKeys;
+use super::{keys::LiveKeys, remote::Introspector};
 
 /// A checked `[[issuer]]`.
 #[derive(Debug, Clone)]
@@ -44,6 +44,31 @@ pub enum KeySource {
     Live(Arc<LiveKeys>),
     /// Keys that must be fetched. [`RemoteKeys`](super::remote::RemoteKeys) makes them live; as they are, there are none.
     Remote(Arc<RemoteSettings>),
+    /// None: its tokens are opaque, and it is asked about each.
+    /// [`RemoteKeys`](super::remote::RemoteKeys) makes it one that can be asked; as it is, nobody is.
+    Introspection(Arc<IntrospectionSettings>),
+    /// None: its tokens are opaque, and this asks.
+    Introspected(Arc<Introspector>),
+}
+
+/// Tokens that their issuer alone can explain, and how it is asked (RFC 7662).
+pub struct IntrospectionSettings {
+    /// Where it is asked: the configuration's, never a token's (KEY-3).
+    pub url: Uri,
+    /// Our name there.
+    pub client_id: Box<str>,
+    /// Our secret there.
+    pub client_secret: Zeroizing<Vec<u8>>,
+    /// What its tokens begin with; empty for anything.
+    pub token_prefix: Box<str>,
+    /// How an exchange is made.
+    pub fetch: FetchSettings,
+    /// How long a request waits for the answer about its token.
+    pub wait: Duration,
+    /// The longest pause after failures in a row, in which nobody is asked.
+    pub cooldown: Duration,
+    /// How many questions may be under way at once, 1 or more; beyond them tokens are refused for the moment.
+    pub max_concurrent: usize,
 }
 
 /// Keys to be fetched, and how.
@@ -119,7 +144,20 @@ impl std::fmt::Debug for KeySource {
             Self::Secret(_) => "Secret([redacted])",
             Self::Live(_) => "Live(..)",
             Self::Remote(settings) => return write!(f, "Remote({settings:?})"),
+            Self::Introspection(settings) => return settings.fmt(f),
+            Self::Introspected(_) => "Introspected(..)",
         })
+    }
+}
+
+impl std::fmt::Debug for IntrospectionSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IntrospectionSettings")
+            .field("url", &self.url)
+            .field("client_id", &self.client_id)
+            .field("token_prefix", &self.token_prefix)
+            .field("fetch", &self.fetch)
+            .finish_non_exhaustive()
     }
 }
 

@@ -3,6 +3,8 @@
 mod allowance;
 mod cache;
 mod claims;
+mod coalescing;
+mod examples;
 pub(in crate::authn) mod fixtures;
 mod key_choice;
 mod revocation;

@@ -11,19 +11,21 @@ use serde_json::{Map, Value};
 
 use super::{
     IssuerFault,
+    arrival::Arrival,
     claims::{self, Validity},
     clock::UnixMillis,
     compact::{Compact, JoseHeader, decode},
-    keys::{Arrival, KeyFault, KeyLife, KeySet, LiveKeys, VerifyingKey},
+    keys::{KeyFault, KeyLife, KeySet, LiveKeys, VerifyingKey},
     known::Known,
+    opaque::OpaqueIssuer,
     revocation::Revocations,
-    settings::IssuerSettings,
+    settings::{IssuerSettings, KeySource},
     strict_json::{Member, members},
 };
 use crate::policy::{Claims, Identity, IdentityHeaders, Rejection, TokenFault};
 
 /// The longest tolerance for times, whatever the settings say (JWT-10).
-const LEEWAY_MAX: Duration = Duration::from_secs(60);
+pub(super) const LEEWAY_MAX: Duration = Duration::from_secs(60);
 
 /// Checks tokens against the issuers of the configuration.
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Verifier {
     ) -> Result<Self, Vec<IssuerFault>> {
         let mut by_name: HashMap<Arc<str>, Vec<Issuer>> = HashMap::new();
         let mut faults = Vec::new();
-        for settings in issuers {
+        for settings in issuers.iter().filter(|settings| is_with_keys(settings)) {
             let same = by_name.entry(Arc::clone(&settings.issuer)).or_default();
             match Issuer::load(settings, same) {
                 Ok(issuer) => same.push(issuer),
@@ -106,9 +108,34 @@ impl Verifier {
     /// check that failed first; [`Rejection::KeysUnavailable`] where its issuer's keys could not be had;
     /// [`Rejection::ClaimMismatch`] where a claim cannot be written in a header (HDR-5).
     pub(super) fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, Failure> {
-        let (issuer, mut claims, key) = self.read_signed(token)?;
-        claims.leeway = issuer.leeway;
-        let validity = Validity::new(&claims, issuer.leeway);
+        let (issuer, claims, key) = self.read_signed(token)?;
+        self.accept(claims, issuer.leeway, key, now)
+    }
+
+    /// Holds what its issuer says of an opaque token against all that a JWT's claims are held against.
+    ///
+    /// # Errors
+    /// Those of [`OpaqueIssuer::claims`] and, once they are read, of [`verify`](Self::verify).
+    pub(super) fn verify_answer(
+        &self,
+        issuer: &OpaqueIssuer,
+        answer: &[u8],
+        now: UnixMillis,
+    ) -> Result<Verified, Failure> {
+        let claims = issuer.claims(answer)?;
+        self.accept(claims, issuer.leeway, Arc::clone(&issuer.life), now)
+    }
+
+    /// Time and revocation, the last checks.
+    fn accept(
+        &self,
+        mut claims: Claims,
+        leeway: Duration,
+        key: Arc<KeyLife>,
+        now: UnixMillis,
+    ) -> Result<Verified, Failure> {
+        claims.leeway = leeway;
+        let validity = Validity::new(&claims, leeway);
         validity.check_begun(now).map_err(Rejection::TokenInvalid)?;
         let known = Known {
             end: validity.end,
@@ -225,6 +252,14 @@ impl Issuer {
             }),
         }
     }
+}
+
+/// Whether an issuer's tokens are verified here; the others are asked about.
+fn is_with_keys(settings: &IssuerSettings) -> bool {
+    !matches!(
+        settings.keys,
+        KeySource::Introspection(_) | KeySource::Introspected(_)
+    )
 }
 
 fn find<'k>(set: &'k KeySet, header: &JoseHeader<'_>) -> Result<&'k VerifyingKey, TokenFault> {

@@ -81,8 +81,8 @@ fn as_text(
         };
         lines.push(format!("{:>2} {:<10} {found}", number + 1, step.name));
     }
-    let checks = explanation.refused.as_ref().map(checks::told);
-    for (check, state) in checks.into_iter().flatten() {
+    let checks = told_checks(explanation, says);
+    for (check, state) in checks {
         let state = match state {
             Some(true) => "passed",
             Some(false) => "FAILED",
@@ -113,6 +113,20 @@ fn as_text(
     lines.push(String::new());
     lines.push(verdict(explanation));
     lines.join("\n")
+}
+
+/// What is known of each check of a JWT. An opaque token passes none of them: its header, which nobody can read, did not.
+fn told_checks(
+    explanation: &Explanation,
+    says: Option<&(Option<Value>, Option<Value>)>,
+) -> Vec<(&'static str, Option<bool>)> {
+    let refused = explanation.refused.as_ref();
+    let told = refused.map_or_else(Vec::new, checks::told);
+    let is_read = told.contains(&("header", Some(true)));
+    match says {
+        Some((None, None)) if is_read => Vec::new(),
+        _ => told,
+    }
 }
 
 fn verdict(explanation: &Explanation) -> String {
@@ -154,10 +168,9 @@ fn as_json(explanation: &Explanation, says: Option<&(Option<Value>, Option<Value
         .set
         .iter()
         .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]));
-    let checks = explanation.refused.as_ref().map(checks::told);
+    let checks = told_checks(explanation, says);
     let checks = checks
         .into_iter()
-        .flatten()
         .map(|(check, passed)| json!({ "check": check, "passed": passed }));
     let removed = explanation.removed.iter().map(|name| name.as_str());
     json!({

@@ -281,7 +281,7 @@ fn sample(telemetry: &Arc<Telemetry>, gateway: &Arc<ArcSwap<Gateway>>, tls: &Arc
             let authn = Arc::clone(&gateway.load().authn);
             let cache = authn.cache_stats();
             scrape.token_cache_bytes(cache.bytes);
-            scrape.token_cache_lookups(cache.hits, cache.misses);
+            scrape.token_cache_lookups([cache.hits, cache.joined, cache.misses]);
             for (issuer, status) in authn.key_status() {
                 let (usable, skipped) = status.map_or((0, 0), |keys| (keys.usable, keys.skipped));
                 scrape.jwks_keys(&issuer, usable, skipped);

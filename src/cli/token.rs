@@ -167,7 +167,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// What the commands over accounts run on.
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
 }
 

@@ -144,7 +144,7 @@ fn fetch(mut table: Table<'_>, place: Option<KeyPlace>) -> Option<RemoteSettings
     })
 }
 
-fn exchange(table: &mut Table<'_>) -> FetchSettings {
+pub(super) fn exchange(table: &mut Table<'_>) -> FetchSettings {
     let root = table.context.root;
     let roots = table.parsed("ca", |text| files::chain(&files::resolve(root, text)));
     let networks: Vec<_> = network::read(table, "networks")

@@ -7,7 +7,7 @@ use jsonwebtoken::Algorithm;
 use super::{
     bounds::Bounds,
     diagnostic::{Fault, Place, Related},
-    keys,
+    introspection, keys,
     name::read_name,
     reader::{Table, Text},
     server::secs,
@@ -41,6 +41,8 @@ struct Entry {
     name: Option<(Arc<str>, Place)>,
     issuer: Option<(Arc<str>, Place)>,
     algorithms: Vec<Algorithm>,
+    /// What its opaque tokens begin with, where it is asked about them.
+    opaque: Option<(Box<str>, Place)>,
 }
 
 /// The issuers, and every name that was given, good or bad: a rule over an issuer with a fault is not itself at fault.
@@ -69,7 +71,7 @@ pub(super) fn read(tables: Vec<Table<'_>>, server: Option<&ServerSettings>) -> I
     refuse_repeats(problems, "issuer", names);
     for (index, entry) in entries.iter().enumerate() {
         for other in entries.iter().take(index) {
-            if let Some((related, place, fault)) = entry.collides_with(other) {
+            for (related, place, fault) in entry.collides_with(other) {
                 problems.add_related(&place, related, fault);
             }
         }
@@ -96,19 +98,32 @@ fn read_one(
         "audience",
         "without an audience, a token made for another service would be taken",
     );
-    let algorithms = algorithms(&mut table);
-    let named = issuer.as_ref().map(|(issuer, place)| (&**issuer, place));
-    let keys = keys::read(&mut table, named, &algorithms);
+    let is_opaque = table.has(introspection::URL);
+    let (algorithms, keys) = if is_opaque {
+        (Vec::new(), introspection::read(&mut table))
+    } else {
+        let algorithms = algorithms(&mut table);
+        let named = issuer.as_ref().map(|(issuer, place)| (&**issuer, place));
+        let keys = keys::read(&mut table, named, &algorithms);
+        introspection::refuse_own(&mut table);
+        (algorithms, keys)
+    };
+    let opaque = introspection::claimed(&table, keys.as_ref());
     let leeway = Bounds::new(Duration::ZERO, secs(60))
         .because("an expired token is taken for so much longer");
     let leeway = table.duration("leeway", leeway);
-    let token_types = token_types(&mut table);
+    let token_types = if is_opaque {
+        default_types()
+    } else {
+        token_types(&mut table)
+    };
     let claims = claims(&mut table);
     table.finish();
     let entry = Entry {
         name: name.clone(),
         issuer: issuer.clone(),
         algorithms: algorithms.clone(),
+        opaque,
     };
     let settings = || {
         Some(IssuerSettings {
@@ -183,10 +198,13 @@ pub(super) fn is_symmetric(algorithm: Algorithm) -> bool {
 /// Here alone the empty string has a meaning: `typ` is absent.
 fn token_types(table: &mut Table<'_>) -> Vec<Box<str>> {
     let types = table.words_or_empty("token_types", "no token would be taken");
-    types.map_or_else(
-        || vec!["at+jwt".into(), "JWT".into(), "".into()],
-        |types| types.into_iter().map(Box::from).collect(),
-    )
+    types.map_or_else(default_types, |types| {
+        types.into_iter().map(Box::from).collect()
+    })
+}
+
+fn default_types() -> Vec<Box<str>> {
+    vec!["at+jwt".into(), "JWT".into(), "".into()]
 }
 
 fn claims(table: &mut Table<'_>) -> ClaimNames {
@@ -211,7 +229,17 @@ fn claims(table: &mut Table<'_>) -> ClaimNames {
 
 impl Entry {
     /// `iss` and `alg` choose the entry: two may share an `issuer` only when they have no algorithm in common.
-    fn collides_with(&self, other: &Self) -> Option<(Related, Place, Fault)> {
+    /// Two that are asked about tokens may share it, if no token can be of both.
+    fn collides_with(&self, other: &Self) -> Vec<(Related, Place, Fault)> {
+        let opaque = self.opaque.as_ref().zip(other.opaque.as_ref());
+        let opaque = opaque.and_then(|(own, other)| introspection::collide(own, other));
+        self.shares_algorithm(other)
+            .into_iter()
+            .chain(opaque)
+            .collect()
+    }
+
+    fn shares_algorithm(&self, other: &Self) -> Option<(Related, Place, Fault)> {
         let (issuer, place) = self.issuer.as_ref()?;
         let (other_issuer, other_place) = other.issuer.as_ref()?;
         let common = self

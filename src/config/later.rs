@@ -24,7 +24,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("accounts", "cookie_session", Flag(false)),
     ("accounts", "store_password_env", Nothing),
     ("accounts", "store_password_file", Nothing),
-    ("issuer", "introspection_url", Nothing),
     ("route", "sign_in", Word("never")),
 ];
 

@@ -18,6 +18,7 @@ mod files;
 mod forward_auth;
 mod header_edits;
 mod identity;
+mod introspection;
 mod issuer;
 mod keys;
 mod later;

@@ -77,6 +77,11 @@ impl<'d> Table<'d> {
             .is_some_and(|entries| entries.contains_key(key))
     }
 
+    /// Takes a key for known without reading it.
+    pub(super) fn know(&mut self, key: &'static str) {
+        self.asked.push(key);
+    }
+
     /// Whether the table itself is there.
     pub(super) fn is_there(&self) -> bool {
         self.entries.is_some()

@@ -1,10 +1,11 @@
 //! What is kept of a request that may go on, and the one case in which it may after all.
 
-use http::{HeaderValue, request::Parts, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, request::Parts, uri::PathAndQuery};
 
 use super::{Gateway, Inbound};
 use crate::{
-    policy::{ClientIp, Head, NormalPath, Permit, Rejection},
+    authn::Charge,
+    policy::{Allowance, ClientIp, Head, NormalPath, Permit, Rejection},
     telemetry::Record,
 };
 
@@ -71,16 +72,48 @@ impl<'g> Admitted<'g> {
 }
 
 impl Gateway {
-    /// Decides once more about a request whose token names a key that a fetch under way may bring, after that fetch. Every other
-    /// refusal stands, and nobody else waits.
+    /// Decides once more about a request whose token lacks something that is under way: a key that a fetch may bring, or its
+    /// issuer's word. Every other refusal stands, and nobody else waits.
     pub(super) async fn admit_later(
         &self,
         rejection: Rejection,
         inbound: &Inbound<'_>,
         record: &mut Record,
     ) -> Result<Admitted<'_>, Rejection> {
-        let arrival = self.authn.arrival(&rejection, &inbound.parts.headers);
-        arrival.ok_or(rejection)?.wait().await;
-        self.admit(inbound.peer, &inbound.parts, record)
+        let (peer, parts) = (inbound.peer, &inbound.parts);
+        let client = self.proxies.client_ip(peer.ip, &parts.headers);
+        let charge = self
+            .await_arrival(rejection, client, &parts.headers)
+            .await?;
+        let decided = self.admit_again(peer, parts, record);
+        let bad = match &decided {
+            Ok(admitted) => admitted.permit.unenforced(),
+            Err(rejection) => Some(rejection),
+        };
+        self.settle(charge, client, bad);
+        decided
+    }
+
+    /// Waits for what a refused request's token lacks.
+    ///
+    /// # Errors
+    /// The refusal, where nothing is under way for it, or why nothing is.
+    pub(super) async fn await_arrival(
+        &self,
+        rejection: Rejection,
+        client: ClientIp,
+        headers: &HeaderMap,
+    ) -> Result<Charge, Rejection> {
+        let budget = self.bad_tokens.of(client);
+        let arrival = self.authn.arrival(&rejection, headers, &budget)?;
+        Ok(arrival.ok_or(rejection)?.wait().await)
+    }
+
+    /// Gives back what a wait was charged with, unless it brought to light a bad token (RATE-8).
+    pub(super) fn settle(&self, charge: Charge, client: ClientIp, refused: Option<&Rejection>) {
+        let is_bad = matches!(refused, Some(Rejection::TokenInvalid(_)));
+        if charge == Charge::Returnable && !is_bad {
+            self.bad_tokens.of(client).give_back();
+        }
     }
 }

@@ -109,8 +109,10 @@ impl Gateway {
     /// What may bring the key that a refused request's token names; see [`Authenticator::arrival`](crate::authn::Authenticator).
     #[must_use]
     pub fn awaited(&self, explanation: &Explanation, request: &Parts) -> Option<Arrival> {
-        let rejection = explanation.refused.as_ref()?;
-        self.authn.arrival(rejection, &request.headers)
+        let refused = explanation.refused.as_ref();
+        let rejection = refused.or(explanation.unenforced.as_ref())?;
+        let arrival = self.authn.arrival(rejection, &request.headers, &Unlimited);
+        arrival.ok().flatten()
     }
 
     fn tell(

@@ -8,8 +8,8 @@ use http::{Response, StatusCode, uri::PathAndQuery};
 use super::{Answer, Gateway, Inbound, note};
 use crate::{
     policy::{
-        Access, Addresses, Head, HeaderEdits, PathPattern, Rejection, Route, Rule, Streams, Target,
-        original_request,
+        Access, Addresses, Head, HeaderEdits, PathPattern, Permit, Rejection, Route, Rule, Streams,
+        Target, original_request,
     },
     respond,
     telemetry::Record,
@@ -59,7 +59,7 @@ impl Gateway {
     /// A status that is neither success, 401, 429 nor a fault of ours becomes 403: what is not allowed is forbidden, and
     /// proxies take anything else for a failure. Body, log and metrics keep the code. Only [`Self::proxies`] are answered, for
     /// anybody else could find out what a stolen token opens without any upstream's noticing.
-    pub(super) fn answer_question(
+    pub(super) async fn answer_question(
         &self,
         inbound: &Inbound<'_>,
         path: &str,
@@ -68,7 +68,7 @@ impl Gateway {
         if !self.proxies.trusts(inbound.peer.ip) {
             return Err(Rejection::RouteNotFound);
         }
-        let decided = self.decide_question(inbound, path, record);
+        let decided = self.decide_question(inbound, path, record).await;
         Ok(decided.unwrap_or_else(|rejection| {
             note(&rejection, record);
             let status = understood(rejection.status());
@@ -78,7 +78,7 @@ impl Gateway {
         }))
     }
 
-    fn decide_question(
+    async fn decide_question(
         &self,
         inbound: &Inbound<'_>,
         path: &str,
@@ -90,7 +90,19 @@ impl Gateway {
         let head = Head::read(&original, &self.head)?;
         self.keep_for_log(&head, record);
         let client = self.proxies.client_ip(inbound.peer.ip, &original.headers);
-        let permit = self.decide(client, &head, &original, record)?;
+        let mut decided = self.decide(client, &head, &original, record);
+        if let Some(rejection) = refused(&decided).cloned() {
+            let waited = self.await_arrival(rejection, client, &original.headers);
+            match (waited.await, &decided) {
+                (Ok(charge), _) => {
+                    decided = self.decide(client, &head, &original, record);
+                    self.settle(charge, client, refused(&decided));
+                }
+                (Err(rejection), Err(_)) => return Err(rejection),
+                (Err(_), Ok(_)) => {}
+            }
+        }
+        let permit = decided?;
         match permit.route().target {
             Target::Elsewhere | Target::Upstream(_) => {}
             // What the gateway itself answers is reached by asking for it, not by asking about it.
@@ -120,6 +132,14 @@ impl Gateway {
         };
         let target = PathAndQuery::try_from(target).map_err(|_| Rejection::Internal)?;
         Ok(Some(target))
+    }
+}
+
+/// Why a request is refused, or would be if its route were enforced.
+fn refused<'p>(decided: &'p Result<Permit<'_>, Rejection>) -> Option<&'p Rejection> {
+    match decided {
+        Ok(permit) => permit.unenforced(),
+        Err(rejection) => Some(rejection),
     }
 }
 

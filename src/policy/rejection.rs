@@ -205,6 +205,8 @@ pub enum TokenFault {
     ExpiryMissing,
     /// The header is not a JSON object with an `alg`, or repeats a name.
     Header,
+    /// Its issuer was asked, and says that the token is not active (RFC 7662 §2.2).
+    Inactive,
     /// `iat` lies in the future.
     IssuedInFuture,
     /// `iss` is absent or belongs to no issuer of the configuration.
@@ -614,6 +616,7 @@ impl TokenFault {
             Self::CriticalHeader => "critical_header",
             Self::ExpiryMissing => "expiry_missing",
             Self::Header => "header",
+            Self::Inactive => "inactive",
             Self::IssuedInFuture => "issued_in_future",
             Self::Issuer => "issuer",
             Self::KeyUnknown => "key_unknown",

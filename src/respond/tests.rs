@@ -95,7 +95,7 @@ fn check_field(rejection: &Rejection, name: &str, want: Option<&str>) {
     assert_eq!(values, want, "{name} of {rejection:?}");
 }
 
-fn token_faults() -> [TokenFault; 18] {
+fn token_faults() -> [TokenFault; 19] {
     use TokenFault as F;
     let all = [
         F::Algorithm,
@@ -104,6 +104,7 @@ fn token_faults() -> [TokenFault; 18] {
         F::CriticalHeader,
         F::ExpiryMissing,
         F::Header,
+        F::Inactive,
         F::IssuedInFuture,
         F::Issuer,
         F::KeyUnknown,
@@ -123,7 +124,7 @@ fn token_faults() -> [TokenFault; 18] {
             F::Algorithm | F::Audience | F::ClaimType | F::CriticalHeader | F::ExpiryMissing => {}
             F::Header | F::IssuedInFuture | F::Issuer | F::KeyUnknown | F::Payload => {}
             F::NotYetValid | F::Revoked | F::Scheme | F::Segments | F::Signature => {}
-            F::Subject | F::TooLong | F::Type => {}
+            F::Subject | F::TooLong | F::Type | F::Inactive => {}
         }
     }
     all

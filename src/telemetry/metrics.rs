@@ -31,10 +31,11 @@ pub(super) struct Metrics {
     pub(super) upstreams: Arc<UpstreamTable>,
     token_cache: Family<ResultLabel, Counter>,
     token_cache_bytes: Gauge,
-    token_cache_sampled: Mutex<[u64; 2]>,
+    token_cache_sampled: Mutex<[u64; 3]>,
     jwks_age: Family<IssuerLabel, Seconds>,
     jwks_keys: Family<KeysLabels, Gauge>,
     pub(super) jwks_fetches: Family<FetchLabels, Counter>,
+    pub(super) introspections: Family<FetchLabels, Counter>,
     connections: Family<ListenerLabel, Gauge>,
     pub(super) tunnels: Gauge,
     handshakes: Family<ResultLabel, Counter>,
@@ -75,6 +76,7 @@ impl Metrics {
             jwks_age: Family::default(),
             jwks_keys: Family::default(),
             jwks_fetches: Family::default(),
+            introspections: Family::default(),
             connections: Family::default(),
             tunnels: Gauge::default(),
             handshakes: Family::default(),
@@ -215,6 +217,11 @@ impl Metrics {
             "Fetches of an issuer's keys by outcome",
             self.jwks_fetches.clone(),
         );
+        registry.register(
+            "introspections",
+            "Questions to an issuer about an opaque token by outcome",
+            self.introspections.clone(),
+        );
         registry.register("panics", "Tasks that panicked", self.panics.clone());
         registry.register(
             "accept_errors",
@@ -305,21 +312,17 @@ impl Scrape<'_> {
         self.0.token_cache_bytes.set(bytes);
     }
 
-    /// How many look-ups of the token cache hit and missed since it was made, for a cache that counts for itself. A cache
-    /// that a reload replaced starts at 0 again; the metric goes on.
-    pub fn token_cache_lookups(&mut self, hits: u64, misses: u64) {
+    /// How many look-ups of the token cache hit, were answered by another's verification, and missed since it was made, for a
+    /// cache that counts for itself. A cache that a reload replaced starts at 0 again; the metric goes on.
+    pub fn token_cache_lookups(&mut self, counts: [u64; 3]) {
         let last = self.0.token_cache_sampled.lock();
         let mut last = last.unwrap_or_else(PoisonError::into_inner);
-        let [last_hits, last_misses] = *last;
-        let grown = |last: u64, now: u64| now.checked_sub(last).unwrap_or(now);
-        for (result, count) in [
-            ("hit", grown(last_hits, hits)),
-            ("miss", grown(last_misses, misses)),
-        ] {
+        let results = ["hit", "joined", "miss"].into_iter();
+        for ((result, now), last) in results.zip(counts).zip(*last) {
             let counter = self.0.token_cache.get_or_create(&ResultLabel { result });
-            counter.inc_by(count);
+            counter.inc_by(now.checked_sub(last).unwrap_or(now));
         }
-        *last = [hits, misses];
+        *last = counts;
     }
 
     /// When a certificate ends. Of several by one name the first to end counts.

@@ -163,6 +163,13 @@ impl Telemetry {
         fetches.get_or_create(&FetchLabels { issuer, result }).inc();
     }
 
+    /// Counts a question to an issuer about an opaque token; `result` is a word of a closed set.
+    pub fn introspected(&self, issuer: &str, result: &'static str) {
+        let issuer = issuer.into();
+        let asked = &self.metrics.introspections;
+        asked.get_or_create(&FetchLabels { issuer, result }).inc();
+    }
+
     /// Counts certificate files that changed.
     pub fn certificate_reload(&self, result: CertificateReload) {
         self.metrics.certificate_reload(result).inc();

@@ -156,6 +156,14 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
 }
 
 fn fetch_limits(keys: &KeySource) -> Vec<(&'static str, i128)> {
+    if let KeySource::Introspection(asked) = keys {
+        return vec![
+            ("timeout", millis(asked.fetch.timeout)),
+            ("wait", millis(asked.wait)),
+            ("max_concurrent", number(asked.max_concurrent)),
+            ("networks", number(asked.fetch.networks.len())),
+        ];
+    }
     let KeySource::Remote(remote) = keys else {
         return Vec::new();
     };

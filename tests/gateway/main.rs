@@ -41,6 +41,7 @@ mod limits;
 mod mail;
 mod multiplexed;
 mod ntlm;
+mod opaque;
 mod outages;
 mod own_keys;
 mod passwords;

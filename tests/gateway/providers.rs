@@ -292,3 +292,22 @@ async fn key_2_a_provider_that_hangs_delays_its_own_new_tokens_alone_and_not_for
     );
     assert_eq!(status(&gateway, &bearer(&Token::good().sign())).await, 200);
 }
+
+#[tokio::test]
+async fn explain_fetches_keys_as_the_gateway_does() {
+    let upstream = Upstream::start().await;
+    let provider = Provider::start(&[ours("a")]).await;
+    let site = site(&upstream, &provider);
+    site.write();
+    let token = Token::new(Kind::Es).header("kid", "a").sign();
+    let arguments = [
+        "explain",
+        "GET",
+        "https://localhost/private",
+        "--token",
+        "-",
+    ];
+    let exit = site.run(&arguments, &format!("{token}\n")).await;
+    assert!(exit.stdout.contains("admitted: to legacy"), "{exit:?}");
+    upstream.saw_nothing();
+}

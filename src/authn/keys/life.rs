@@ -32,6 +32,16 @@ impl KeyLife {
         }
     }
 
+    /// The life of an issuer's word, which ends with what it was about.
+    pub(in crate::authn) fn of_words(issuer: &str) -> Self {
+        let mut context = Context::new(&SHA256);
+        context.update(issuer.as_bytes());
+        Self {
+            print: context.finish(),
+            over: AtomicBool::new(false),
+        }
+    }
+
     /// Whether both are of the same key.
     pub(super) fn is_of(&self, other: &Self) -> bool {
         self.print.as_ref() == other.print.as_ref()

@@ -9,12 +9,12 @@ use arc_swap::{ArcSwapOption, Guard};
 use jsonwebtoken::Algorithm;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, timeout},
+    time::Instant,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{KeyFault, KeySet, Keys, VerifyingKey};
-use crate::authn::{revocation::Revocations, settings::KeySource};
+use crate::authn::{arrival::Arrival, revocation::Revocations, settings::KeySource};
 
 /// The keys of one issuer, as they are now. Reading takes no lock.
 #[derive(Debug, Default)]
@@ -55,13 +55,6 @@ struct Slot {
     under_way: bool,
 }
 
-/// A fetch that may bring the key of a token.
-#[derive(Debug)]
-pub struct Arrival {
-    /// Its end, and how long to wait for that; `None` where the key is here.
-    fetch: Option<(watch::Receiver<u64>, Duration)>,
-}
-
 impl LiveKeys {
     /// Reads keys that stay as they are; takes over those that are live already, and none for those that nobody fetches.
     pub(in crate::authn) fn of(
@@ -70,7 +63,9 @@ impl LiveKeys {
     ) -> Result<Arc<Self>, KeyFault> {
         match source {
             KeySource::Live(keys) => Ok(Arc::clone(keys)),
-            KeySource::Remote(_) => Ok(Arc::default()),
+            KeySource::Remote(_) | KeySource::Introspection(_) | KeySource::Introspected(_) => {
+                Ok(Arc::default())
+            }
             KeySource::Jwks(_) | KeySource::PublicKey(_) | KeySource::Secret(_) => {
                 let keys = Self::default();
                 keys.set
@@ -160,12 +155,11 @@ impl LiveKeys {
             set.as_ref()
                 .is_some_and(|set| set.find(algorithm, kid).is_some())
         };
-        let arrived = Arrival { fetch: None };
         if is_here() {
-            return Some(arrived);
+            return Some(Arrival::here());
         }
         // A fetch that ended since may have brought it.
-        demand.join().or_else(|| is_here().then_some(arrived))
+        demand.join().or_else(|| is_here().then(Arrival::here))
     }
 
     /// What there is to say of them; `None` where there are none.
@@ -235,9 +229,7 @@ impl Demand {
             slot.claim();
             self.wake.notify_one();
         }
-        Some(Arrival {
-            fetch: Some((self.ended.subscribe(), self.wait)),
-        })
+        Some(Arrival::fetch(self.ended.subscribe(), self.wait))
     }
 
     /// Waits until somebody has asked for a fetch.
@@ -269,15 +261,5 @@ impl Slot {
     fn claim(&mut self) {
         self.under_way = true;
         self.claimed = Instant::now();
-    }
-}
-
-impl Arrival {
-    /// Waits until the fetch has ended, well or not, or for as long as the configuration allows.
-    pub async fn wait(self) {
-        if let Some((mut ended, wait)) = self.fetch {
-            // Whatever the outcome, the request is decided once more, by the keys that are there then.
-            let _ = timeout(wait, ended.changed()).await;
-        }
     }
 }

@@ -60,6 +60,19 @@ pub(in crate::authn) enum ExchangeFault {
     Unreachable(String),
 }
 
+impl ExchangeFault {
+    /// The label in metrics: a closed set.
+    pub(in crate::authn) const fn name(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "address",
+            Self::Internal(_) => "internal",
+            Self::Timeout(_) => "timeout",
+            Self::TooLarge => "too_large",
+            Self::Unreachable(_) => "unreachable",
+        }
+    }
+}
+
 /// A client for one issuer.
 #[derive(Debug, Clone)]
 pub(in crate::authn) struct Client {

@@ -299,18 +299,14 @@ impl Fetcher {
 fn result(fault: &FetchFault) -> &'static str {
     match fault {
         FetchFault::Document(_) | FetchFault::Issuer(_) | FetchFault::Host(_) => "discovery",
-        FetchFault::Exchange(_, ExchangeFault::Address(_)) => "address",
-        FetchFault::Exchange(_, ExchangeFault::Internal(_)) => "internal",
-        FetchFault::Exchange(_, ExchangeFault::Timeout(_)) => "timeout",
-        FetchFault::Exchange(_, ExchangeFault::TooLarge) => "too_large",
-        FetchFault::Exchange(_, ExchangeFault::Unreachable(_)) => "unreachable",
+        FetchFault::Exchange(_, fault) => fault.name(),
         FetchFault::Keys(..) => "keys",
         FetchFault::Status(..) => "status",
     }
 }
 
 /// A random byte; without randomness, none that differs.
-fn chance() -> u8 {
+pub(super) fn chance() -> u8 {
     let mut byte = [0];
     let _ = aws_lc_rs::rand::fill(&mut byte);
     let [byte] = byte;

@@ -1,5 +1,6 @@
 //! KEY-1, KEY-2, KEY-3, KEY-6 against a provider that fails in every way that one can.
 
+mod introspection;
 mod provider;
 
 use std::{sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ use crate::{
             with_revocations,
         },
     },
-    policy::{Rejection, TokenFault},
+    policy::{Rejection, TokenFault, Unlimited},
     telemetry::{
         Telemetry,
         settings::{LogFormat, LogSettings},
@@ -118,7 +119,7 @@ async fn patiently(authenticator: &Authenticator, token: &str) -> Result<(), Rej
     let mut headers = http::HeaderMap::new();
     let field = format!("Bearer {token}").parse().unwrap();
     headers.insert(http::header::AUTHORIZATION, field);
-    let Some(arrival) = authenticator.arrival(&rejection, &headers) else {
+    let Ok(Some(arrival)) = authenticator.arrival(&rejection, &headers, &Unlimited) else {
         return Err(rejection);
     };
     tokio::time::timeout(PATIENCE * 2, arrival.wait())

@@ -28,7 +28,7 @@ fn exercised() -> Arc<Telemetry> {
         Box::new(move |scrape| {
             upstream.set_healthy(true);
             scrape.token_cache_bytes(4096);
-            scrape.token_cache_lookups(1, 1);
+            scrape.token_cache_lookups([1, 0, 1]);
             scrape.jwks_age("corp", Duration::from_millis(1500));
             scrape.certificate_expiry("a.test", UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         }),
@@ -321,7 +321,7 @@ fn a_new_token_cache_goes_on_where_the_old_one_was() {
     let sample = |hits, misses| {
         telemetry.on_scrape(
             "authn",
-            Box::new(move |scrape| scrape.token_cache_lookups(hits, misses)),
+            Box::new(move |scrape| scrape.token_cache_lookups([hits, 0, misses])),
         );
     };
     let check = |hits, misses| {

@@ -72,6 +72,8 @@ struct Script {
     /// The discovery document.
     description: Mutex<String>,
     asked: AtomicUsize,
+    /// The last request for anything but the document, head and body.
+    request: Mutex<String>,
 }
 
 /// A listening provider, until it is dropped.
@@ -115,6 +117,7 @@ impl Provider {
             reply: Mutex::new(reply),
             description: Mutex::default(),
             asked: AtomicUsize::new(0),
+            request: Mutex::default(),
         });
         let shared = Arc::clone(&script);
         let task = tokio::spawn(async move {
@@ -170,6 +173,11 @@ impl Provider {
         go_on
     }
 
+    /// What it was asked last, head and body.
+    pub(super) fn request(&self) -> String {
+        self.script.request.lock().unwrap().clone()
+    }
+
     /// How often it was asked for the keys.
     pub(super) fn asked(&self) -> usize {
         self.script.asked.load(Ordering::SeqCst)
@@ -200,6 +208,16 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, script: &Scri
         let _ = stream.shutdown().await;
         return;
     }
+    let mut request = String::from_utf8(head).unwrap();
+    let length = request
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    if stream.read_exact(&mut body).await.is_err() {
+        return;
+    }
+    request.push_str(&String::from_utf8(body).unwrap());
+    *script.request.lock().unwrap() = request;
     script.asked.fetch_add(1, Ordering::SeqCst);
     let mut reply = script.reply.lock().unwrap().clone();
     if let Reply::Held(go_on, then) = reply {
