@@ -45,11 +45,11 @@ impl Gateway {
         let granted = route.cors.as_ref();
         let granted = granted.and_then(|cors| cors.granted(&parts.headers));
         let mut headers = told_host(parts.headers, &admitted.host);
-        let peer_is_trusted = self.proxies.trusts(peer.ip);
+        let believed = self.proxies.believed(peer.ip);
         let mut trailers = (self.headers).trailers(Direction::Request, &headers, route, &self.head);
         let from = Forwarding {
             peer: &peer.field,
-            peer_is_trusted,
+            believed,
             host: &admitted.host,
             version: parts.version,
             request_id: &request_id,
@@ -74,7 +74,7 @@ impl Gateway {
             handshake,
             // What a trusted proxy sends on one connection may come from many.
             hints: hints.clone(),
-            pins: (!peer_is_trusted).then(|| Rc::clone(&peer.pins)),
+            pins: believed.is_none().then(|| Rc::clone(&peer.pins)),
         };
         let sent = Instant::now();
         let sending = forward(&lane.pools, upstream, &admitted.permit, outbound);
