@@ -438,7 +438,7 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
     }
     let from = Forwarding {
         peer: &HeaderValue::from_static("192.0.2.1"),
-        peer_is_trusted: false,
+        believed: None,
         host: &HeaderValue::from_static("app.example.com"),
         version: Version::HTTP_11,
         request_id: &HeaderValue::from_static("0123456789abcdef0123456789abcdef"),

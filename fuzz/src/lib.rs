@@ -24,8 +24,8 @@ use portcullis::{
     },
     config,
     policy::{
-        Access, Caller, Forwarding, Head, HeaderPolicy, IdentityHeaders, NormalPath, PeerIp, Route,
-        Routes, TrustedProxies, Unlimited, authorize,
+        Access, Caller, ForwardedHeaders, Forwarding, Head, HeaderPolicy, IdentityHeaders,
+        NormalPath, PeerIp, Route, Routes, TrustedProxies, Unlimited, authorize,
         head::HeadLimits,
         headers::{MultiValue, Preset},
     },
@@ -140,22 +140,41 @@ fn fields(data: &[u8]) -> HeaderMap {
     headers
 }
 
-/// A chain of proxies: whoever is found is the peer, or was named; a peer that is not trusted is believed nothing.
+/// A chain of proxies, in either field: whoever is found is the peer, or was named; a peer that is not trusted is believed nothing,
+/// and whatever a client wrote before it, the hop that the proxy adds is the one that counts.
 pub fn chain(data: &[u8]) {
-    static PROXIES: LazyLock<TrustedProxies> =
-        LazyLock::new(|| TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]));
-    let mut headers = HeaderMap::new();
-    for line in data.split(|byte| *byte == b'\n').take(100) {
-        if let Ok(value) = HeaderValue::from_bytes(line) {
-            headers.append("x-forwarded-for", value);
+    for (name, fields, hop) in [
+        ("x-forwarded-for", ForwardedHeaders::XForwarded, "192.0.2.7"),
+        ("forwarded", ForwardedHeaders::Forwarded, "for=192.0.2.7"),
+    ] {
+        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]).by(fields);
+        let mut headers = HeaderMap::new();
+        for line in data.split(|byte| *byte == b'\n').take(100) {
+            if let Ok(value) = HeaderValue::from_bytes(line) {
+                headers.append(name, value);
+            }
+        }
+        let stranger = PeerIp::new(IpAddr::from([192, 0, 2, 1]));
+        let client = proxies.client_ip(stranger, &headers).ip();
+        assert_eq!(client, stranger.ip(), "a stranger named another client");
+        let proxy = PeerIp::new(IpAddr::from([10, 0, 0, 1]));
+        let client = proxies.client_ip(proxy, &headers).ip();
+        assert_eq!(client, proxies.client_ip(proxy, &headers).ip());
+        let mut added = headers.clone();
+        added.append(name, HeaderValue::from_static(hop));
+        let lines = data.split(|byte| *byte == b'\n').take(1);
+        let one = lines.flat_map(|line| [line, b",", hop.as_bytes()]);
+        let one = HeaderValue::from_bytes(&one.collect::<Vec<_>>().concat());
+        let mut joined = HeaderMap::new();
+        joined.extend(one.ok().map(|line| (HeaderName::from_static(name), line)));
+        for headers in [&added, &joined] {
+            // A line with bytes that are no text is not read at all.
+            let is_text = headers.values().all(|line| line.to_str().is_ok());
+            let client = proxies.client_ip(proxy, headers).ip();
+            let want = IpAddr::from([192, 0, 2, 7]);
+            assert!(!is_text || headers.is_empty() || client == want);
         }
     }
-    let stranger = PeerIp::new(IpAddr::from([192, 0, 2, 1]));
-    let client = PROXIES.client_ip(stranger, &headers).ip();
-    assert_eq!(client, stranger.ip(), "a stranger named another client");
-    let proxy = PeerIp::new(IpAddr::from([10, 0, 0, 1]));
-    let client = PROXIES.client_ip(proxy, &headers).ip();
-    assert_eq!(client, PROXIES.client_ip(proxy, &headers).ip());
 }
 
 /// A configuration: read, or refused with a report.
@@ -194,7 +213,7 @@ fn prepare(headers: &mut HeaderMap) -> bool {
     let permit = authorize(route, client, Ok(Caller::Anonymous)).unwrap();
     let from = Forwarding {
         peer: &HeaderValue::from_static("192.0.2.1"),
-        peer_is_trusted: false,
+        believed: None,
         host: &HeaderValue::from_static("localhost"),
         version: Version::HTTP_11,
         request_id: &HeaderValue::from_static("0123456789abcdef0123456789abcdef"),

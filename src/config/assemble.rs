@@ -1,6 +1,6 @@
 //! From a checked configuration to a running one: the parts are made and joined, or nothing changes.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::Config;
 use crate::{
@@ -150,12 +150,10 @@ fn upstreams(
 /// Puts the built-in routes on every host that a route names too. A route of a named host and the prefix `/` is more specific
 /// than a built-in route of any host: a login on that host would otherwise go to its upstream, password and all.
 fn on_every_host(built_in: Vec<Route>, configured: &[Route]) -> Vec<Route> {
-    let mut hosts: Vec<HostPattern> = Vec::new();
-    for host in configured.iter().flat_map(|route| &route.hosts) {
-        if !hosts.contains(host) {
-            hosts.push(host.clone());
-        }
-    }
+    // Each once, found without comparing each with each: there may be ten thousand.
+    let mut known = HashSet::new();
+    let named = configured.iter().flat_map(|route| &route.hosts);
+    let hosts: Vec<HostPattern> = named.filter(|host| known.insert(*host)).cloned().collect();
     if hosts.is_empty() {
         return built_in;
     }

@@ -10,11 +10,11 @@ use super::{
     network,
     reader::{Table, Text},
     units,
-    words::refuse_repeats,
+    words::{Choice::Is, refuse_repeats},
 };
 use crate::{
     limit::settings::Quota,
-    policy::{TrustedProxies, head::HeadLimits},
+    policy::{ForwardedHeaders, TrustedProxies, head::HeadLimits},
     server::settings::{ServerSettings, Timeouts},
 };
 
@@ -30,6 +30,7 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
         .number("workers", Bounds::new(0, 1024))
         .unwrap_or(0_usize);
     let trusted_proxies = trusted_proxies(&mut table);
+    let trusted_proxies = forwarded_headers(&mut table, trusted_proxies);
     let proxy_protocol = proxy_protocol(&mut table, &trusted_proxies);
     let max_connections = table.number("max_connections", Bounds::new(1, 10_000_000));
     let max_connections_per_ip = table.number("max_connections_per_ip", Bounds::new(1, 10_000_000));
@@ -196,6 +197,18 @@ fn trusted_proxies(table: &mut Table<'_>) -> TrustedProxies {
         }
     }
     TrustedProxies::new(networks)
+}
+
+/// Which fields those proxies write.
+fn forwarded_headers(table: &mut Table<'_>, proxies: TrustedProxies) -> TrustedProxies {
+    let fields = table.choice(
+        "forwarded_headers",
+        &[
+            ("x-forwarded", Is(ForwardedHeaders::XForwarded)),
+            ("forwarded", Is(ForwardedHeaders::Forwarded)),
+        ],
+    );
+    proxies.by(fields.unwrap_or_default())
 }
 
 fn proxy_protocol(table: &mut Table<'_>, proxies: &TrustedProxies) -> bool {

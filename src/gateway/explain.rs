@@ -12,8 +12,8 @@ use crate::{
     assertion::X_PORTCULLIS_ASSERTION,
     authn::{Arrival, credential},
     policy::{
-        Access, Caller, Forwarding, Head, Permit, Rejection, Route, Target, Unlimited, authorize,
-        headers::SESSION_COOKIE,
+        Access, Caller, ForwardedHeaders, Forwarding, Head, Permit, Rejection, Route, Target,
+        Unlimited, authorize, headers::SESSION_COOKIE,
     },
     telemetry::{Record, RequestIds},
 };
@@ -175,7 +175,7 @@ impl Gateway {
         let host = HeaderValue::from_str(head.authority).map_err(|_| Rejection::Internal)?;
         let from = Forwarding {
             peer: &peer.field,
-            peer_is_trusted: self.proxies.trusts(peer.ip),
+            believed: self.proxies.believed(peer.ip),
             host: &host,
             version: Version::HTTP_11,
             request_id: &RequestIds::new().next().to_header_value(),
@@ -197,11 +197,15 @@ impl Gateway {
 
     fn told_client(&self, peer: &Peer, request: &Parts) -> String {
         let client = self.proxies.client_ip(peer.ip, &request.headers);
-        let is_named = request.headers.contains_key("x-forwarded-for");
+        let field = match self.proxies.fields() {
+            ForwardedHeaders::XForwarded => "X-Forwarded-For",
+            ForwardedHeaders::Forwarded => "Forwarded",
+        };
+        let is_named = request.headers.contains_key(field);
         match (self.proxies.trusts(peer.ip), is_named) {
-            (true, true) => format!("{client}, by X-Forwarded-For of a trusted proxy"),
+            (true, true) => format!("{client}, by {field} of a trusted proxy"),
             (false, true) => {
-                format!("{client}, the peer, which is no trusted proxy: X-Forwarded-For is ignored")
+                format!("{client}, the peer, which is no trusted proxy: {field} is ignored")
             }
             (_, false) => format!("{client}, the peer"),
         }

@@ -72,11 +72,11 @@ impl Gateway {
         let (parts, body) = inbound.take();
         let (peer, handshake) = (inbound.peer, inbound.handshake.take());
         let mut headers = told_host(parts.headers, &admitted.host);
-        let peer_is_trusted = self.proxies.trusts(peer.ip);
+        let believed = self.proxies.believed(peer.ip);
         let mut trailers = (self.headers).trailers(Direction::Request, &headers, route, &self.head);
         let from = Forwarding {
             peer: &peer.field,
-            peer_is_trusted,
+            believed,
             host: &admitted.host,
             version: parts.version,
             request_id: &inbound.request_id,
@@ -101,7 +101,7 @@ impl Gateway {
             handshake,
             hints,
             // What a trusted proxy sends on one connection may come from many.
-            pins: (!peer_is_trusted).then(|| Rc::clone(&peer.pins)),
+            pins: believed.is_none().then(|| Rc::clone(&peer.pins)),
         })
     }
 

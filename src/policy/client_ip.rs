@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, header::HeaderName};
 use ipnet::IpNet;
 
+use super::forwarded;
+
 /// The address at the other end of the socket, as the kernel saw it, with IPv4-mapped IPv6 folded to IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerIp(IpAddr);
@@ -13,9 +15,23 @@ pub struct PeerIp(IpAddr);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientIp(IpAddr);
 
-/// The networks whose `X-Forwarded-*` fields are believed. Empty by default: nobody's.
+/// In which fields trusted proxies tell of the client. One of the two is read and the other never: a proxy that writes one passes
+/// on what a client wrote in the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForwardedHeaders {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// The networks whose forwarding fields are believed, and which fields those are. Empty by default: nobody's.
 #[derive(Debug, Clone, Default)]
-pub struct TrustedProxies(Vec<IpNet>);
+pub struct TrustedProxies {
+    networks: Vec<IpNet>,
+    fields: ForwardedHeaders,
+}
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -55,16 +71,31 @@ impl std::fmt::Display for ClientIp {
 }
 
 impl TrustedProxies {
-    /// Trusts exactly these networks.
+    /// Trusts exactly these networks, in `X-Forwarded-*`.
     #[must_use]
     pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+        Self {
+            networks,
+            fields: ForwardedHeaders::default(),
+        }
+    }
+
+    /// Believes them in these fields instead.
+    #[must_use]
+    pub fn by(self, fields: ForwardedHeaders) -> Self {
+        Self { fields, ..self }
+    }
+
+    /// The fields that are read of those who are trusted.
+    #[must_use]
+    pub fn fields(&self) -> ForwardedHeaders {
+        self.fields
     }
 
     /// Whether nobody is trusted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.networks.is_empty()
     }
 
     /// Whether what this peer says of others is believed.
@@ -73,38 +104,60 @@ impl TrustedProxies {
         self.contains(peer.0)
     }
 
+    /// The fields in which this peer is believed; `None` where it is not trusted.
+    #[must_use]
+    pub fn believed(&self, peer: PeerIp) -> Option<ForwardedHeaders> {
+        self.trusts(peer).then_some(self.fields)
+    }
+
     /// Finds the address that a request is charged to.
     ///
-    /// `X-Forwarded-For` lists hops left to right, nearest proxy last, over any number of lines. Starting at `peer` the walk
-    /// goes left while the address in hand is a trusted proxy; an unreadable hop ends it. Whatever is further left was
-    /// written by someone whom we do not trust (RFC 7239 §8.1). Never fails: with no usable hop the answer is `peer`.
+    /// `X-Forwarded-For` and `Forwarded` list hops left to right, nearest proxy last, over any number of lines; the one of them
+    /// that is believed is read. Starting at `peer` the walk goes left while the address in hand is a trusted proxy; a hop that
+    /// cannot be read or has no address ends it. Whatever is further left was written by someone whom we do not trust (RFC 7239
+    /// §8.1). Never fails: with no usable hop the answer is `peer`.
     #[must_use]
     pub fn client_ip(&self, peer: PeerIp, headers: &HeaderMap) -> ClientIp {
-        let mut client = peer.0;
-        if self.0.is_empty() || !self.contains(client) {
-            return ClientIp(client);
+        if self.networks.is_empty() || !self.contains(peer.0) {
+            return ClientIp(peer.0);
         }
-        let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-        for line in lines.into_iter().rev() {
-            let Ok(line) = line.to_str() else {
-                return ClientIp(client);
-            };
-            for hop in line.rsplit(',') {
-                let Some(address) = parse_hop(hop) else {
-                    return ClientIp(client);
-                };
-                client = address;
-                if !self.contains(client) {
-                    return ClientIp(client);
-                }
+        match self.fields {
+            ForwardedHeaders::XForwarded => self.walk(peer, x_forwarded_for(headers)),
+            ForwardedHeaders::Forwarded => {
+                let elements = forwarded::elements(headers);
+                self.walk(peer, elements.map(|element| element.client))
+            }
+        }
+    }
+
+    /// Goes from hop to hop, nearest first, while the one in hand is trusted.
+    fn walk(&self, peer: PeerIp, hops: impl Iterator<Item = Option<IpAddr>>) -> ClientIp {
+        let mut client = peer.0;
+        for address in hops.map_while(|hop| hop) {
+            client = address;
+            if !self.contains(client) {
+                break;
             }
         }
         ClientIp(client)
     }
 
     fn contains(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(&address))
+        self.networks
+            .iter()
+            .any(|network| network.contains(&address))
     }
+}
+
+/// The hops of `X-Forwarded-For`, nearest first; `None` for what cannot be read.
+fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+    let lines = lines.into_iter().rev();
+    lines.flat_map(|line| {
+        // A line that is no text is one hop that cannot be read.
+        let hops = line.to_str().unwrap_or_default();
+        hops.rsplit(',').map(parse_hop)
+    })
 }
 
 /// Reads one hop: an address, an IPv4 address with a port, or a bracketed IPv6 address with or without a port.
@@ -207,6 +260,61 @@ mod tests {
                 &[&format!("192.0.2.1, {}", chain(n))],
                 "192.0.2.1",
             );
+        }
+    }
+
+    #[test]
+    fn hdr_4_of_the_two_fields_one_is_read_and_the_other_never() {
+        let networks: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("192.0.2.1"));
+        headers.insert("forwarded", HeaderValue::from_static("for=192.0.2.2"));
+        let proxy = PeerIp::new("10.0.0.2".parse().unwrap());
+        let stranger = PeerIp::new("203.0.113.9".parse().unwrap());
+        for (fields, want, alone) in [
+            (ForwardedHeaders::XForwarded, "192.0.2.1", "forwarded"),
+            (ForwardedHeaders::Forwarded, "192.0.2.2", "x-forwarded-for"),
+        ] {
+            let proxies = TrustedProxies::new(networks.clone()).by(fields);
+            let found = proxies.client_ip(proxy, &headers).to_string();
+            assert_eq!(found, want);
+            assert_eq!(proxies.client_ip(stranger, &headers), stranger.into());
+            let value = headers.get(alone).unwrap().clone();
+            let other = HeaderMap::from_iter([(alone.parse().unwrap(), value)]);
+            assert_eq!(proxies.client_ip(proxy, &other), proxy.into(), "{alone}");
+        }
+    }
+
+    #[test]
+    fn hdr_4_forwarded_names_the_right_most_untrusted_hop() {
+        let networks = vec!["10.0.0.0/8".parse().unwrap()];
+        let proxies = TrustedProxies::new(networks).by(ForwardedHeaders::Forwarded);
+        for (lines, want) in [
+            (&["for=192.0.2.66, for=198.51.100.7"][..], "198.51.100.7"),
+            (
+                &["for=192.0.2.66, for=198.51.100.7, for=10.0.0.9"],
+                "198.51.100.7",
+            ),
+            (&["for=198.51.100.7", "for=10.0.0.9"], "198.51.100.7"),
+            (&["for=10.0.0.8", "for=198.51.100.7"], "198.51.100.7"),
+            (&["for=198.51.100.7, for=_a, for=10.0.0.9"], "10.0.0.9"),
+            (&["for=198.51.100.7, for=unknown"], "10.0.0.2"),
+            (&["for=198.51.100.7, proto=https"], "10.0.0.2"),
+            (&["for=198.51.100.7, ,for=10.0.0.9"], "10.0.0.9"),
+            (&["for=198.51.100.7,"], "10.0.0.2"),
+            (&["for=198.51.100.7", ""], "10.0.0.2"),
+            (&["for=198.51.100.7", "\u{fffd}"], "10.0.0.2"),
+            (&["198.51.100.7"], "10.0.0.2"),
+            (&[], "10.0.0.2"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                let line = HeaderValue::from_bytes(line.as_bytes()).unwrap();
+                headers.append("forwarded", line);
+            }
+            let peer = PeerIp::new("10.0.0.2".parse().unwrap());
+            let found = proxies.client_ip(peer, &headers).to_string();
+            assert_eq!(found, want, "{lines:?}");
         }
     }
 

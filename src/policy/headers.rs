@@ -158,11 +158,7 @@ impl HeaderPolicy {
         if self.via.is_in(headers) {
             return Err(Rejection::LoopDetected);
         }
-        let chain = if from.peer_is_trusted {
-            TrustedChain::take(headers)
-        } else {
-            TrustedChain::default()
-        };
+        let chain = TrustedChain::take(headers, from.believed);
         strip_hop_by_hop(headers, &[]);
         self.strip_reserved(headers);
         self.strip_credentials(headers, permit.consumed_credential());

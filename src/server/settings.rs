@@ -27,7 +27,7 @@ pub struct ServerSettings {
     pub public_url: Url,
     /// Worker threads, 1 or more; the configuration's 0 is resolved to the number of cores.
     pub workers: usize,
-    /// Whose `X-Forwarded-*` fields are believed.
+    /// Whose forwarding fields are believed, and which ones.
     pub trusted_proxies: TrustedProxies,
     /// Whether every TLS connection begins with a PROXY header, of a trusted proxy; then that list is not empty.
     pub proxy_protocol: bool,

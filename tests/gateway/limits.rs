@@ -115,6 +115,52 @@ async fn hdr_4_forwarded_is_never_believed_beside_or_without_the_field_that_is()
 }
 
 #[tokio::test]
+async fn hdr_4_where_forwarded_is_believed_the_other_field_never_is() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address)
+        .set("server", "trusted_proxies", r#"["127.0.0.1/32"]"#)
+        .set("server", "forwarded_headers", r#""forwarded""#)
+        .start()
+        .await;
+    let forged = [
+        ("X-Forwarded-For", "192.0.2.66"),
+        ("X-Forwarded-Proto", "http"),
+        ("X-Forwarded-Host", "evil.example"),
+    ];
+    for (line, client, host) in [
+        (None, "127.0.0.1", "localhost"),
+        (Some("for=\""), "127.0.0.1", "localhost"),
+        (
+            Some("for=192.0.2.66;host=far.example, for=\"[2001:db8::1]:4711\";proto=https"),
+            "2001:db8::1",
+            "localhost",
+        ),
+        (
+            Some("for=\"192.0.2.66, for=203.0.113.1;host=app.example;proto=https"),
+            "203.0.113.1",
+            "app.example",
+        ),
+        (
+            Some("for=203.0.113.1, for=unknown"),
+            "127.0.0.1",
+            "localhost",
+        ),
+    ] {
+        let mut fields = forged.to_vec();
+        fields.extend(line.map(|line| ("Forwarded", line)));
+        get(&gateway, "/public", &fields).await.is(200);
+        let seen = upstream.last();
+        assert_eq!(seen.header("x-real-ip"), Some(client), "{line:?}");
+        assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+        assert_eq!(seen.header("x-forwarded-host"), Some(host), "{line:?}");
+        assert_eq!(seen.header("forwarded"), None);
+        let chain = seen.header("x-forwarded-for").unwrap();
+        assert!(chain.ends_with("127.0.0.1"), "{chain}");
+        assert!(!chain.starts_with("192.0.2.66, 127"), "{chain}");
+    }
+}
+
+#[tokio::test]
 async fn rate_2_one_network_of_ipv6_is_one_client() {
     let upstream = Upstream::start().await;
     let gateway = Site::new(upstream.address)

@@ -1,6 +1,7 @@
 //! `version`, `[server]`, `[rate_limit]`, `[token_cache]`, `[log]`, and what comes later.
 
 use super::*;
+use crate::policy::ForwardedHeaders;
 
 #[test]
 fn the_base_of_all_these_tests_is_good() {
@@ -105,6 +106,24 @@ fn hdr_4_trusting_everybody_is_refused() {
     Project::new().warns(&wide, "server.trusted_proxies[0]", "wide");
     let good = "trusted_proxies = [\"10.0.0.0/8\", \"192.0.2.7\", \"2001:db8::/48\"]";
     accepted("[server]", good);
+}
+
+#[test]
+fn hdr_4_one_field_is_believed_and_the_other_never() {
+    refused_each(
+        "[server]",
+        r#"
+        forwarded_headers = ""          | server.forwarded_headers | is empty
+        forwarded_headers = "both"      | server.forwarded_headers | none of the values
+        forwarded_headers = "Forwarded" | server.forwarded_headers | none of the values
+        forwarded_headers = ["forwarded", "x-forwarded"] | server.forwarded_headers | expected a string
+        "#,
+    );
+    let fields = |config: Config| config.server.trusted_proxies.fields();
+    let default = Project::new().accepts(BASE);
+    assert_eq!(fields(default), ForwardedHeaders::XForwarded);
+    let chosen = accepted("[server]", "forwarded_headers = \"forwarded\"");
+    assert_eq!(fields(chosen), ForwardedHeaders::Forwarded);
 }
 
 #[test]

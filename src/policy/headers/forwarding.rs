@@ -5,7 +5,9 @@ use http::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use crate::policy::{authorize::Permit, rejection::Rejection};
+use crate::policy::{
+    authorize::Permit, client_ip::ForwardedHeaders, forwarded, rejection::Rejection,
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -20,8 +22,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub struct Forwarding<'a> {
     /// The address of the socket's peer.
     pub peer: &'a HeaderValue,
-    /// Whether the peer's forwarding fields are believed.
-    pub peer_is_trusted: bool,
+    /// In which fields the peer is believed; `None`: in none.
+    pub believed: Option<ForwardedHeaders>,
     /// Host and port that the client asked for.
     pub host: &'a HeaderValue,
     /// The protocol version of the client's request.
@@ -47,7 +49,37 @@ pub(super) struct TrustedChain {
 }
 
 impl TrustedChain {
-    pub(super) fn take(headers: &HeaderMap) -> Self {
+    pub(super) fn take(headers: &HeaderMap, believed: Option<ForwardedHeaders>) -> Self {
+        match believed {
+            None => Self::default(),
+            Some(ForwardedHeaders::XForwarded) => Self::x_forwarded(headers),
+            Some(ForwardedHeaders::Forwarded) => Self::forwarded(headers),
+        }
+    }
+
+    /// The hops whose addresses can be read, and scheme and host as the peer itself tells them: in the last element.
+    fn forwarded(headers: &HeaderMap) -> Self {
+        let mut elements = forwarded::elements(headers).peekable();
+        let nearest = elements.peek();
+        let proto = nearest
+            .and_then(|element| element.proto.as_deref())
+            .and_then(|proto| ["http", "https"].into_iter().find(|known| proto == *known));
+        let host = nearest
+            .and_then(|element| element.host.as_deref())
+            .filter(|host| crate::policy::head::host(host).is_some())
+            .and_then(|host| HeaderValue::from_str(host).ok());
+        let mut hops: Vec<String> = elements
+            .map_while(|element| Some(element.client?.to_string()))
+            .collect();
+        hops.reverse();
+        Self {
+            hops: (!hops.is_empty()).then(|| hops.join(", ")),
+            proto: proto.map(HeaderValue::from_static),
+            host,
+        }
+    }
+
+    fn x_forwarded(headers: &HeaderMap) -> Self {
         let lines: Vec<&str> = headers
             .get_all(X_FORWARDED_FOR)
             .iter()
@@ -103,7 +135,7 @@ pub(super) fn inject(
     via: &Via,
 ) -> Result<(), Rejection> {
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Rejection::Internal);
-    let (hops, client) = if from.peer_is_trusted {
+    let (hops, client) = if from.believed.is_some() {
         let peer = from.peer.to_str().map_err(|_| Rejection::Internal)?;
         let hops = match chain.hops {
             Some(hops) => value(&format!("{hops}, {peer}"))?,

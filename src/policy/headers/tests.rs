@@ -11,7 +11,7 @@ use serde_json::json;
 use super::*;
 use crate::policy::Access;
 use crate::policy::{
-    Claims, PeerIp, Route,
+    Claims, ForwardedHeaders, PeerIp, Route,
     authorize::{authorize, tests::identity},
     rejection::ClaimFault,
     route::tests::route,
@@ -73,6 +73,7 @@ struct Case<'a> {
     caller: Caller,
     access: Access,
     trusted: bool,
+    fields: ForwardedHeaders,
     version: Version,
 }
 
@@ -83,6 +84,7 @@ impl<'a> Case<'a> {
             caller,
             access: Access::Optional,
             trusted: false,
+            fields: ForwardedHeaders::XForwarded,
             version: Version::HTTP_11,
         }
     }
@@ -97,7 +99,7 @@ impl<'a> Case<'a> {
         let permit = authorize(&route, client, Ok(self.caller.clone())).unwrap();
         let from = Forwarding {
             peer: &std::net::IpAddr::from(PEER).to_string().parse().unwrap(),
-            peer_is_trusted: self.trusted,
+            believed: self.trusted.then_some(self.fields),
             host: &HeaderValue::from_static("app.example.com:8443"),
             version: self.version,
             request_id: &HeaderValue::from_static(REQUEST_ID),

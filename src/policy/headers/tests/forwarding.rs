@@ -116,6 +116,72 @@ fn hdr_4_forwarding_fields_of_an_untrusted_peer_are_replaced() {
 }
 
 #[test]
+fn hdr_4_where_forwarded_is_believed_nothing_else_is() {
+    let policy = policy(&Arc::default());
+    let case = Case {
+        trusted: true,
+        fields: ForwardedHeaders::Forwarded,
+        ..Case::new(&policy, Caller::Anonymous)
+    };
+    let own = ["app.example.com:8443", "https"];
+    for (lines, hops, [host, proto]) in [
+        (&[][..], "198.51.100.7", own),
+        (
+            &["for=_a;host=a.example.com;proto=http"],
+            "198.51.100.7",
+            ["a.example.com", "http"],
+        ),
+        (
+            &[
+                "for=192.0.2.66;host=far;proto=http",
+                "for=\"[2001:db8::1]:1\", for=10.0.0.9;host=\"b:1\";proto=https",
+            ],
+            "192.0.2.66, 2001:db8::1, 10.0.0.9, 198.51.100.7",
+            ["b:1", "https"],
+        ),
+        // Scheme and host are the peer's word alone, and one that cannot be read says nothing.
+        (
+            &["for=192.0.2.66;host=far;proto=http, for=10.0.0.9"],
+            "192.0.2.66, 10.0.0.9, 198.51.100.7",
+            own,
+        ),
+        (
+            &["for=192.0.2.66;host=far;proto=http, for=a"],
+            "198.51.100.7",
+            own,
+        ),
+        (
+            &["for=192.0.2.66, x, for=10.0.0.9"],
+            "10.0.0.9, 198.51.100.7",
+            own,
+        ),
+        (
+            &["for=10.0.0.9;host=\"a b\";proto=ftp"],
+            "10.0.0.9, 198.51.100.7",
+            own,
+        ),
+        (&["for=10.0.0.9;host=a;host=b"], "198.51.100.7", own),
+    ] {
+        let mut fields: Vec<_> = SPOOFED
+            .into_iter()
+            .filter(|field| field.0 != "forwarded")
+            .collect();
+        fields.extend(lines.iter().map(|line| ("forwarded", *line)));
+        let headers = case.prepare(&fields);
+        assert_eq!(all(&headers, "x-forwarded-for"), [hops], "{lines:?}");
+        assert_eq!(all(&headers, "x-forwarded-host"), [host], "{lines:?}");
+        assert_eq!(all(&headers, "x-forwarded-proto"), [proto], "{lines:?}");
+        assert_eq!(all(&headers, "x-real-ip"), ["198.51.100.7"]);
+        assert!(!headers.contains_key("forwarded"));
+        let stranger = Case::new(&policy, Caller::Anonymous);
+        let headers = stranger.prepare(&fields);
+        assert_eq!(all(&headers, "x-forwarded-for"), ["198.51.100.7"]);
+        assert_eq!(all(&headers, "x-forwarded-host"), [own[0]]);
+        assert!(!headers.contains_key("forwarded"));
+    }
+}
+
+#[test]
 fn hdr_4_forwarding_fields_of_a_trusted_peer_are_continued() {
     let policy = policy(&Arc::default());
     let case = Case {
