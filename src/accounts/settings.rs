@@ -11,7 +11,7 @@ use jsonwebtoken::Algorithm;
 use crate::{limit::settings::Quota, mail::MailSettings};
 
 /// The checked section `[accounts]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountSettings {
     /// The prefix of the built-in routes, `/auth` by default; begins with a slash, ends without.
     pub path: Box<str>,

@@ -10,7 +10,7 @@ use axum::{
     body::Body,
     extract::State,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use http::{Method, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -27,8 +27,10 @@ use tower_service::Service;
 
 mod guard;
 mod readiness;
+pub mod reload;
 
-pub use readiness::{Problem, Readiness};
+pub use readiness::{LastReload, Problem, Readiness};
+use reload::Reloads;
 
 use crate::{
     policy::Rejection,
@@ -57,6 +59,8 @@ pub struct AdminState {
     pub telemetry: Arc<Telemetry>,
     /// Whether this node should get requests.
     pub readiness: Arc<Readiness>,
+    /// Who loads the configuration anew.
+    pub reloads: Reloads,
 }
 
 #[derive(Serialize)]
@@ -66,6 +70,9 @@ struct ReadyBody {
     /// What is wrong although requests are served.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     degraded: Vec<Problem>,
+    /// The last attempt to load the configuration anew, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_reload: Option<LastReload>,
 }
 
 /// Serves until `shutdown`, then waits for open exchanges, five seconds at most. To be run on the control runtime. Dropping
@@ -158,6 +165,11 @@ fn router(state: AdminState) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route(
+            "/reload",
+            post(reload::reload)
+                .fallback(async || refuse(&Rejection::MethodNotAllowed(vec![Method::POST]))),
+        )
         .fallback(async || refuse(&Rejection::RouteNotFound))
         .method_not_allowed_fallback(async || {
             refuse(&Rejection::MethodNotAllowed(vec![
@@ -185,6 +197,7 @@ async fn readyz(State(state): State<AdminState>) -> Response {
         ready,
         problems,
         degraded,
+        last_reload: state.readiness.last_reload(),
     };
     fresh((status, Json(body)))
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 pub struct Readiness {
     conditions: Mutex<BTreeMap<Box<str>, Result<(), String>>>,
     degraded: Mutex<BTreeMap<Box<str>, String>>,
+    last_reload: Mutex<Option<LastReload>>,
     draining: AtomicBool,
 }
 
@@ -26,6 +27,15 @@ pub struct Problem {
     pub what: String,
     /// What is wrong, for the operator.
     pub detail: String,
+}
+
+/// An attempt to load the configuration anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LastReload {
+    /// When it ended, in seconds since 1970.
+    pub at: u64,
+    /// What came of it, in the word of the metric.
+    pub result: &'static str,
 }
 
 impl Readiness {
@@ -50,6 +60,21 @@ impl Readiness {
             Ok(()) => degraded.remove(name),
             Err(detail) => degraded.insert(name.into(), detail),
         };
+    }
+
+    /// Notes what came of an attempt to load the configuration anew.
+    pub fn set_last_reload(&self, last: LastReload) {
+        let lock = self.last_reload.lock();
+        *lock.unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
+    /// The last attempt to load the configuration anew.
+    #[must_use]
+    pub fn last_reload(&self) -> Option<LastReload> {
+        *self
+            .last_reload
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is wrong although the node is of use, by name.

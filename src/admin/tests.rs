@@ -1,16 +1,21 @@
 use std::net::SocketAddr;
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinHandle,
 };
 
-use super::*;
+use super::{
+    reload::{Asked, Diagnostic, Outcome},
+    *,
+};
 use crate::telemetry::settings::LogSettings;
 
 struct Node {
     address: SocketAddr,
     state: AdminState,
+    asked: Asked,
     shutdown: CancellationToken,
     served: JoinHandle<()>,
 }
@@ -21,9 +26,11 @@ impl Node {
             access: false,
             ..LogSettings::default()
         };
+        let (reloads, asked) = Reloads::channel();
         let state = AdminState {
             telemetry: Telemetry::with_sink(&settings, Box::new(std::io::sink())),
             readiness: Arc::new(Readiness::new()),
+            reloads,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -32,6 +39,7 @@ impl Node {
         Self {
             address,
             state,
+            asked,
             shutdown,
             served,
         }
@@ -92,7 +100,7 @@ async fn log_3_foreign_host_or_origin_is_refused() {
 #[tokio::test]
 async fn anything_else_is_404_and_other_methods_are_405() {
     let node = Node::start().await;
-    for path in ["/", "/metrics/", "/healthz/x", "/reload", "//metrics"] {
+    for path in ["/", "/metrics/", "/healthz/x", "/reload/", "//metrics"] {
         check(&node.get(path).await, 404, "route_not_found");
     }
     for path in ["/healthz", "/readyz", "/metrics"] {
@@ -193,4 +201,103 @@ async fn stop_lets_open_exchanges_end_and_takes_no_more() {
     check(&answer, 200, "ok");
     node.served.await.unwrap();
     assert!(TcpStream::connect(node.address).await.is_err());
+}
+
+fn post(node: &Node, origin: Option<&str>) -> String {
+    let origin = origin.map_or_else(String::new, |origin| format!("origin: {origin}\r\n"));
+    format!(
+        "POST /reload HTTP/1.1\r\nhost: {}\r\n{origin}content-length: 0\r\n\r\n",
+        node.address
+    )
+}
+
+#[tokio::test]
+async fn log_3_a_reload_is_asked_for_by_post_and_by_nobody_elses_page() {
+    let mut node = Node::start().await;
+    let answer = node.get("/reload").await;
+    check(&answer, 405, "method_not_allowed");
+    assert!(answer.contains("allow: POST\r\n"), "{answer}");
+    let cross = node.send(&post(&node, Some("https://evil.example"))).await;
+    check(&cross, 403, "origin_denied");
+    let rebound = "POST /reload HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 0\r\n\r\n";
+    check(&node.send(rebound).await, 403, "origin_denied");
+    // Nobody was asked for anything: the first answer is that of the first who may.
+    let own = format!("http://{}", node.address);
+    let request = post(&node, Some(&own));
+    let outcome = Arc::new(Outcome::Taken {
+        changes: vec!["route \"a\" added".to_owned()],
+        warnings: vec![],
+    });
+    let mut asked = std::mem::replace(&mut node.asked, Reloads::channel().1);
+    let (answer, ()) = tokio::join!(node.send(&request), async {
+        asked.next().await.tell(&outcome);
+    });
+    check(
+        &answer,
+        200,
+        r#"{"result":"taken","changes":["route \"a\" added"],"warnings":[]}"#,
+    );
+    assert!(answer.contains("cache-control: no-store\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn cfg_2_a_reload_that_is_refused_says_why() {
+    let mut node = Node::start().await;
+    let request = post(&node, None);
+    let mut asked = std::mem::replace(&mut node.asked, Reloads::channel().1);
+    let problem = Diagnostic {
+        key: "route[0].access".to_owned(),
+        message: "is missing".to_owned(),
+        hint: Some("say who may".to_owned()),
+        file: "gateway.toml".to_owned(),
+        line: 3,
+        column: 1,
+    };
+    let refused = Outcome::Refused {
+        problems: vec![problem],
+    };
+    let restart = Outcome::RestartRequired {
+        keys: vec!["server.listen".to_owned()],
+    };
+    let problem = r#""problems":[{"key":"route[0].access","message":"is missing","hint":"say who may","file":"gateway.toml","line":3,"column":1}]"#;
+    for (outcome, status, code, body) in [
+        (refused, 422, "config_invalid", problem),
+        (
+            restart,
+            409,
+            "restart_required",
+            r#""keys":["server.listen"]"#,
+        ),
+    ] {
+        let outcome = Arc::new(outcome);
+        let (answer, ()) = tokio::join!(node.send(&request), async {
+            asked.next().await.tell(&outcome);
+        });
+        check(&answer, status, body);
+        check(&answer, status, &format!("\"code\":\"{code}\""));
+        check(&answer, status, &format!("urn:portcullis:problem:{code}"));
+        let kind = "content-type: application/problem+json\r\n";
+        assert!(answer.contains(kind), "{answer}");
+    }
+    drop(asked);
+    check(&node.send(&request).await, 503, "overloaded");
+}
+
+#[tokio::test]
+async fn cfg_2_one_reload_answers_all_who_wait_and_no_more_wait_than_may() {
+    let mut node = Node::start().await;
+    let request = post(&node, None);
+    let mut asked = std::mem::replace(&mut node.asked, Reloads::channel().1);
+    let outcome = Arc::new(Outcome::Unchanged { warnings: vec![] });
+    let all = (0..40).map(|_| node.send(&request));
+    let mut all: FuturesUnordered<_> = all.collect();
+    // Those beyond the bound have their answer before anybody reloads.
+    let mut answers = Vec::new();
+    while answers.len() < 8 {
+        answers.extend(all.next().await);
+    }
+    asked.waiting().tell(&outcome);
+    answers.extend(all.collect::<Vec<_>>().await);
+    let count = |status: &str| answers.iter().filter(|one| one.starts_with(status)).count();
+    assert_eq!((count("HTTP/1.1 200"), count("HTTP/1.1 503")), (32, 8));
 }

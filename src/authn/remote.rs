@@ -14,10 +14,9 @@ mod introspector;
 mod tests;
 
 use std::{
-    collections::HashMap,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use tokio::runtime::Handle;
@@ -41,7 +40,8 @@ pub type Report = Arc<dyn Fn(&str, Result<(), String>) + Send + Sync>;
 #[derive(Clone)]
 pub struct RemoteKeys {
     around: Around,
-    issuers: Arc<Mutex<HashMap<Arc<str>, Known>>>,
+    /// While a configuration takes the place of another, those of both.
+    issuers: Arc<Mutex<Vec<Known>>>,
 }
 
 /// What every fetcher has to do with.
@@ -60,6 +60,7 @@ pub struct Around {
 }
 
 struct Known {
+    name: Arc<str>,
     issuer: Arc<str>,
     algorithms: Vec<jsonwebtoken::Algorithm>,
     settings: Arc<RemoteSettings>,
@@ -91,24 +92,47 @@ impl RemoteKeys {
         issuer
     }
 
+    /// Ends the fetches for issuers that are not among these any more, after a configuration has taken the place of another.
+    /// What those were told of is told to be well: nobody is interested in it.
+    pub fn settle(&self, current: &[IssuerSettings]) {
+        self.issuers().retain(|known| {
+            if current.iter().any(|issuer| known.is_for(issuer)) {
+                return true;
+            }
+            if let Some(keys) = known.keys.upgrade() {
+                keys.stop();
+            }
+            let is_remote = |issuer: &IssuerSettings| {
+                issuer.name == known.name && matches!(issuer.keys, KeySource::Remote(_))
+            };
+            if !current.iter().any(is_remote) {
+                (self.around.report)(&known.name, Ok(()));
+            }
+            false
+        });
+    }
+
+    fn issuers(&self) -> MutexGuard<'_, Vec<Known>> {
+        self.issuers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn keys(&self, issuer: &IssuerSettings, settings: Arc<RemoteSettings>) -> Arc<LiveKeys> {
-        let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = issuers.get(&issuer.name)
-            && known.issuer == issuer.issuer
-            && known.algorithms == issuer.algorithms
-            && known.settings == settings
-            && let Some(keys) = known.keys.upgrade()
-        {
+        let mut issuers = self.issuers();
+        // Those of a configuration that came to nothing.
+        issuers.retain(|known| known.keys.strong_count() > 0);
+        let same = issuers.iter().find(|known| known.is_for(issuer));
+        if let Some(keys) = same.and_then(|known| known.keys.upgrade()) {
             return keys;
         }
         let keys = self.start(issuer, &settings);
         let known = Known {
+            name: Arc::clone(&issuer.name),
             issuer: Arc::clone(&issuer.issuer),
             algorithms: issuer.algorithms.clone(),
             settings,
             keys: Arc::downgrade(&keys),
         };
-        issuers.insert(Arc::clone(&issuer.name), known);
+        issuers.push(known);
         keys
     }
 
@@ -127,6 +151,18 @@ impl RemoteKeys {
         let task = fetcher.run(Arc::downgrade(&keys), demand);
         keys.own(AbortOnDropHandle::new(around.runtime.spawn(task)));
         keys
+    }
+}
+
+impl Known {
+    fn is_for(&self, issuer: &IssuerSettings) -> bool {
+        let KeySource::Remote(settings) = &issuer.keys else {
+            return false;
+        };
+        self.name == issuer.name
+            && self.issuer == issuer.issuer
+            && self.algorithms == issuer.algorithms
+            && self.settings == *settings
     }
 }
 

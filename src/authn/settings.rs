@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{keys::LiveKeys, remote::Introspector};
 
 /// A checked `[[issuer]]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct IssuerSettings {
     /// The name in rules, logs and metrics.
     pub name: Arc<str>,
@@ -52,6 +52,7 @@ pub enum KeySource {
 }
 
 /// Tokens that their issuer alone can explain, and how it is asked (RFC 7662).
+#[derive(PartialEq, Eq)]
 pub struct IntrospectionSettings {
     /// Where it is asked: the configuration's, never a token's (KEY-3).
     pub url: Uri,
@@ -134,6 +135,32 @@ pub struct CacheSettings {
     pub max_bytes: u64,
     /// The longest life of an entry; never beyond the token's own.
     pub max_ttl: Duration,
+}
+
+/// Equal where they hold the same; keys that are live are the same where they are one.
+impl PartialEq for KeySource {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Jwks(one), Self::Jwks(two)) | (Self::PublicKey(one), Self::PublicKey(two)) => {
+                one == two
+            }
+            (Self::Secret(one), Self::Secret(two)) => one == two,
+            (Self::Live(one), Self::Live(two)) => Arc::ptr_eq(one, two),
+            (Self::Remote(one), Self::Remote(two)) => one == two,
+            (Self::Introspection(one), Self::Introspection(two)) => one == two,
+            (Self::Introspected(one), Self::Introspected(two)) => Arc::ptr_eq(one, two),
+            (
+                Self::Jwks(_)
+                | Self::PublicKey(_)
+                | Self::Secret(_)
+                | Self::Live(_)
+                | Self::Remote(_)
+                | Self::Introspection(_)
+                | Self::Introspected(_),
+                _,
+            ) => false,
+        }
+    }
 }
 
 impl std::fmt::Debug for KeySource {

@@ -8,18 +8,19 @@ use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use super::reload::{self, Owner};
 use crate::{
     accounts::{Accounts, Delivery, Watch},
-    admin::{self, AdminState, Readiness},
+    admin::{self, AdminState, Readiness, reload::Reloads},
     assertion::{self, Assertions},
     authn::{
         Revocations,
         remote::{Around, RemoteKeys, Report},
     },
     config::{
-        Config,
+        Config, Loaded,
         assemble::{Lasting, assemble},
         development::{self, Overwrite},
     },
@@ -39,12 +40,12 @@ const CONTROL_THREADS: usize = 2;
 /// A running gateway.
 #[derive(Debug)]
 pub struct Node {
-    config: Arc<Config>,
     control: Runtime,
     server: Server,
     lasting: Lasting,
     _watches: (Option<Watch>, Option<assertion::Watch>),
     delivery: Option<Delivery>,
+    owner: AbortOnDropHandle<()>,
     readiness: Arc<Readiness>,
     stop_admin: CancellationToken,
     /// The TLS addresses bound, ports resolved.
@@ -56,8 +57,8 @@ impl Node {
     ///
     /// # Errors
     /// What cannot be bound, opened, read or made, with its cause.
-    pub fn start(config: Config) -> anyhow::Result<Self> {
-        let config = Arc::new(config);
+    pub fn start(loaded: Loaded) -> anyhow::Result<Self> {
+        let config = &loaded.config;
         let tls = Arc::new(Tls::load(&config.tls)?);
         let control = Builder::new_multi_thread()
             .worker_threads(CONTROL_THREADS)
@@ -67,7 +68,7 @@ impl Node {
         let admin = bind_admin(config.server.admin_listen)?;
         let sockets = Sockets::bind(&config.server)?;
         let readiness = Arc::new(Readiness::new());
-        let lasting = lasting(&config, &control, &readiness)?;
+        let lasting = lasting(config, &control, &readiness)?;
         let watch = lasting
             .accounts
             .as_ref()
@@ -77,7 +78,7 @@ impl Node {
         });
         let assertions = lasting.assertions.as_ref();
         let assertions = assertions.map(|on| on.watch(control.handle()));
-        let gateway = Arc::new(ArcSwap::from_pointee(assemble(&config, &lasting)?));
+        let gateway = Arc::new(ArcSwap::from_pointee(assemble(config, &lasting)?));
         sample(&lasting.telemetry, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
             upstream.start_checks(control.handle());
@@ -86,27 +87,39 @@ impl Node {
         let (addresses, redirects) = (sockets.addresses.clone(), sockets.redirects.clone());
         let stop_admin = CancellationToken::new();
         let admin_address = admin.local_addr()?;
+        let (reloads, asked) = Reloads::channel();
         let state = AdminState {
             telemetry: Arc::clone(&lasting.telemetry),
             readiness: Arc::clone(&readiness),
+            reloads,
         };
-        let admin = {
+        let (admin, hangup) = {
             let _inside = control.enter();
-            tokio::net::TcpListener::from_std(admin)?
+            let admin = tokio::net::TcpListener::from_std(admin)?;
+            // Before anything is served: until it is listened for, this signal ends the process.
+            (admin, signal(SignalKind::hangup())?)
         };
         control.spawn(admin::serve(admin, state, stop_admin.clone()));
         control.spawn(tls::watch(Arc::clone(&tls), Arc::clone(&lasting.telemetry)));
-        let settings = Arc::new(config.server.clone());
+        let settings = config.server.clone();
         let server = Server::start(
             sockets,
             settings,
-            tls,
-            gateway,
+            Arc::clone(&tls),
+            Arc::clone(&gateway),
             Arc::clone(&lasting.telemetry),
         )?;
         let turning = Arc::clone(&readiness);
         let report = move |worker, turns| turning.set(&format!("worker {worker}"), turns);
         control.spawn(pulse::watch(server.pulses().to_vec(), report));
+        let around = reload::Around {
+            tls: &tls,
+            live: server.live(),
+            readiness: &readiness,
+            control: control.handle(),
+        };
+        let owner = Owner::new(loaded, &lasting, &gateway, around);
+        let owner = AbortOnDropHandle::new(control.spawn(owner.run(asked, hangup)));
         for address in &addresses {
             tracing::info!(listener = "tls", %address, "listening");
         }
@@ -116,12 +129,12 @@ impl Node {
         readiness.set("listeners", Ok(()));
         tracing::info!(listener = "admin", address = %admin_address, "listening");
         Ok(Self {
-            config,
             control,
             server,
             lasting,
             _watches: (watch, assertions),
             delivery,
+            owner,
             readiness,
             stop_admin,
             addresses,
@@ -156,9 +169,12 @@ impl Node {
         };
         self.control
             .block_on(either(&mut terminate, &mut interrupt));
-        tracing::info!(delay = ?self.config.server.drain_delay, timeout = ?self.config.server.drain_timeout, "draining");
+        // What ends is not changed any more.
+        self.owner.abort();
+        let settings = self.server.live().current();
+        tracing::info!(delay = ?settings.drain_delay, timeout = ?settings.drain_timeout, "draining");
         self.readiness.drain();
-        let delay = self.config.server.drain_delay;
+        let delay = settings.drain_delay;
         let Self {
             control,
             server,

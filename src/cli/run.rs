@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use super::node::{Node, ensure_development_pair};
-use crate::{config, telemetry};
+use crate::{config::Source, telemetry};
 
 /// Loads the configuration, serves, and returns after the drain.
 ///
 /// # Errors
 /// Every problem of the configuration at once, or what could not be started; nothing is bound then.
 pub fn run(path: &Path) -> anyhow::Result<()> {
-    let config = config::load(path)?;
-    telemetry::init_events(&config.log);
-    ensure_development_pair(&config)?;
-    Node::start(config)?.run_until_signal()
+    let loaded = Source::file(path)?.load()?;
+    telemetry::init_events(&loaded.config.log);
+    ensure_development_pair(&loaded.config)?;
+    Node::start(loaded)?.run_until_signal()
 }

@@ -1,12 +1,17 @@
 //! From a checked configuration to a running one: the parts are made and joined, or nothing changes.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::Config;
 use crate::{
     accounts::Accounts,
     assertion::Assertions,
-    authn::{Authenticator, IssuerFault, Revocations, remote::RemoteKeys},
+    authn::{
+        Authenticator, IssuerFault, Revocations, remote::RemoteKeys, settings::IssuerSettings,
+    },
     gateway::{self, Gateway},
     limit::{BadTokens, IpLimiter, RouteLimits},
     policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
@@ -56,17 +61,37 @@ pub enum AssembleError {
     },
 }
 
+/// What runs while its successor is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'r> {
+    /// What it was made from.
+    pub config: &'r Config,
+    /// It.
+    pub gateway: &'r Gateway,
+}
+
 /// Makes the running configuration.
 ///
 /// # Errors
 /// Every unusable key, every pair of routes that tie, or the first upstream whose TLS cannot be set up.
 pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleError> {
+    succeed(config, lasting, None)
+}
+
+/// Makes the configuration that takes the place of the running one. What did not change goes on: what limits have counted,
+/// upstreams with their connections and what is known of their health, and, where nothing changed that an identity depends
+/// on, the cache of verified tokens (CFG-2, CACHE-1). Nothing that runs is touched.
+///
+/// # Errors
+/// As [`assemble`]; nothing has happened then.
+pub fn succeed(
+    config: &Config,
+    lasting: &Lasting,
+    running: Option<Running<'_>>,
+) -> Result<Gateway, AssembleError> {
     let telemetry = &lasting.telemetry;
-    let fetched = config.issuers.iter().cloned();
-    let mut issuers: Vec<_> = fetched.map(|issuer| lasting.remote.live(issuer)).collect();
     let mut routes = config.routes.clone();
-    if let (Some(settings), Some((accounts, _))) = (&config.accounts, &lasting.accounts) {
-        issuers.extend(accounts.issuers());
+    if let (Some(settings), Some(_)) = (&config.accounts, &lasting.accounts) {
         routes.extend(on_every_host(portal::routes(settings), &config.routes));
     }
     if config.assertion.is_some() {
@@ -78,38 +103,40 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         routes.extend(on_every_host(asked, &config.routes));
     }
     let templates = Arc::clone(&config.identity.templates);
-    let revocations = Arc::clone(&lasting.revocations);
-    let authn = Authenticator::new(
-        &issuers,
-        &config.token_cache,
-        revocations,
-        Arc::clone(&templates),
-    )
-    .map_err(AssembleError::Issuers)?;
     let routes = Routes::new(routes).map_err(AssembleError::Routes)?;
     let pseudonym = pseudonym(config);
     let headers = HeaderPolicy::new(templates, &pseudonym, config.identity.pass_token)
         .map_err(AssembleError::Pseudonym)?;
+    let upstreams = upstreams(config, telemetry, running)?;
+    // The last that may fail: before it nothing is fetched, after it nothing is given up.
+    let authn = authenticator(config, lasting, running)?;
+    let before = running.map(|running| running.gateway);
     Ok(Gateway {
         proxies: config.server.trusted_proxies.clone(),
         tls: config.tls.policies.clone(),
-        limit: Arc::new(IpLimiter::new(&config.limit)),
-        route_limits: Arc::new(route_limits(config, &routes)),
-        bad_tokens: Arc::new(BadTokens::new(&config.limit)),
+        limit: Arc::new(match before {
+            Some(before) => IpLimiter::following(&config.limit, &before.limit),
+            None => IpLimiter::new(&config.limit),
+        }),
+        route_limits: Arc::new(route_limits(config, &routes, before)),
+        bad_tokens: Arc::new(match before {
+            Some(before) => BadTokens::following(&config.limit, &before.bad_tokens),
+            None => BadTokens::new(&config.limit),
+        }),
         route_metrics: routes
             .all()
             .iter()
             .map(|route: &Route| telemetry.route(&route.name))
             .collect(),
         routes,
-        authn: Arc::new(authn),
+        authn,
         headers,
         assertions: config
             .assertion
             .as_ref()
             .and_then(|_| lasting.assertions.clone()),
         head: config.server.head,
-        upstreams: upstreams(config, telemetry)?,
+        upstreams,
         portal: lasting.accounts.as_ref().map(|(_, portal)| portal.clone()),
         forward_auth: config.forward_auth.clone(),
         telemetry: Arc::clone(telemetry),
@@ -121,28 +148,83 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
     })
 }
 
+/// The running one where nothing changed that an identity depends on: its cache is good then. Else a new one, whose cache is
+/// empty and has a secret of its own, so that no identity outlives what it was made by. Keys that are fetched are fetched on
+/// for issuers that did not change.
+fn authenticator(
+    config: &Config,
+    lasting: &Lasting,
+    running: Option<Running<'_>>,
+) -> Result<Arc<Authenticator>, AssembleError> {
+    let same = running.filter(|running| {
+        let before = running.config;
+        before.issuers == config.issuers
+            && before.token_cache == config.token_cache
+            && before.identity.templates == config.identity.templates
+            && before.accounts == config.accounts
+    });
+    if let Some(running) = same {
+        return Ok(Arc::clone(&running.gateway.authn));
+    }
+    let own = lasting.accounts.iter();
+    let own: Vec<IssuerSettings> = own.flat_map(|(accounts, _)| accounts.issuers()).collect();
+    let make = |issuers: Vec<IssuerSettings>| {
+        let issuers: Vec<_> = issuers.into_iter().chain(own.iter().cloned()).collect();
+        let authn = Authenticator::new(
+            &issuers,
+            &config.token_cache,
+            Arc::clone(&lasting.revocations),
+            Arc::clone(&config.identity.templates),
+        );
+        authn.map_err(AssembleError::Issuers)
+    };
+    if running.is_some() {
+        // Without a fetch: one that is begun is seen outside, and is for nothing where another issuer's key is of no use.
+        make(config.issuers.clone())?;
+    }
+    let fetched = config.issuers.iter().cloned();
+    let authn = make(fetched.map(|issuer| lasting.remote.live(issuer)).collect())?;
+    Ok(Arc::new(authn))
+}
+
 /// By name, for the built-in routes stand among those of the configuration.
-fn route_limits(config: &Config, routes: &Routes) -> RouteLimits {
+fn route_limits(config: &Config, routes: &Routes, before: Option<&Gateway>) -> RouteLimits {
     let limits = routes.all().iter().map(|route: &Route| {
         let limits = config.route_limits.get(&route.name);
-        limits.map_or(&[][..], Vec::as_slice)
+        (&route.name, limits.map_or(&[][..], Vec::as_slice))
     });
-    RouteLimits::new(limits, &config.limit)
+    match before {
+        Some(before) => RouteLimits::following(limits, &config.limit, &before.route_limits),
+        None => RouteLimits::new(limits, &config.limit),
+    }
 }
 
 fn upstreams(
     config: &Config,
     telemetry: &Arc<Telemetry>,
+    running: Option<Running<'_>>,
 ) -> Result<Vec<Arc<Upstream>>, AssembleError> {
     let system = SystemRoots::default();
+    let before = running
+        .iter()
+        .flat_map(|running| &running.gateway.upstreams);
+    let before: HashMap<_, _> = before.map(|old| (&old.settings().name, old)).collect();
     let make = |settings: &UpstreamSettings| {
         let name = &settings.name;
+        let old = before.get(name).copied();
+        if let Some(old) = old.filter(|old| old.settings() == settings) {
+            return Ok(Arc::clone(old));
+        }
         let metrics = |server: &ServerAddress| telemetry.upstream(name, &server.to_string());
         let upstream = Upstream::new(settings.clone(), &system, metrics);
-        upstream.map_err(|fault| AssembleError::Upstream {
+        let upstream = upstream.map_err(|fault| AssembleError::Upstream {
             name: Arc::clone(name),
             fault,
-        })
+        })?;
+        if let Some(old) = old {
+            upstream.continue_from(old);
+        }
+        Ok(upstream)
     };
     config.upstreams.iter().map(make).collect()
 }

@@ -145,8 +145,8 @@ fn fetch(mut table: Table<'_>, place: Option<KeyPlace>) -> Option<RemoteSettings
 }
 
 pub(super) fn exchange(table: &mut Table<'_>) -> FetchSettings {
-    let root = table.context.root;
-    let roots = table.parsed("ca", |text| files::chain(&files::resolve(root, text)));
+    let context = table.context;
+    let roots = table.parsed("ca", |text| files::chain(&context.file(text)));
     let networks: Vec<_> = network::read(table, "networks")
         .into_iter()
         .flatten()

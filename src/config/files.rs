@@ -2,12 +2,40 @@
 
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use zeroize::Zeroizing;
 
 use super::diagnostic::Fault;
 pub(super) use crate::server::tls::files::Reader;
-use crate::server::tls::files::{self, FileFault};
+use crate::server::tls::files::{self, FileFault, Stamp};
+
+/// A file that a configuration names and reads.
+#[derive(Debug, Clone)]
+pub(super) struct NamedFile {
+    pub(super) path: PathBuf,
+    /// What it looked like before it was read.
+    pub(super) stamp: Stamp,
+    /// The digest of its content; empty where it could not be read.
+    pub(super) content: Vec<u8>,
+    /// Whether somebody else sees to it that a change of it alone is noticed.
+    pub(super) watched_elsewhere: bool,
+}
+
+impl NamedFile {
+    /// Looks at a file, present or not.
+    pub(super) fn look(path: PathBuf) -> Self {
+        let stamp = Stamp::of(&[&path]);
+        let content = files::read(&path, Reader::Anybody).ok();
+        let content = content.map(|content| digest::digest(&digest::SHA256, &content));
+        Self {
+            path,
+            stamp,
+            watched_elsewhere: false,
+            content: content.map_or_else(Vec::new, |digest| digest.as_ref().to_vec()),
+        }
+    }
+}
 
 /// Reads a whole file, never empty.
 pub(super) fn read(path: &Path, reader: Reader) -> Result<Zeroizing<Vec<u8>>, Fault> {

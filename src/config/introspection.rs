@@ -6,11 +6,12 @@ use zeroize::Zeroizing;
 
 use super::{
     bounds::Bounds,
+    context::Context,
     diagnostic::{Fault, Place, Related},
     fetch,
     files::{self, Reader},
     keys,
-    reader::{Context, Table},
+    reader::Table,
     server::secs,
 };
 use crate::authn::settings::{IntrospectionSettings, KeySource};
@@ -142,7 +143,7 @@ fn secret(table: &mut Table<'_>) -> Option<Zeroizing<Vec<u8>>> {
     }
     let context = table.context;
     let file = table.parsed("client_secret_file", |text| {
-        let path = files::resolve(context.root, text);
+        let path = context.file(text);
         let content = files::read(&path, Reader::Owner)?;
         checked(keys::without_newline(&content))
     });

@@ -6,11 +6,12 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{
+    context::Context,
     diagnostic::{Fault, Place},
     fetch,
     files::{self, Reader},
     issuer::is_symmetric,
-    reader::{Context, Table},
+    reader::Table,
 };
 use crate::authn::settings::KeySource;
 
@@ -104,7 +105,7 @@ fn refuse_wrong_kind(table: &Table<'_>, key: &str, algorithms: &[Algorithm]) {
 }
 
 fn jwks(context: &Context<'_>, text: &str) -> Result<KeySource, Fault> {
-    let path = files::resolve(context.root, text);
+    let path = context.file(text);
     let content = files::read(&path, Reader::Anybody)?;
     let hint = "a JSON Web Key Set (RFC 7517): { \"keys\": [ .. ] }";
     let bad = |what: String| Fault::new(format!("{} {what}", path.display()), hint);
@@ -139,7 +140,7 @@ fn public_key(
     text: &str,
     algorithms: &[Algorithm],
 ) -> Result<KeySource, Fault> {
-    let path = files::resolve(context.root, text);
+    let path = context.file(text);
     let content = files::read(&path, Reader::Anybody)?;
     let pem = String::from_utf8_lossy(&content);
     if pem.contains("PRIVATE KEY-----") {
@@ -212,7 +213,7 @@ fn secret_file(
     text: &str,
     algorithms: &[Algorithm],
 ) -> Result<Zeroizing<Vec<u8>>, Fault> {
-    let path = files::resolve(context.root, text);
+    let path = context.file(text);
     let content = files::read(&path, Reader::Owner)?;
     check_secret(without_newline(&content), algorithms)
 }

@@ -8,9 +8,10 @@ use zeroize::Zeroizing;
 
 use super::{
     bounds::Bounds,
+    context::Context,
     diagnostic::Fault,
     files::{self, Reader},
-    reader::{Context, Table},
+    reader::Table,
     server::secs,
 };
 use crate::{
@@ -109,8 +110,8 @@ fn smtp(table: &mut Table<'_>, server: Option<Server>) -> Option<SmtpSettings> {
     let starttls = table.flag("starttls");
     let danger = table.flag("danger_plaintext").unwrap_or(false);
     let ca = table.parsed("ca", {
-        let root = table.context.root;
-        move |text| files::chain(&files::resolve(root, text))
+        let context = table.context;
+        move |text| files::chain(&context.file(text))
     });
     let password = password(table);
     let server = server?;
@@ -239,7 +240,7 @@ fn password(table: &mut Table<'_>) -> Option<Zeroizing<String>> {
         table.fault("password_env", fault);
     }
     let file = table.parsed("password_file", |text| {
-        let path = files::resolve(context.root, text);
+        let path = context.file(text);
         let content = files::read(&path, Reader::Owner)?;
         let text = String::from_utf8(content.to_vec());
         let text =

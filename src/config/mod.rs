@@ -10,6 +10,7 @@ mod bounds;
 pub mod cases;
 mod client;
 mod closed;
+mod context;
 mod cors;
 pub mod development;
 mod diagnostic;
@@ -27,11 +28,14 @@ mod log;
 mod mail;
 mod name;
 mod network;
+mod outline;
 mod overlap;
 mod reader;
+pub mod restart;
 mod route;
 mod rule;
 mod server;
+mod source;
 mod starter;
 mod tls;
 mod units;
@@ -39,9 +43,9 @@ mod upstream;
 mod words;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeSet, HashMap},
     ffi::OsString,
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -49,10 +53,13 @@ use std::{
 use toml::{Spanned, de::DeTable};
 
 use bounds::Bounds;
+use context::Context;
 use diagnostic::{Fault, Place, Problems};
 pub use diagnostic::{Problem, Report, Severity};
-use reader::{Context, Table};
+pub use outline::{Change, Outline};
+use reader::Table;
 use route::{Placed, Surroundings};
+pub use source::{Loaded, Reading, Source};
 pub use starter::starter;
 pub(crate) use units::{show_duration, show_size};
 
@@ -147,18 +154,7 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 /// # Errors
 /// Every problem of the file, and of the files that it names, warnings included.
 pub fn inspect(path: &Path) -> Result<Checked, Report> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let fault = if error.kind() == io::ErrorKind::NotFound {
-            Fault::new("the file does not exist", "portcullis init makes one")
-        } else {
-            format!("the file cannot be read: {error}").into()
-        };
-        Report::unreadable(path, fault)
-    })?;
-    let root = root_of(path).map_err(|error| {
-        Report::unreadable(path, format!("the file has no folder: {error}").into())
-    })?;
-    check(&text, path, &root, &Environment::of_process())
+    Source::file(path)?.read().outcome
 }
 
 /// Reads a configuration from text. `origin` is what reports call it; relative paths start at `root`.
@@ -188,18 +184,16 @@ impl Environment<'_> {
     }
 }
 
-fn root_of(path: &Path) -> io::Result<PathBuf> {
-    let path = std::path::absolute(path)?;
-    let folder = path.parent().unwrap_or(&path);
-    Ok(folder.parent().unwrap_or(folder).to_owned())
-}
-
 fn check(
     text: &str,
     origin: &Path,
     root: &Path,
     environment: &Environment<'_>,
 ) -> Result<Checked, Report> {
+    examine(text, origin, root, environment).outcome
+}
+
+fn examine(text: &str, origin: &Path, root: &Path, environment: &Environment<'_>) -> Reading {
     let (document, faults) = DeTable::parse_recoverable(text);
     let problems = Problems::default();
     if !faults.is_empty() {
@@ -211,7 +205,11 @@ fn check(
             };
             problems.add(&place, fault.message());
         }
-        return Err(problems.report(origin, text));
+        return Reading {
+            outcome: Err(problems.report(origin, text)),
+            outline: Outline::default(),
+            files: Vec::new(),
+        };
     }
     for name in &environment.overrides {
         let hint = "set the key in the file: an override is never ignored silently";
@@ -222,15 +220,25 @@ fn check(
         root,
         env: environment.lookup,
         problems,
+        files: RefCell::default(),
     };
     let config = read(&context, &document);
+    let files = context.files.take();
     let report = context.problems.report(origin, text);
-    match config {
-        Some(config) if !report.has_errors() => Ok(Checked {
-            config,
-            warnings: report,
-        }),
-        _ => Err(report),
+    Reading {
+        outcome: match config {
+            Some(config) if !report.has_errors() => Ok(Checked {
+                config,
+                warnings: report,
+            }),
+            _ => Err(report),
+        },
+        outline: Outline::of(document.get_ref(), root, &files),
+        files: files
+            .into_iter()
+            .filter(|file| !file.watched_elsewhere)
+            .map(|file| (file.path, file.stamp))
+            .collect(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! nearest one that somebody does. A value that is wrong is reported and reads as absent: its reader goes on with the
 //! default, so that the next problem is found too, and the configuration is refused in the end.
 
-use std::{ffi::OsString, path::Path, time::Duration};
+use std::time::Duration;
 
 use toml::{
     Spanned,
@@ -13,22 +13,13 @@ use toml::{
 
 use super::{
     bounds::Bounds,
-    diagnostic::{Fault, Place, Problems},
+    context::Context,
+    diagnostic::{Fault, Place},
     later::NOT_YET,
     units,
     words::{Choice, choose, suggest},
 };
 use crate::limit::settings::Quota;
-
-/// What every reader of one document shares.
-pub(super) struct Context<'d> {
-    /// Where relative paths start.
-    pub(super) root: &'d Path,
-    /// Looks up an environment variable.
-    pub(super) env: &'d dyn Fn(&str) -> Option<OsString>,
-    /// Where problems go.
-    pub(super) problems: Problems,
-}
 
 /// One table of the document; absent tables read as empty ones.
 pub(super) struct Table<'d> {

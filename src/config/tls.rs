@@ -81,7 +81,7 @@ impl ClientKeys {
             ],
         );
         let ca = table.text("client_ca");
-        let ca = ca.map(|ca| files::resolve(table.context.root, ca.text));
+        let ca = ca.map(|ca| table.context.served_file(ca.text));
         if let Some(path) = &ca
             && let Err(fault) = anchors(path)
         {
@@ -230,8 +230,8 @@ fn entry(files: CertificateFiles, leaf: Option<Leaf>, place: Place) -> Entry {
 
 fn pair(table: &Table<'_>, cert: &str, key: &str, clients: ClientRule) -> CertificateFiles {
     CertificateFiles {
-        cert: files::resolve(table.context.root, cert),
-        key: files::resolve(table.context.root, key),
+        cert: table.context.served_file(cert),
+        key: table.context.served_file(key),
         clients,
     }
 }

@@ -11,7 +11,8 @@ use crate::{
     respond::{self, grpc::Grpc},
     telemetry::Record,
     upstream::{
-        AnswerStream, ClientBody, Handshake, Hints, Outbound, RequestBody, UploadProgress, Upstream, forward,
+        AnswerStream, ClientBody, Handshake, Hints, Outbound, RequestBody, UploadProgress,
+        Upstream, forward,
     },
 };
 

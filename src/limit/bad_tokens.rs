@@ -3,7 +3,7 @@
 //! A token is charged before its signature is checked and the charge is given back when the check was not in vain. So asking and
 //! taking is one step (RATE-6), and sixty-four connections with bad tokens get no more checks than one.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use governor::clock::{Clock, DefaultClock};
 
@@ -14,7 +14,7 @@ use crate::policy::{Allowance, ClientIp, rejection::Exceeded};
 /// trusted to ask often has no need of bad tokens.
 #[derive(Debug)]
 pub struct BadTokens<C: Clock = DefaultClock> {
-    limiter: KeyedLimiter<IpAddr, C>,
+    limiter: Arc<KeyedLimiter<IpAddr, C>>,
     keys: ClientKeys,
 }
 
@@ -31,6 +31,19 @@ impl BadTokens {
     pub fn new(settings: &IpLimitSettings) -> Self {
         Self::with_clock(settings, DefaultClock::default())
     }
+
+    /// The limiter for other settings. What `before` has counted goes on where the budget and whom it is for are the same.
+    #[must_use]
+    pub fn following(settings: &IpLimitSettings, before: &Self) -> Self {
+        let mut next = Self::new(settings);
+        let same = before
+            .limiter
+            .is_for(settings.bad_tokens, settings.max_keys);
+        if same && before.keys == next.keys {
+            next.limiter = Arc::clone(&before.limiter);
+        }
+        next
+    }
 }
 
 impl<C: Clock> BadTokens<C> {
@@ -38,7 +51,12 @@ impl<C: Clock> BadTokens<C> {
     pub fn with_clock(settings: &IpLimitSettings, clock: C) -> Self {
         let (quota, max_keys) = (settings.bad_tokens, settings.max_keys);
         Self {
-            limiter: KeyedLimiter::with_clock("bad_tokens", quota, max_keys, clock),
+            limiter: Arc::new(KeyedLimiter::with_clock(
+                "bad_tokens",
+                quota,
+                max_keys,
+                clock,
+            )),
             keys: ClientKeys::new(settings.ipv6_prefix),
         }
     }

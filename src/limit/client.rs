@@ -6,7 +6,7 @@ use crate::policy::ClientIp;
 
 /// Makes the key of a client: its address, or the network of an IPv6 one. One IPv6 subscriber has a whole network, so that a
 /// limit for each address would be none (RATE-2).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientKeys {
     ipv6_mask: u128,
 }

@@ -1,6 +1,6 @@
 //! How often may one client address ask?
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use governor::clock::{Clock, DefaultClock};
 use ipnet::IpNet;
@@ -11,7 +11,7 @@ use crate::policy::{ClientIp, rejection::Exceeded};
 /// A limit for each client address, or each network of an IPv6 client.
 #[derive(Debug)]
 pub struct IpLimiter<C: Clock = DefaultClock> {
-    limiter: KeyedLimiter<IpAddr, C>,
+    limiter: Arc<KeyedLimiter<IpAddr, C>>,
     exempt: Vec<IpNet>,
     keys: ClientKeys,
 }
@@ -22,13 +22,30 @@ impl IpLimiter {
     pub fn new(settings: &IpLimitSettings) -> Self {
         Self::with_clock(settings, DefaultClock::default())
     }
+
+    /// The limiter for other settings. What `before` has counted goes on where the budget and whom it is for are the same: a
+    /// reload gives nobody a budget anew.
+    #[must_use]
+    pub fn following(settings: &IpLimitSettings, before: &Self) -> Self {
+        let mut next = Self::new(settings);
+        let same = before.limiter.is_for(settings.per_ip, settings.max_keys);
+        if same && before.keys == next.keys {
+            next.limiter = Arc::clone(&before.limiter);
+        }
+        next
+    }
 }
 
 impl<C: Clock> IpLimiter<C> {
     /// The same by another clock.
     pub fn with_clock(settings: &IpLimitSettings, clock: C) -> Self {
         Self {
-            limiter: KeyedLimiter::with_clock("per_ip", settings.per_ip, settings.max_keys, clock),
+            limiter: Arc::new(KeyedLimiter::with_clock(
+                "per_ip",
+                settings.per_ip,
+                settings.max_keys,
+                clock,
+            )),
             exempt: settings.exempt.clone(),
             keys: ClientKeys::new(settings.ipv6_prefix),
         }

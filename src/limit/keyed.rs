@@ -33,6 +33,7 @@ pub struct KeyedLimiter<K, C: Clock = DefaultClock> {
     table: Table,
     name: &'static str,
     quota: Quota,
+    max_keys: usize,
     /// Two secrets, for 64 bits alone would collide now and then among a million keys.
     secrets: [RandomState; 2],
     /// As if keys were made here, so that one that borrows may be asked about.
@@ -58,6 +59,7 @@ impl<K: Hash + Eq, C: Clock> KeyedLimiter<K, C> {
             table,
             name,
             quota,
+            max_keys,
             secrets: [RandomState::new(), RandomState::new()],
             key: PhantomData,
         }
@@ -102,6 +104,18 @@ impl<K: Hash + Eq, C: Clock> KeyedLimiter<K, C> {
     fn digest<Q: Hash + ?Sized>(&self, key: &Q) -> Digest {
         let [place, shard] = self.secrets.each_ref().map(|secret| secret.hash_one(key));
         Digest { place, shard }
+    }
+
+    /// Whether it is the one that these settings ask for, so that it can go on and nobody gets a budget anew.
+    #[must_use]
+    pub fn is_for(&self, quota: Quota, max_keys: usize) -> bool {
+        self.quota == quota && self.max_keys == max_keys
+    }
+
+    /// Whether two have the same settings.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.is_for(other.quota, other.max_keys)
     }
 
     /// How many keys are remembered: at most those asked about, never more than the bound.

@@ -1,6 +1,6 @@
 //! How often may a route be asked: by one user, by one client address, by all together?
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use governor::clock::{Clock, DefaultClock};
 use ipnet::IpNet;
@@ -16,14 +16,16 @@ use crate::policy::{ClientIp, Identity, Permit, rejection::Exceeded};
 #[derive(Debug)]
 pub struct RouteLimits<C: Clock = DefaultClock> {
     routes: Vec<Box<[RouteLimit<C>]>>,
+    /// The places of the routes that have any, for a reload.
+    by_name: HashMap<Arc<str>, usize>,
     exempt: Vec<IpNet>,
     keys: ClientKeys,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct RouteLimit<C: Clock> {
     key: LimitKey,
-    limiter: KeyedLimiter<Who<'static>, C>,
+    limiter: Arc<KeyedLimiter<Who<'static>, C>>,
 }
 
 /// Who shares a budget.
@@ -40,17 +42,49 @@ impl RouteLimits {
     /// clients share one, which networks have none, and how many keys each limit remembers.
     #[must_use]
     pub fn new<'s>(
-        routes: impl IntoIterator<Item = &'s [RouteLimitSettings]>,
+        routes: impl IntoIterator<Item = (&'s Arc<str>, &'s [RouteLimitSettings])>,
         clients: &IpLimitSettings,
     ) -> Self {
         Self::with_clock(routes, clients, &DefaultClock::default())
+    }
+
+    /// The limits of other routes. A limit that a route of the same name had in `before` goes on with what it has counted.
+    #[must_use]
+    pub fn following<'s>(
+        routes: impl IntoIterator<Item = (&'s Arc<str>, &'s [RouteLimitSettings])>,
+        clients: &IpLimitSettings,
+        before: &Self,
+    ) -> Self {
+        let mut next = Self::new(routes, clients);
+        if next.keys != before.keys {
+            return next;
+        }
+        for (name, place) in &next.by_name {
+            let old = before.by_name.get(name);
+            let old = old.and_then(|place| before.routes.get(*place));
+            let mut old: Vec<RouteLimit<DefaultClock>> =
+                old.map_or_else(Vec::new, |old| old.to_vec());
+            for limit in next.routes.get_mut(*place).into_iter().flatten() {
+                let same = old.iter().position(|one| one.is_like(limit));
+                if let Some(same) = same {
+                    limit.limiter = old.swap_remove(same).limiter;
+                }
+            }
+        }
+        next
+    }
+}
+
+impl<C: Clock> RouteLimit<C> {
+    fn is_like(&self, other: &Self) -> bool {
+        self.key == other.key && self.limiter.is_like(&other.limiter)
     }
 }
 
 impl<C: Clock> RouteLimits<C> {
     /// The same by another clock.
     pub fn with_clock<'s>(
-        routes: impl IntoIterator<Item = &'s [RouteLimitSettings]>,
+        routes: impl IntoIterator<Item = (&'s Arc<str>, &'s [RouteLimitSettings])>,
         clients: &IpLimitSettings,
         clock: &C,
     ) -> Self
@@ -66,14 +100,25 @@ impl<C: Clock> RouteLimits<C> {
             let clock = clock.clone();
             RouteLimit {
                 key: settings.key,
-                limiter: KeyedLimiter::with_clock(name, settings.quota, max_keys, clock),
+                limiter: Arc::new(KeyedLimiter::with_clock(
+                    name,
+                    settings.quota,
+                    max_keys,
+                    clock,
+                )),
             }
         };
-        let routes = routes.into_iter();
+        let mut by_name = HashMap::new();
+        let routes = routes.into_iter().enumerate();
+        let routes = routes.map(|(place, (name, limits))| {
+            if !limits.is_empty() {
+                by_name.insert(Arc::clone(name), place);
+            }
+            limits.iter().map(limit).collect()
+        });
         Self {
-            routes: routes
-                .map(|limits| limits.iter().map(limit).collect())
-                .collect(),
+            routes: routes.collect(),
+            by_name,
             exempt: clients.exempt.clone(),
             keys: ClientKeys::new(clients.ipv6_prefix),
         }

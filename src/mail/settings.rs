@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::limit::settings::Quota;
 
 /// The checked section `[mail]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailSettings {
     /// Whom mails are from.
     pub from: Mailbox,
@@ -26,7 +26,7 @@ pub struct MailSettings {
 }
 
 /// The way that mails take.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransportSettings {
     /// To a mail server.
     Smtp(SmtpSettings),
@@ -35,7 +35,7 @@ pub enum TransportSettings {
 }
 
 /// A mail server.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SmtpSettings {
     /// A host name, which its certificate must bear, or an address.
     pub host: Box<str>,

@@ -18,8 +18,10 @@ const RESERVED_DESCRIPTORS: usize = 64;
 /// The caps, shared by all workers.
 #[derive(Debug)]
 pub struct ConnectionCaps {
-    max: usize,
-    max_per_ip: usize,
+    max: AtomicUsize,
+    max_per_ip: AtomicUsize,
+    /// What the descriptors allow.
+    affordable: usize,
     open: AtomicUsize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -36,38 +38,63 @@ impl ConnectionCaps {
     /// one to an upstream.
     #[must_use]
     pub fn new(max: usize, max_per_ip: usize, descriptors: Option<usize>) -> Arc<Self> {
-        let affordable =
-            descriptors.map_or(max, |limit| limit.saturating_sub(RESERVED_DESCRIPTORS) / 2);
-        if affordable < max {
+        let affordable = descriptors.map_or(usize::MAX, |limit| {
+            limit.saturating_sub(RESERVED_DESCRIPTORS) / 2
+        });
+        let caps = Self {
+            max: AtomicUsize::new(0),
+            max_per_ip: AtomicUsize::new(0),
+            affordable,
+            open: AtomicUsize::new(0),
+            by_ip: Mutex::default(),
+        };
+        caps.set(max, max_per_ip);
+        Arc::new(caps)
+    }
+
+    /// Changes the caps, `max` as in [`ConnectionCaps::new`]. Connections beyond lower ones stay open.
+    pub fn set(&self, max: usize, max_per_ip: usize) {
+        let effective = max.min(self.affordable).max(1);
+        if effective < max {
             tracing::info!(
                 max_connections = max,
-                effective = affordable,
+                effective,
                 "the limit of open files allows fewer connections; raise it (ulimit -n) or lower server.max_connections"
             );
         }
-        Arc::new(Self {
-            max: max.min(affordable).max(1),
-            max_per_ip,
-            open: AtomicUsize::new(0),
-            by_ip: Mutex::default(),
-        })
+        self.max.store(effective, Ordering::Relaxed);
+        self.max_per_ip.store(max_per_ip, Ordering::Relaxed);
     }
 
     /// A tenth of these caps, counted apart: for listeners that must not take the places of those that serve.
     #[must_use]
     pub fn tenth(&self) -> Arc<Self> {
-        Arc::new(Self {
-            max: (self.max / 10).max(1),
-            max_per_ip: (self.max_per_ip / 10).max(1),
+        let (max, max_per_ip) = self.tenths();
+        let caps = Self {
+            max: AtomicUsize::new(max),
+            max_per_ip: AtomicUsize::new(max_per_ip),
+            affordable: self.affordable,
             open: AtomicUsize::new(0),
             by_ip: Mutex::default(),
-        })
+        };
+        Arc::new(caps)
+    }
+
+    /// Changes these caps to a tenth of others.
+    pub fn set_to_tenth_of(&self, whole: &Self) {
+        let (max, max_per_ip) = whole.tenths();
+        self.set(max, max_per_ip);
+    }
+
+    fn tenths(&self) -> (usize, usize) {
+        let tenth = |cap: &AtomicUsize| (cap.load(Ordering::Relaxed) / 10).max(1);
+        (tenth(&self.max), tenth(&self.max_per_ip))
     }
 
     /// Takes a place for a connection whose client is still to be named; `None` when there is none.
     #[must_use]
     pub fn admit(self: &Arc<Self>) -> Option<ConnectionSlot> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max.load(Ordering::Relaxed) {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
@@ -105,7 +132,7 @@ impl ConnectionSlot {
         let network = network(client.ip());
         let mut by_ip = self.caps.counts();
         let count = by_ip.entry(network).or_default();
-        if *count >= self.caps.max_per_ip {
+        if *count >= self.caps.max_per_ip.load(Ordering::Relaxed) {
             return false;
         }
         *count += 1;

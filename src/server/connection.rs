@@ -26,6 +26,7 @@ use super::{
     farewell::{FAREWELL, linger, refuse_slow_head},
     frames::FrameBudget,
     proxy_protocol::{self, Relayed},
+    terms::Terms,
     vitals::{ExchangeMark, Phase, Verdict, Vitals, Watched},
     worker::Worker,
 };
@@ -47,18 +48,19 @@ enum Ended {
 }
 
 /// Serves a connection until it ends. Never fails: what a client does wrong is its own loss.
-pub async fn serve(
+pub(super) async fn serve(
     worker: Rc<Worker>,
+    terms: Rc<Terms>,
     mut stream: TcpStream,
     mut peer: PeerIp,
     mut slot: ConnectionSlot,
 ) {
     // One deadline for all that comes before the first byte of HTTP (NET-3).
-    let deadline = tokio::time::Instant::now() + worker.timeouts.handshake;
+    let deadline = tokio::time::Instant::now() + terms.timeouts.handshake;
     let _open = worker.open_connections.open();
     // Answers are written whole; waiting for more to fill a segment only adds delay.
     let _ = stream.set_nodelay(true);
-    if worker.relays.is_some() {
+    if terms.relays.is_some() {
         let named = timeout_at(deadline, client(&worker, &mut stream, peer, &mut slot)).await;
         peer = match named {
             Ok(Some(client)) => client,
@@ -82,9 +84,9 @@ pub async fn serve(
     worker.telemetry.handshake(HandshakeResult::Completed);
     let peer = Peer::new(peer.ip(), policy);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_http2(&worker, stream, Rc::new(peer)).await;
+        serve_http2(&worker, &terms, stream, Rc::new(peer)).await;
     } else {
-        serve_http1(&worker, stream, &peer).await;
+        serve_http1(&worker, &terms, stream, &peer).await;
     }
 }
 
@@ -112,8 +114,13 @@ async fn client(
     Some(client)
 }
 
-async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &Peer) {
-    let vitals = Vitals::new(worker.timeouts, false);
+async fn serve_http1(
+    worker: &Rc<Worker>,
+    terms: &Terms,
+    stream: TlsStream<TcpStream>,
+    peer: &Peer,
+) {
+    let vitals = Vitals::new(terms.timeouts, false);
     let stream =
         TokioIo::new(Watched::new(stream, Rc::clone(&vitals)).with_early(Rc::clone(peer.early())));
     let tunnel = Cell::new(None);
@@ -122,7 +129,7 @@ async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &P
         tunnel.set(response.body_mut().answer.take_tunnel());
         Ok::<_, Infallible>(response)
     });
-    let mut connection = worker.http1.serve_connection(stream, service);
+    let mut connection = terms.http1.serve_connection(stream, service);
     let ended = drive(worker, &vitals, Pin::new(&mut connection)).await;
     let parts = connection.into_parts();
     let (mut stream, early) = (parts.io.into_inner(), parts.read_buf);
@@ -141,9 +148,14 @@ async fn serve_http1(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &P
     };
 }
 
-async fn serve_http2(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: Rc<Peer>) {
-    let vitals = Vitals::new(worker.timeouts, true);
-    let budget = FrameBudget::new(worker.control_frames, Instant::now());
+async fn serve_http2(
+    worker: &Rc<Worker>,
+    terms: &Terms,
+    stream: TlsStream<TcpStream>,
+    peer: Rc<Peer>,
+) {
+    let vitals = Vitals::new(terms.timeouts, true);
+    let budget = FrameBudget::new(terms.control_frames, Instant::now());
     let stream = Watched::with_budget(stream, Rc::clone(&vitals), budget);
     let stream = TokioIo::new(stream);
     let service = {
@@ -159,7 +171,7 @@ async fn serve_http2(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: Rc
             }
         })
     };
-    let mut builder = worker.http2.clone();
+    let mut builder = terms.http2.clone();
     if worker.gateway.load().routes.have_websockets() {
         builder.enable_connect_protocol();
     }

@@ -11,6 +11,7 @@ pub mod proxy_protocol;
 pub mod pulse;
 pub mod redirect;
 pub mod settings;
+mod terms;
 pub mod tls;
 pub mod vitals;
 pub mod worker;
@@ -72,6 +73,32 @@ pub struct Server {
     threads: Vec<thread::JoinHandle<()>>,
     pulses: Vec<Arc<Pulse>>,
     closing: CancellationToken,
+    live: LiveSettings,
+}
+
+/// What new connections are made under, where it can be changed. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LiveSettings {
+    settings: Arc<ArcSwap<ServerSettings>>,
+    caps: Arc<ConnectionCaps>,
+    redirect_caps: Arc<ConnectionCaps>,
+}
+
+impl LiveSettings {
+    /// The settings of this moment.
+    #[must_use]
+    pub fn current(&self) -> Arc<ServerSettings> {
+        self.settings.load_full()
+    }
+
+    /// Changes what new connections are made under, and how many there may be. Listeners, workers and the place of redirects
+    /// stay as they are: they need another start.
+    pub fn set(&self, settings: ServerSettings) {
+        self.caps
+            .set(settings.max_connections, settings.max_connections_per_ip);
+        self.redirect_caps.set_to_tenth_of(&self.caps);
+        self.settings.store(Arc::new(settings));
+    }
 }
 
 impl Sockets {
@@ -136,7 +163,7 @@ impl Server {
     /// [`StartError::Worker`] when a thread or runtime cannot be had; the workers started before end at once.
     pub fn start(
         sockets: Sockets,
-        settings: Arc<ServerSettings>,
+        settings: ServerSettings,
         tls: Arc<Tls>,
         gateway: Arc<ArcSwap<Gateway>>,
         telemetry: Arc<Telemetry>,
@@ -147,19 +174,25 @@ impl Server {
             settings.max_connections_per_ip,
             raise_descriptor_limit(),
         );
+        let live = LiveSettings {
+            settings: Arc::new(ArcSwap::from_pointee(settings)),
+            redirect_caps: caps.tenth(),
+            caps,
+        };
         let shared = Shared {
             gateway,
             telemetry,
-            redirect_caps: caps.tenth(),
-            caps,
+            redirect_caps: Arc::clone(&live.redirect_caps),
+            caps: Arc::clone(&live.caps),
             tls,
-            settings,
+            settings: Arc::clone(&live.settings),
             closing: closing.clone(),
         };
         let mut server = Self {
             threads: Vec::new(),
             pulses: Vec::new(),
             closing,
+            live,
         };
         for (index, sockets) in sockets.by_worker.into_iter().enumerate() {
             let pulse = Arc::new(Pulse::default());
@@ -179,6 +212,12 @@ impl Server {
     #[must_use]
     pub fn pulses(&self) -> &[Arc<Pulse>] {
         &self.pulses
+    }
+
+    /// What can be changed of it while it runs.
+    #[must_use]
+    pub fn live(&self) -> &LiveSettings {
+        &self.live
     }
 
     /// Closes the listeners and waits for what is under way, at most the drain timeout. Blocks the calling thread.

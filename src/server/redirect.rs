@@ -140,7 +140,7 @@ pub async fn serve(
     let stream = TokioIo::new(stream);
     let mut connection = worker.redirects.http1.serve_connection(stream, service);
     let ended = tokio::select! {
-        ended = timeout(worker.timeouts.header, &mut connection) => ended,
+        ended = timeout(worker.terms.get().timeouts.header, &mut connection) => ended,
         () = closing.cancelled() => return,
     };
     let stream = connection.into_parts().io.into_inner();

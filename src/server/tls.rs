@@ -13,7 +13,11 @@ mod pair;
 mod reload;
 mod resolver;
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -48,14 +52,16 @@ const SESSIONS_MAX: usize = 4096;
 /// What new connections are encrypted with, shared by all workers.
 #[derive(Debug)]
 pub struct Tls {
-    lowest: TlsVersion,
-    hosts: TlsPolicies,
     live: ArcSwap<Live>,
+    /// Held by whoever makes a successor of what is live, so that none is made of what is no longer.
+    successor: Mutex<()>,
 }
 
 /// What handshakes use at one time.
 #[derive(Debug)]
 struct Live {
+    lowest: TlsVersion,
+    hosts: TlsPolicies,
     pairs: Vec<Arc<Pair>>,
     /// At least one.
     policies: Vec<Policy>,
@@ -70,37 +76,48 @@ struct Policy {
     config: Arc<ServerConfig>,
 }
 
+/// Other certificates, authorities and versions, read and checked, that can take the place of those in use. Until it is dropped
+/// nobody else can put anything there.
+#[derive(Debug)]
+#[must_use = "it changes nothing until it is installed"]
+pub struct Prepared<'t> {
+    tls: &'t Tls,
+    live: Arc<Live>,
+    _successor: MutexGuard<'t, ()>,
+}
+
 impl Tls {
     /// Reads certificates and client authorities.
     ///
     /// # Errors
     /// The first file that is missing, empty, unreadable, or does not go with another (NET-7).
     pub fn load(settings: &TlsSettings) -> Result<Self, TlsFault> {
-        let lowest = settings.min_version;
-        let pairs = settings.certificates.iter().map(Pair::load);
-        let pairs = pairs.map(|pair| pair.map(Arc::new));
-        let pairs: Vec<_> = pairs.collect::<Result<_, _>>()?;
-        let mut policies: Vec<Policy> = Vec::new();
-        for CertificateFiles { clients: rule, .. } in &settings.certificates {
-            let id = rule.id();
-            if policies.iter().any(|policy| policy.id == id) {
-                continue;
-            }
-            let anchors = rule.ca.as_deref().map(Anchors::load).transpose()?;
-            let anchors = anchors.map(Arc::new);
-            let config = new_config(lowest, rule, anchors.as_deref(), &pairs)?;
-            policies.push(Policy {
-                id,
-                rule: rule.clone(),
-                anchors,
-                config: Arc::new(config),
-            });
-        }
+        let live = Live::load(settings, None, SystemTime::now())?;
         Ok(Self {
-            lowest,
-            hosts: settings.policies.clone(),
-            live: ArcSwap::from_pointee(Live { pairs, policies }),
+            live: ArcSwap::from_pointee(live),
+            successor: Mutex::default(),
         })
+    }
+
+    /// Reads what other settings name. Files that are in use and look the same are not read again.
+    ///
+    /// # Errors
+    /// As [`Tls::load`], and a certificate that is not valid now in the place of one that is (NET-9).
+    pub fn prepare(&self, settings: &TlsSettings) -> Result<Prepared<'_>, TlsFault> {
+        let successor = self.begin_successor();
+        let before = self.live.load_full();
+        let live = Live::load(settings, Some(&before), SystemTime::now())?;
+        Ok(Prepared {
+            tls: self,
+            live: Arc::new(live),
+            _successor: successor,
+        })
+    }
+
+    // Nothing is half done under this lock: what is live is swapped in one step.
+    fn begin_successor(&self) -> MutexGuard<'_, ()> {
+        let lock = self.successor.lock();
+        lock.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a connection of a socket, and says under which rule. To be run under a deadline.
@@ -121,7 +138,7 @@ impl Tls {
         let id = {
             let hello = start.client_hello();
             let name = hello.server_name().map(normal);
-            self.hosts.of(name.as_deref())
+            live.hosts.of(name.as_deref())
         };
         let policy = live.policies.iter().find(|policy| policy.id == id);
         let policy = policy.ok_or_else(|| io::Error::other("no certificate has this policy"))?;
@@ -158,14 +175,10 @@ impl Tls {
         let live = self.live.load();
         let policies = live.policies.iter().zip(anchors);
         let policies = policies.map(|(policy, anchors)| {
-            let config = if policy.anchors.is_none() {
-                // Clients go on to resume their sessions.
-                let mut config = ServerConfig::clone(&policy.config);
-                config.cert_resolver = Arc::new(certificates(&policy.rule, &pairs));
-                config
-            } else {
-                new_config(self.lowest, &policy.rule, anchors.as_deref(), &pairs)?
-            };
+            if policy.anchors.is_none() {
+                return Ok(policy.showing(&pairs));
+            }
+            let config = new_config(live.lowest, &policy.rule, anchors.as_deref(), &pairs)?;
             Ok(Policy {
                 anchors,
                 config: Arc::new(config),
@@ -173,8 +186,84 @@ impl Tls {
             })
         });
         let policies = policies.collect::<Result<_, TlsFault>>()?;
-        self.live.store(Arc::new(Live { pairs, policies }));
+        self.live.store(Arc::new(Live {
+            lowest: live.lowest,
+            hosts: live.hosts.clone(),
+            pairs,
+            policies,
+        }));
         Ok(())
+    }
+}
+
+impl Prepared<'_> {
+    /// Has new connections use it. Those that are open go on as they were made.
+    pub fn install(self) {
+        self.tls.live.store(self.live);
+    }
+}
+
+impl Live {
+    /// Reads what the settings name, or takes it from what was live `before` where it looks the same.
+    fn load(
+        settings: &TlsSettings,
+        before: Option<&Self>,
+        now: SystemTime,
+    ) -> Result<Self, TlsFault> {
+        let lowest = settings.min_version;
+        let pair = |files: &CertificateFiles| {
+            let mut old = before.iter().flat_map(|live| &live.pairs);
+            match old.find(|pair| pair.files == *files) {
+                Some(old) if old.stamp == Pair::stamp_of(files) => Ok(Arc::clone(old)),
+                Some(old) => old.renew(now).map(Arc::new),
+                None => Pair::load(files).map(Arc::new),
+            }
+        };
+        let pairs = settings.certificates.iter().map(pair);
+        let pairs: Vec<_> = pairs.collect::<Result<_, _>>()?;
+        let mut policies: Vec<Policy> = Vec::new();
+        for CertificateFiles { clients: rule, .. } in &settings.certificates {
+            let id = rule.id();
+            if policies.iter().any(|policy| policy.id == id) {
+                continue;
+            }
+            let same = before.filter(|live| live.lowest == lowest);
+            let old = same.and_then(|live| live.policies.iter().find(|old| old.id == id));
+            policies.push(match old {
+                Some(old) if old.anchors.is_none() => old.showing(&pairs),
+                Some(_) | None => Policy::load(lowest, rule, &pairs)?,
+            });
+        }
+        Ok(Self {
+            lowest,
+            hosts: settings.policies.clone(),
+            pairs,
+            policies,
+        })
+    }
+}
+
+impl Policy {
+    fn load(lowest: TlsVersion, rule: &ClientRule, pairs: &[Arc<Pair>]) -> Result<Self, TlsFault> {
+        let anchors = rule.ca.as_deref().map(Anchors::load).transpose()?;
+        let anchors = anchors.map(Arc::new);
+        let config = new_config(lowest, rule, anchors.as_deref(), pairs)?;
+        Ok(Self {
+            id: rule.id(),
+            rule: rule.clone(),
+            anchors,
+            config: Arc::new(config),
+        })
+    }
+
+    /// The same policy with other certificates: clients go on to resume their sessions.
+    fn showing(&self, pairs: &[Arc<Pair>]) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::new(certificates(&self.rule, pairs));
+        Self {
+            config: Arc::new(config),
+            ..self.clone()
+        }
     }
 }
 

@@ -11,8 +11,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::TokioTimer;
 use tokio::{
     net::TcpListener,
     time::{interval, sleep, timeout_at},
@@ -23,13 +21,13 @@ use super::{
     caps::{ConnectionCaps, ConnectionSlot},
     connection,
     redirect::{self, Redirects},
-    settings::{ServerSettings, Timeouts},
+    settings::ServerSettings,
+    terms::{CurrentTerms, Terms},
     tls::Tls,
 };
 use crate::{
     gateway::{Gateway, Lane},
-    limit::settings::Quota,
-    policy::{PeerIp, TrustedProxies},
+    policy::PeerIp,
     telemetry::{Connections, HandshakeResult, Telemetry},
 };
 
@@ -37,19 +35,6 @@ use crate::{
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Bounds of the wait after an accept that failed for want of descriptors or memory (NET-1).
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// HTTP/2 flow-control windows: what one stream and one connection may send unread, and so keep in memory. An upload gets one
-/// stream window through in each round trip.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 512 << 10;
-/// Streams that a client may reset before we have looked at them (rapid reset), and that we may reset for its faults.
-const PENDING_RESETS_MAX: usize = 20;
-const LOCAL_RESETS_MAX: usize = 128;
-/// What hyper buffers of an answer on one HTTP/2 stream.
-const SEND_BUFFER: usize = 64 << 10;
-/// What the listeners read of a head beyond its limits: the gateway itself refuses what is a little too large, with a
-/// problem body and a record; hyper refuses what is larger still with a bare status.
-const HEAD_SLACK: usize = 8 << 10;
-
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -72,8 +57,8 @@ pub struct Shared {
     pub redirect_caps: Arc<ConnectionCaps>,
     /// What new connections are encrypted with.
     pub tls: Arc<Tls>,
-    /// What the configuration says of listeners.
-    pub settings: Arc<ServerSettings>,
+    /// What the configuration says of connections.
+    pub settings: Arc<ArcSwap<ServerSettings>>,
     /// Cancelled when the listeners close.
     pub closing: CancellationToken,
 }
@@ -85,13 +70,7 @@ pub struct Worker {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) lane: Rc<Lane>,
     pub(super) tls: Arc<Tls>,
-    /// Who may connect, and must say for whom, where the PROXY protocol is required.
-    pub(super) relays: Option<TrustedProxies>,
-    pub(super) timeouts: Timeouts,
-    /// What HTTP/2 clients may send of control frames.
-    pub(super) control_frames: Quota,
-    pub(super) http1: http1::Builder,
-    pub(super) http2: http2::Builder<LocalExecutor>,
+    pub(super) terms: CurrentTerms,
     pub(super) open_connections: Connections,
     pub(super) redirects: Redirects,
     pub(super) open_redirects: Connections,
@@ -134,7 +113,7 @@ pub async fn run(shared: Shared, listeners: Vec<(Kind, TcpListener)>) {
     shared.closing.cancelled().await;
     worker.drain.request();
     connections.close();
-    let deadline = tokio::time::Instant::now() + shared.settings.drain_timeout;
+    let deadline = tokio::time::Instant::now() + worker.terms.drain_timeout();
     if timeout_at(deadline, connections.wait()).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
@@ -161,13 +140,15 @@ async fn accept(
             Ok((stream, peer)) => {
                 back_off = shortest;
                 let peer = PeerIp::new(peer.ip());
-                let Some(slot) = worker.admit(kind, &shared, peer) else {
+                let terms = worker.terms.get();
+                let Some(slot) = worker.admit(kind, &terms, &shared, peer) else {
                     continue;
                 };
                 let worker = Rc::clone(&worker);
                 match kind {
                     Kind::Tls => {
-                        connections.spawn_local(connection::serve(worker, stream, peer, slot));
+                        connections
+                            .spawn_local(connection::serve(worker, terms, stream, peer, slot));
                     }
                     Kind::Redirect => {
                         let closing = shared.closing.clone();
@@ -207,20 +188,14 @@ async fn sweep(worker: Rc<Worker>) {
 
 impl Worker {
     fn new(shared: &Shared) -> Self {
-        let settings = &shared.settings;
+        let settings = shared.settings.load();
         let revocations = Arc::clone(shared.gateway.load().authn.revocations());
         Self {
             gateway: Arc::clone(&shared.gateway),
             telemetry: Arc::clone(&shared.telemetry),
             lane: Rc::new(Lane::new(settings.workers, revocations)),
             tls: Arc::clone(&shared.tls),
-            relays: settings
-                .proxy_protocol
-                .then(|| settings.trusted_proxies.clone()),
-            timeouts: settings.timeouts,
-            control_frames: settings.h2_control_frames,
-            http1: http1_builder(settings),
-            http2: http2_builder(settings),
+            terms: CurrentTerms::of(&shared.settings),
             open_connections: shared.telemetry.connections("tls"),
             redirects: Redirects::to(&settings.public_url, &shared.telemetry),
             open_redirects: shared.telemetry.connections("redirect"),
@@ -230,8 +205,14 @@ impl Worker {
 
     /// Decides at accept whether a connection may go on. Where proxies name the clients, theirs is the one address that is known
     /// yet: a stranger is turned away before anything is read (NET-10), and the client's own cap is looked at later.
-    fn admit(&self, kind: Kind, shared: &Shared, peer: PeerIp) -> Option<ConnectionSlot> {
-        let slot = match (kind, &self.relays) {
+    fn admit(
+        &self,
+        kind: Kind,
+        terms: &Terms,
+        shared: &Shared,
+        peer: PeerIp,
+    ) -> Option<ConnectionSlot> {
+        let slot = match (kind, &terms.relays) {
             (Kind::Redirect, _) => shared.redirect_caps.admit_from(peer),
             (Kind::Tls, None) => shared.caps.admit_from(peer),
             (Kind::Tls, Some(relays)) if relays.trusts(peer) => shared.caps.admit(),
@@ -246,39 +227,6 @@ impl Worker {
         }
         slot
     }
-}
-
-fn http1_builder(settings: &ServerSettings) -> http1::Builder {
-    let head_bytes = settings.head.header_bytes + settings.head.uri_bytes + HEAD_SLACK;
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        // The connection's vitals watch the head; hyper's own timer would also run while a kept connection is silent.
-        .header_read_timeout(None)
-        .max_header_size(head_bytes)
-        .max_buf_size(head_bytes);
-    // Up to a hundred fields hyper parses on its stack; more cost an allocation.
-    if settings.head.header_count > 100 {
-        builder.max_headers(settings.head.header_count);
-    }
-    builder
-}
-
-fn http2_builder(settings: &ServerSettings) -> http2::Builder<LocalExecutor> {
-    let head_bytes = settings.head.header_bytes + settings.head.uri_bytes + HEAD_SLACK;
-    let mut builder = http2::Builder::new(LocalExecutor);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(settings.h2_streams)
-        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(settings.timeouts.keep_alive)
-        .keep_alive_timeout(settings.timeouts.header);
-    builder
 }
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor

@@ -12,10 +12,11 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use tracing::Level;
 use tracing_subscriber::{
-    Layer,
+    Layer, Registry,
     filter::{LevelFilter, Targets},
     fmt,
     layer::SubscriberExt,
+    reload,
     util::SubscriberInitExt,
 };
 
@@ -32,6 +33,8 @@ type Queue = LineQueue<String>;
 /// Where events go once [`write_behind`] was called; empty when there is no thread. Standard error is one for the process,
 /// and so is this.
 static QUEUE: OnceLock<Option<Queue>> = OnceLock::new();
+/// How the level is changed.
+static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 /// How many of the queue's dropped events were told to a [`Telemetry`](super::Telemetry).
 static DROPPED_TOLD: AtomicU64 = AtomicU64::new(0);
 
@@ -45,7 +48,7 @@ pub fn init_events(settings: &LogSettings) {
     let layer = fmt::layer()
         .with_writer(|| EventWriter(QUEUE.get().and_then(Option::as_ref)))
         .log_internal_errors(false);
-    let filter = filter(settings.level);
+    let (filter, handle) = reload::Layer::new(filter(settings.level));
     let result = match settings.format {
         LogFormat::Json => events.with(layer.json().with_filter(filter)).try_init(),
         LogFormat::Text => events
@@ -53,7 +56,17 @@ pub fn init_events(settings: &LogSettings) {
             .try_init(),
     };
     // The only error is that there is a subscriber already.
-    drop(result);
+    if result.is_ok() {
+        let _ = LEVEL.set(handle);
+    }
+}
+
+/// Changes the lowest level from now on, where [`init_events`] was called.
+pub fn set_level(level: LogLevel) {
+    if let Some(handle) = LEVEL.get() {
+        // The only error is that the subscriber has gone.
+        let _ = handle.modify(|current| *current = filter(level));
+    }
 }
 
 /// From now on events are written by a thread, so that no request waits for standard error (LOG-4). Before, while the

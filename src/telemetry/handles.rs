@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -12,9 +12,11 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge}
 use super::{
     histogram::Histogram,
     labels::{
-        self, DecisionLabels, RequestLabels, RetryLabels, RouteLabel, ServerLabels, UpstreamLabel,
+        self, DecisionLabels, RequestLabels, RetryLabels, RouteLabel, ServerLabels, Status,
+        UpstreamLabel,
     },
     metrics::RouteFamilies,
+    results::RetryResult,
 };
 
 /// The code of a request that was not refused.
@@ -30,10 +32,26 @@ const CODES: usize = 5;
 #[derive(Debug)]
 pub struct RouteMetrics {
     name: Arc<str>,
-    families: RouteFamilies,
+    table: Arc<RouteTable>,
+    made: Mutex<Made>,
     duration: OnceLock<Histogram>,
     requests: [OnceLock<Counter>; 2 * STATUSES],
     decisions: [OnceLock<Counter>; CODES],
+}
+
+/// The routes that are part of a configuration in use, or that an exchange still counts for.
+#[derive(Debug, Default)]
+pub(super) struct RouteTable {
+    pub(super) families: RouteFamilies,
+    live: Mutex<HashMap<Arc<str>, Weak<RouteMetrics>>>,
+}
+
+/// The series that a route has made, which go with it.
+#[derive(Debug, Default)]
+struct Made {
+    requests: HashMap<(&'static str, Status), Counter>,
+    decisions: HashMap<&'static str, Counter>,
+    unenforced: HashMap<&'static str, Counter>,
 }
 
 /// What one upstream server counts.
@@ -70,74 +88,27 @@ pub struct OpenConnection(Gauge);
 #[must_use = "the tunnel counts as open only as long as this lives"]
 pub struct OpenTunnel(Gauge);
 
-/// What became of certificate files that changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CertificateReload {
-    /// What was in use stays.
-    Refused,
-    /// New connections use them.
-    Taken,
-}
-
-/// How a TLS handshake ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandshakeResult {
-    /// The connection is encrypted.
-    Completed,
-    /// The client, or what it sent, was not acceptable, or it went away.
-    Failed,
-    /// It did not begin: a PROXY header was required, and was missing, malformed, or of a peer that may not send one.
-    NotRelayed,
-    /// The client was too slow.
-    TimedOut,
-}
-
-/// What became of an attempt to send a mail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MailResult {
-    /// There was nobody to send it to.
-    Dropped,
-    /// It will be tried again.
-    Failed,
-    /// It will not be tried again.
-    GivenUp,
-    /// It was handed over.
-    Sent,
-}
-
-impl MailResult {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Dropped => "dropped",
-            Self::Failed => "failed",
-            Self::GivenUp => "given_up",
-            Self::Sent => "sent",
+impl RouteTable {
+    /// The handle of a route; the same one while any is in use.
+    pub(super) fn route(self: &Arc<Self>, name: &str) -> Arc<RouteMetrics> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = live.get(name).and_then(Weak::upgrade) {
+            return handle;
         }
-    }
-}
-
-/// What became of a request that was to be sent again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryResult {
-    /// It was sent again and answered.
-    Answered,
-    /// It was sent again and not answered either.
-    Failed,
-    /// It was not sent again: too many were already.
-    OverBudget,
-}
-
-impl RouteMetrics {
-    pub(super) fn new(name: &str, families: RouteFamilies) -> Self {
-        Self {
+        let handle = Arc::new(RouteMetrics {
             name: name.into(),
-            families,
+            table: Arc::clone(self),
+            made: Mutex::default(),
             duration: OnceLock::new(),
             requests: Default::default(),
             decisions: Default::default(),
-        }
+        });
+        live.insert(Arc::clone(&handle.name), Arc::downgrade(&handle));
+        handle
     }
+}
 
+impl RouteMetrics {
     /// The route's name: a label of metrics, a field of the log.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -146,10 +117,8 @@ impl RouteMetrics {
 
     pub(super) fn observe(&self, took: Duration) {
         let histogram = self.duration.get_or_init(|| {
-            let route = Arc::clone(&self.name);
-            self.families
-                .durations
-                .get_or_create_owned(&RouteLabel { route })
+            let durations = &self.table.families.durations;
+            durations.get_or_create_owned(&self.label())
         });
         histogram.observe(took);
     }
@@ -157,30 +126,92 @@ impl RouteMetrics {
     pub(super) fn count_request(&self, method: &Method, status: StatusCode) {
         let slot = request_slot(method, status).and_then(|slot| self.requests.get(slot));
         count(slot, || {
-            self.families.requests.get_or_create_owned(&RequestLabels {
-                route: Arc::clone(&self.name),
-                method: labels::method(method),
-                status: status.into(),
-            })
+            let (method, status) = (labels::method(method), status.into());
+            let requests = &mut self.made().requests;
+            let counter = requests.entry((method, status)).or_insert_with(|| {
+                let labels = self.request_labels(method, status);
+                self.table.families.requests.get_or_create_owned(&labels)
+            });
+            counter.clone()
         });
     }
 
     pub(super) fn count_decision(&self, code: Option<&'static str>) {
         let slot = decision_slot(code).and_then(|slot| self.decisions.get(slot));
         count(slot, || {
-            self.families
-                .decisions
-                .get_or_create_owned(&DecisionLabels {
-                    route: Arc::clone(&self.name),
-                    code: code.unwrap_or(ADMITTED),
-                })
+            let code = code.unwrap_or(ADMITTED);
+            let decisions = &mut self.made().decisions;
+            let counter = decisions.entry(code).or_insert_with(|| {
+                let labels = self.decision_labels(code);
+                self.table.families.decisions.get_or_create_owned(&labels)
+            });
+            counter.clone()
         });
     }
 
     pub(super) fn count_unenforced(&self, code: &'static str) {
-        let route = Arc::clone(&self.name);
-        let labels = DecisionLabels { route, code };
-        self.families.unenforced.get_or_create(&labels).inc();
+        let unenforced = &mut self.made().unenforced;
+        let counter = unenforced.entry(code).or_insert_with(|| {
+            let labels = self.decision_labels(code);
+            self.table.families.unenforced.get_or_create_owned(&labels)
+        });
+        counter.inc();
+    }
+
+    fn label(&self) -> RouteLabel {
+        RouteLabel {
+            route: Arc::clone(&self.name),
+        }
+    }
+
+    fn request_labels(&self, method: &'static str, status: Status) -> RequestLabels {
+        RequestLabels {
+            route: Arc::clone(&self.name),
+            method,
+            status,
+        }
+    }
+
+    fn decision_labels(&self, code: &'static str) -> DecisionLabels {
+        DecisionLabels {
+            route: Arc::clone(&self.name),
+            code,
+        }
+    }
+
+    // Counters are made and put in one step: nothing is half done under this lock.
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RouteMetrics {
+    /// Names that come and go with reloads must not pile up.
+    fn drop(&mut self) {
+        let live = self.table.live.lock();
+        let mut live = live.unwrap_or_else(PoisonError::into_inner);
+        // A later handle for the same route may have taken the place.
+        if live
+            .get(&self.name)
+            .is_none_or(|weak| weak.strong_count() > 0)
+        {
+            return;
+        }
+        live.remove(&self.name);
+        let families = &self.table.families;
+        families.durations.remove(&self.label());
+        let made = std::mem::take(&mut *self.made());
+        for (method, status) in made.requests.into_keys() {
+            families
+                .requests
+                .remove(&self.request_labels(method, status));
+        }
+        for code in made.decisions.into_keys() {
+            families.decisions.remove(&self.decision_labels(code));
+        }
+        for code in made.unenforced.into_keys() {
+            families.unenforced.remove(&self.decision_labels(code));
+        }
     }
 }
 
@@ -237,11 +268,7 @@ impl UpstreamMetrics {
     pub fn retried(&self, result: RetryResult) {
         let labels = RetryLabels {
             upstream: Arc::clone(&self.labels.upstream),
-            result: match result {
-                RetryResult::Answered => "answered",
-                RetryResult::Failed => "failed",
-                RetryResult::OverBudget => "over_budget",
-            },
+            result: result.name(),
         };
         self.table.retries.get_or_create_owned(&labels).inc();
     }
@@ -268,11 +295,31 @@ impl Drop for UpstreamMetrics {
         {
             live.remove(&self.labels);
             self.table.healthy.remove(&self.labels);
+            let upstream = &self.labels.upstream;
+            if !live.keys().any(|labels| labels.upstream == *upstream) {
+                self.table.forget(upstream);
+            }
         }
     }
 }
 
 impl UpstreamTable {
+    /// Takes the series out that all servers of an upstream share.
+    fn forget(&self, upstream: &Arc<str>) {
+        let upstream = || Arc::clone(upstream);
+        let label = UpstreamLabel {
+            upstream: upstream(),
+        };
+        self.durations.remove(&label);
+        self.tls_failures.remove(&label);
+        for result in RetryResult::ALL {
+            self.retries.remove(&RetryLabels {
+                upstream: upstream(),
+                result: result.name(),
+            });
+        }
+    }
+
     /// The handle of a server; the same one while any is in use.
     pub(super) fn server(self: &Arc<Self>, upstream: &str, server: &str) -> Arc<UpstreamMetrics> {
         let labels = ServerLabels {
@@ -333,29 +380,5 @@ impl OpenTunnel {
 impl Drop for OpenTunnel {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-impl CertificateReload {
-    /// The label of metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Taken => "taken",
-        }
-    }
-}
-
-impl HandshakeResult {
-    /// The label of metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::NotRelayed => "not_relayed",
-            Self::TimedOut => "timed_out",
-        }
     }
 }

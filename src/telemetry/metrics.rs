@@ -13,12 +13,13 @@ use prometheus_client::{
 };
 
 use super::{
-    handles::{CertificateReload, Connections, HandshakeResult, RouteMetrics, UpstreamTable},
+    handles::{Connections, RouteTable, UpstreamTable},
     histogram::Histogram,
     labels::{
         CertificateLabel, DecisionLabels, FetchLabels, IssuerLabel, KeysLabels, LimitLabel,
         ListenerLabel, RequestLabels, ResultLabel, RouteLabel, VersionLabel,
     },
+    results::{CertificateReload, ConfigReload, HandshakeResult},
 };
 
 type Seconds = Gauge<f64, AtomicU64>;
@@ -27,7 +28,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
-    routes: RouteFamilies,
+    pub(super) routes: Arc<RouteTable>,
     pub(super) upstreams: Arc<UpstreamTable>,
     token_cache: Family<ResultLabel, Counter>,
     token_cache_bytes: Gauge,
@@ -41,6 +42,9 @@ pub(super) struct Metrics {
     handshakes: Family<ResultLabel, Counter>,
     certificate_expiry: Family<CertificateLabel, Gauge>,
     certificate_reloads: Family<ResultLabel, Counter>,
+    config_reloads: Family<ResultLabel, Counter>,
+    config_success: Gauge,
+    config_success_at: Seconds,
     pub(super) rate_limited: Family<LimitLabel, Counter>,
     pub(super) mails: Family<ResultLabel, Counter>,
     pub(super) mail_queue: Gauge,
@@ -68,7 +72,7 @@ impl Metrics {
     pub(super) fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("portcullis"),
-            routes: RouteFamilies::default(),
+            routes: Arc::default(),
             upstreams: Arc::default(),
             token_cache: Family::default(),
             token_cache_bytes: Gauge::default(),
@@ -82,6 +86,9 @@ impl Metrics {
             handshakes: Family::default(),
             certificate_expiry: Family::default(),
             certificate_reloads: Family::default(),
+            config_reloads: Family::default(),
+            config_success: Gauge::default(),
+            config_success_at: Seconds::default(),
             rate_limited: Family::default(),
             mails: Family::default(),
             mail_queue: Gauge::default(),
@@ -97,12 +104,13 @@ impl Metrics {
         metrics.register_process();
         metrics.register_certificates();
         metrics.register_mail();
+        metrics.register_reloads();
         metrics
     }
 
     fn register_exchanges(&mut self) {
         let registry = &mut self.registry;
-        let routes = &self.routes;
+        let routes = &self.routes.families;
         registry.register("requests", "Exchanges ended", routes.requests.clone());
         registry.register_with_unit(
             "request_duration",
@@ -181,6 +189,35 @@ impl Metrics {
             "mail_queue",
             "Mails that wait to be sent",
             self.mail_queue.clone(),
+        );
+    }
+
+    fn register_reloads(&mut self) {
+        let registry = &mut self.registry;
+        for result in ConfigReload::ALL {
+            let result = result.name();
+            let _ = self
+                .config_reloads
+                .get_or_create_owned(&ResultLabel { result });
+        }
+        // A start is a load that went well.
+        self.config_success.set(1);
+        self.config_success_at.set(seconds(SystemTime::now()));
+        registry.register(
+            "config_reloads",
+            "Attempts to load the configuration anew by outcome",
+            self.config_reloads.clone(),
+        );
+        registry.register(
+            "config_last_reload_success",
+            "Whether what runs is what the file said when it was last read: 1 or 0",
+            self.config_success.clone(),
+        );
+        registry.register_with_unit(
+            "config_last_reload_success_timestamp",
+            "When that was last so, since 1970",
+            Unit::Seconds,
+            self.config_success_at.clone(),
         );
     }
 
@@ -266,10 +303,6 @@ impl Metrics {
         );
     }
 
-    pub(super) fn route(&self, name: &str) -> RouteMetrics {
-        RouteMetrics::new(name, self.routes.clone())
-    }
-
     pub(super) fn connections(&self, listener: &'static str) -> Connections {
         Connections(
             self.connections
@@ -288,6 +321,17 @@ impl Metrics {
             .get_or_create_owned(&ResultLabel { result })
     }
 
+    pub(super) fn config_reload(&self, result: ConfigReload) {
+        let label = ResultLabel {
+            result: result.name(),
+        };
+        self.config_reloads.get_or_create(&label).inc();
+        self.config_success.set(i64::from(result.is_success()));
+        if result.is_success() {
+            self.config_success_at.set(seconds(SystemTime::now()));
+        }
+    }
+
     /// A scrape begins: issuers and certificates that are gone must not keep their last value.
     pub(super) fn scrape(&self) -> Scrape<'_> {
         self.jwks_age.clear();
@@ -303,6 +347,11 @@ impl Metrics {
         let _ = text::encode(&mut out, &self.registry);
         out
     }
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }
 
 impl Scrape<'_> {

@@ -24,16 +24,15 @@ mod line_queue;
 mod metrics;
 mod record;
 mod request_id;
+mod results;
 pub mod settings;
 
-pub use events::init_events;
-pub use handles::{
-    CertificateReload, Connections, HandshakeResult, MailResult, OpenConnection, OpenTunnel,
-    RetryResult, RouteMetrics, UpstreamMetrics,
-};
+pub use events::{init_events, set_level};
+pub use handles::{Connections, OpenConnection, OpenTunnel, RouteMetrics, UpstreamMetrics};
 pub use metrics::Scrape;
 pub use record::{Ending, Record};
 pub use request_id::{RequestId, RequestIds};
+pub use results::{CertificateReload, ConfigReload, HandshakeResult, MailResult, RetryResult};
 
 use labels::{FetchLabels, LimitLabel, ResultLabel};
 use line_queue::LineQueue;
@@ -51,7 +50,7 @@ type Sampler = Box<dyn Fn(&mut Scrape<'_>) + Send + Sync>;
 /// Metrics and access log of the process, shared by `Arc`.
 pub struct Telemetry {
     metrics: Metrics,
-    no_route: RouteMetrics,
+    no_route: Arc<RouteMetrics>,
     handshakes: [Counter; 4],
     access_log: Option<LineQueue<access_log::Entry>>,
     samplers: Mutex<BTreeMap<&'static str, Sampler>>,
@@ -74,7 +73,7 @@ impl Telemetry {
             .access
             .then(|| access_log::start(settings.format, sink, metrics.log_dropped.clone()));
         Arc::new(Self {
-            no_route: metrics.route(NO_ROUTE),
+            no_route: metrics.routes.route(NO_ROUTE),
             handshakes: [
                 HandshakeResult::Completed,
                 HandshakeResult::Failed,
@@ -88,10 +87,11 @@ impl Telemetry {
         })
     }
 
-    /// The handle of a route. Two of one name share their counts, so a reload goes on where the last one was.
+    /// The handle of a route. While one is in use the same is given again, so a reload goes on where the last one was; when the
+    /// last is dropped the route's series go.
     #[must_use]
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
-        Arc::new(self.metrics.route(name))
+        self.metrics.routes.route(name)
     }
 
     /// The handle of an upstream's server, healthy until told otherwise. While one is in use the same is given again; when
@@ -188,6 +188,11 @@ impl Telemetry {
     pub fn mail_queued(&self, mails: u64) {
         let mails = i64::try_from(mails).unwrap_or(i64::MAX);
         self.metrics.mail_queue.set(mails);
+    }
+
+    /// Counts an attempt to load the configuration anew.
+    pub fn config_reload(&self, result: ConfigReload) {
+        self.metrics.config_reload(result);
     }
 
     /// Counts a task that panicked.

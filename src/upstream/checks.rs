@@ -4,7 +4,10 @@ use std::{
     hash::{BuildHasher, RandomState},
     io,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,16 +31,30 @@ use super::{
 
 /// What is done for one upstream in the background: its checks, and look-ups of names. They end when this is dropped, which is when its configuration is.
 #[derive(Debug, Default)]
-pub(super) struct Checks(Mutex<Vec<AbortHandle>>);
+pub(super) struct Checks {
+    tasks: Mutex<Vec<AbortHandle>>,
+    begun: AtomicBool,
+}
 
 impl Checks {
+    /// Whether this is the first call: what is begun once goes on over reloads.
+    pub(super) fn begin(&self) -> bool {
+        !self.begun.swap(true, Ordering::Relaxed)
+    }
+
+    /// Ends all of it.
+    pub(super) fn stop(&self) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        for task in tasks.drain(..) {
+            task.abort();
+        }
+    }
+
     /// Begins to check a server.
     pub(super) fn start(&self, server: Arc<Server>, settings: HealthSettings, control: &Handle) {
         self.keep(control.spawn(watch(server, settings)).abort_handle());
     }
-}
 
-impl Checks {
     /// Begins to look a server's name up.
     pub(super) fn look_up(&self, server: Arc<Server>, every: Duration, control: &Handle) {
         self.keep(
@@ -48,17 +65,14 @@ impl Checks {
     }
 
     fn keep(&self, task: AbortHandle) {
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.push(task);
     }
 }
 
 impl Drop for Checks {
     fn drop(&mut self) {
-        let tasks = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for task in tasks {
-            task.abort();
-        }
+        self.stop();
     }
 }
 

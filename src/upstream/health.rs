@@ -71,6 +71,23 @@ impl Health {
         }
     }
 
+    /// Goes on with what was known of the same server under another configuration. Verdicts that nothing would ever take back
+    /// are left behind: those of checks that are not `checked` any more, and an ejection where there is none now.
+    pub(super) fn continue_from(&self, before: &Self, checked: bool) {
+        let now = Instant::now();
+        let unreachable = before.unreachable.load(Ordering::Relaxed);
+        self.unreachable.store(unreachable, Ordering::Relaxed);
+        self.set_down(checked && before.is_down());
+        if let (Some(eject), Some(old)) = (&self.eject, &before.eject) {
+            let until = old.until.load(Ordering::Relaxed);
+            if until != 0 {
+                let left = until.saturating_sub(before.millis(now));
+                let until = self.millis(now).saturating_add(left);
+                eject.until.store(until, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Whether the server takes requests, as far as anybody knows.
     pub(super) fn is_well(&self) -> bool {
         let ejected = |eject: &Ejection| eject.until.load(Ordering::Relaxed) != 0;
@@ -247,6 +264,24 @@ mod tests {
         health.probed();
         assert_eq!(health.fault(after(&health, 5002), false), None);
         assert_eq!(health.claim(after(&health, 5002)), Claim::In);
+    }
+
+    #[test]
+    fn cfg_2_what_is_known_goes_on_and_what_nothing_would_take_back_does_not() {
+        let before = health(1);
+        before.dialed(false);
+        before.set_down(true);
+        before.fault(Instant::now(), false);
+        let next = health(1);
+        next.continue_from(&before, true);
+        assert!(next.is_down() && next.is_ejected(Instant::now()) && next.dialed(true));
+        let unchecked = health(1);
+        unchecked.continue_from(&before, false);
+        assert!(!unchecked.is_down() && unchecked.is_ejected(Instant::now()));
+        let without = Health::new(None);
+        without.continue_from(&before, true);
+        assert!(without.is_down() && !without.is_ejected(Instant::now()));
+        assert_eq!(without.claim(Instant::now()), Claim::In);
     }
 
     #[test]

@@ -145,9 +145,13 @@ impl Upstream {
         }))
     }
 
-    /// Begins the look-ups of names, and the health checks that the configuration asks for, on the control runtime. They end
-    /// with this value.
+    /// Begins the look-ups of names, and the health checks that the configuration asks for, on the control runtime, unless they
+    /// have begun. They end with this value.
     pub fn start_checks(&self, control: &Handle) {
+        if !self.checks.begin() {
+            return;
+        }
+        self.servers.iter().for_each(|server| server.tell());
         for server in &self.servers {
             self.checks
                 .look_up(Arc::clone(server), self.settings.resolve_every, control);
@@ -157,6 +161,25 @@ impl Upstream {
                 self.checks
                     .start(Arc::clone(server), settings.clone(), control);
             }
+        }
+    }
+
+    /// Goes on with what was known of its servers under another configuration.
+    pub fn continue_from(&self, before: &Self) {
+        for server in &self.servers {
+            let mut old = before.servers.iter();
+            if let Some(old) = old.find(|old| old.address() == server.address()) {
+                server.continue_from(old);
+            }
+        }
+    }
+
+    /// Says that no configuration names it any more. What is under way ends as it would have; every worker closes its kept
+    /// connections within a second or two, and nobody asks for its health.
+    pub fn retire(&self) {
+        self.checks.stop();
+        for server in &self.servers {
+            server.retire();
         }
     }
 

@@ -150,7 +150,7 @@ impl Pool {
         self.open.get().saturating_sub(kept) + streams + self.waiting.borrow().len()
     }
 
-    /// Closes the connections that were not used for the idle timeout.
+    /// Closes the connections that were not used for the idle timeout, and all that nobody will use.
     pub fn sweep(&self, now: Instant) {
         let keep = |idle: &Idle| {
             !idle.connection.sender.is_closed()
@@ -166,14 +166,17 @@ impl Pool {
         // Dropped outside the borrow: each drop wakes a waiter.
         drop(expired);
         drop(self.take_unfit(now));
-        let idle_timeout = self.server.settings().idle_timeout;
+        let idle_timeout = match self.server.is_retired() {
+            true => Duration::ZERO,
+            false => self.server.settings().idle_timeout,
+        };
         self.pinned.sweep(now, idle_timeout);
     }
 
     /// Keeps a connection that an exchange has no more use for. Nobody who waits hears of it yet.
     pub(super) fn keep(&self, idle: Idle) {
-        // The name may lead elsewhere by now.
-        if !self.server.target().has(idle.connection.peer) {
+        // The name may lead elsewhere by now, and nobody may come any more.
+        if self.server.is_retired() || !self.server.target().has(idle.connection.peer) {
             return;
         }
         self.idle.borrow_mut().push(idle);
@@ -185,7 +188,7 @@ impl Pool {
     }
 
     fn has_expired(&self, since: Instant, now: Instant) -> bool {
-        now.duration_since(since) >= self.server.settings().idle_timeout
+        self.server.is_retired() || now.duration_since(since) >= self.server.settings().idle_timeout
     }
 
     fn take(&self) -> Option<Connection> {

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::time::Instant;
@@ -38,6 +38,8 @@ pub struct Server {
     seed: u64,
     metrics: Arc<UpstreamMetrics>,
     health: Health,
+    /// Whether no configuration names it any more.
+    retired: AtomicBool,
 }
 
 impl Server {
@@ -49,7 +51,6 @@ impl Server {
         metrics: Arc<UpstreamMetrics>,
     ) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        metrics.set_healthy(true);
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             seed: balance::seed(&way.address),
@@ -57,7 +58,29 @@ impl Server {
             settings,
             way,
             metrics,
+            retired: AtomicBool::new(false),
         })
+    }
+
+    /// Says that no new request will come: what is under way ends, and kept connections are closed.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its connections are not to be kept.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Goes on with what was known of it under another configuration.
+    pub(super) fn continue_from(&self, before: &Self) {
+        let checked = self.settings.health.is_some();
+        self.health.continue_from(&before.health, checked);
+    }
+
+    /// Tells the metrics how it is: their handle may be that of a server that it takes the place of.
+    pub(super) fn tell(&self) {
+        self.metrics.set_healthy(self.health.is_well());
     }
 
     /// What tells it from every other server of the process.
@@ -128,6 +151,7 @@ impl Server {
             Err(error) => tracing::warn!(%upstream, %server, %error, "upstream cannot be reached"),
         }
     }
+
     /// Whether it takes requests.
     pub(super) fn health(&self) -> &Health {
         &self.health

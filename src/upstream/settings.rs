@@ -118,6 +118,8 @@ pub struct TlsSettings {
     pub server_name: Option<Box<str>>,
     /// Whether any certificate will do: then whoever sits in between reads and writes everything.
     pub danger_accept_any_certificate: bool,
+    /// The digests of what these files held when they were checked: at a reload, other content makes another upstream.
+    pub content: Vec<u8>,
 }
 
 /// A client certificate.

@@ -50,6 +50,7 @@ mod providers;
 mod proxied;
 mod raw_answers;
 mod raw_requests;
+mod reload;
 mod retries;
 mod route_limits;
 mod routes;

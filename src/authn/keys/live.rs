@@ -116,6 +116,13 @@ impl LiveKeys {
         let _ = self.fetcher.set(fetcher);
     }
 
+    /// Ends the fetches: whoever still has these keys goes on with what is there.
+    pub(in crate::authn) fn stop(&self) {
+        if let Some(fetcher) = self.fetcher.get() {
+            fetcher.abort();
+        }
+    }
+
     /// The keys of this moment.
     pub(in crate::authn) fn current(&self) -> Guard<Option<Arc<KeySet>>> {
         self.set.load()

@@ -513,3 +513,31 @@ async fn key_2_a_reload_that_changes_nothing_goes_on_with_the_keys() {
     verify(&second, &named("a")).unwrap();
     assert_eq!(provider.asked(), 1);
 }
+
+#[tokio::test]
+async fn cfg_2_keys_of_issuers_that_did_not_change_go_on_and_those_of_others_end() {
+    let provider = Provider::start(set(&[P256.named("a")])).await;
+    let node = Node::new();
+    let kept = IssuerSettings {
+        keys: KeySource::Remote(Arc::new(settings(provider.uri()))),
+        ..issuer(Algorithm::ES256)
+    };
+    let remote = |settings: &IssuerSettings| node.remote.live(settings.clone());
+    let (first, again) = (remote(&kept), remote(&kept));
+    assert!(first.keys == again.keys, "one value for one issuer");
+    let KeySource::Live(keys) = first.keys else {
+        panic!("not live");
+    };
+    let mut changed = kept.clone();
+    changed.algorithms = vec![Algorithm::ES384];
+    let other = remote(&changed);
+    assert!(
+        other.keys != again.keys,
+        "another issuer has keys of its own"
+    );
+    // The one that changed took its place.
+    node.remote.settle(std::slice::from_ref(&changed));
+    assert!(remote(&changed).keys == other.keys, "it goes on");
+    assert!(remote(&kept).keys != again.keys, "it was given up");
+    drop(keys);
+}

@@ -28,6 +28,7 @@ pub(super) fn as_json(upstream: &UpstreamSettings) -> Value {
         ca,
         client,
         server_name,
+        content: _,
         danger_accept_any_certificate,
     } = &upstream.tls;
     let servers: Vec<String> = upstream.servers.iter().map(ToString::to_string).collect();

@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 use super::node::{Node, ensure_development_pair};
 use crate::{
     accounts::{AccountError, NewUser, passwords::Password},
-    config, telemetry,
+    config::Source,
+    telemetry,
 };
 
 /// Arguments of `demo`.
@@ -60,11 +61,11 @@ pub fn run(args: &DemoCommand) -> anyhow::Result<()> {
     let origin = data.path.join("gateway.toml");
     refuse_foreign(&origin)?;
     fs::write(&origin, &text).with_context(|| format!("cannot write {}", origin.display()))?;
-    let config = config::parse(&text, &origin, &data.path)?;
-    telemetry::init_events(&config.log);
-    ensure_development_pair(&config)?;
+    let loaded = Source::at(&origin, &data.path).load()?;
+    telemetry::init_events(&loaded.config.log);
+    ensure_development_pair(&loaded.config)?;
     backend_runtime.spawn(echo::serve(backend));
-    let node = Node::start(config)?;
+    let node = Node::start(loaded)?;
     let password = make_user(&node)?;
     let password = password.as_ref().map(|password| password.as_str());
     super::say(instructions(args, password, &data.path).trim_end())?;

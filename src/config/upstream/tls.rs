@@ -21,6 +21,17 @@ pub(super) fn read(table: &mut Table<'_>, servers: Option<&[ServerAddress]>) -> 
         client: client(&mut tls),
         server_name: tls.parsed("server_name", server_name),
         danger_accept_any_certificate: tls.flag("danger_accept_any_certificate").unwrap_or(false),
+        content: Vec::new(),
+    };
+    let client = settings.client.iter();
+    let files = client.flat_map(|client| [&client.cert, &client.key]);
+    let content = files
+        .chain(&settings.ca)
+        .flat_map(|path| tls.context.content_of(path))
+        .collect();
+    let settings = TlsSettings {
+        content,
+        ..settings
     };
     if settings.danger_accept_any_certificate {
         warn(&tls);
@@ -33,9 +44,9 @@ pub(super) fn read(table: &mut Table<'_>, servers: Option<&[ServerAddress]>) -> 
 }
 
 fn ca(tls: &mut Table<'_>) -> Option<std::path::PathBuf> {
-    let root = tls.context.root;
+    let context = tls.context;
     tls.parsed("ca", |text| {
-        let path = files::resolve(root, text);
+        let path = context.file(text);
         let mut roots = RootCertStore::empty();
         for certificate in files::chain(&path)? {
             let added = roots.add(certificate);
@@ -67,13 +78,13 @@ fn client(tls: &mut Table<'_>) -> Option<ClientFiles> {
             tls.need(other, hint);
         }
     }
-    let root = tls.context.root;
+    let context = tls.context;
     let cert = tls.text("client_cert");
     let key = tls.text("client_key");
     let (cert, key) = cert.zip(key)?;
     let client = ClientFiles {
-        cert: files::resolve(root, cert.text),
-        key: files::resolve(root, key.text),
+        cert: context.file(cert.text),
+        key: context.file(key.text),
     };
     if let Err((key, fault)) = check(&client) {
         tls.fault(key, fault);

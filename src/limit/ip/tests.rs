@@ -120,3 +120,49 @@ fn rate_1_exempt_networks_have_no_limit_and_their_neighbours_have() {
         "per_ip"
     );
 }
+
+#[test]
+fn cfg_2_a_reload_renews_no_budget_that_did_not_change() {
+    let quota = |burst| Quota {
+        count: 1,
+        window: Duration::from_secs(24 * 3600),
+        burst,
+    };
+    let settings = IpLimitSettings {
+        per_ip: quota(3),
+        bad_tokens: quota(2),
+        exempt: vec![],
+        ipv6_prefix: 64,
+        max_keys: 100,
+    };
+    let client: ClientIp = PeerIp::new("192.0.2.1".parse().unwrap()).into();
+    let passed = |limiter: &IpLimiter| (0..10).filter(|_| limiter.check(client).is_ok()).count();
+    let taken = |budget: &crate::limit::BadTokens| {
+        use crate::policy::Allowance;
+        (0..10).filter(|_| budget.of(client).take().is_ok()).count()
+    };
+    let (before, bad) = (
+        IpLimiter::new(&settings),
+        crate::limit::BadTokens::new(&settings),
+    );
+    assert_eq!((passed(&before), taken(&bad)), (3, 2));
+    // Another limit and another exemption: these budgets are the same.
+    let other = IpLimitSettings {
+        exempt: vec!["10.0.0.0/8".parse().unwrap()],
+        bad_tokens: quota(5),
+        ..settings.clone()
+    };
+    assert_eq!(passed(&IpLimiter::following(&other, &before)), 0);
+    assert_eq!(taken(&crate::limit::BadTokens::following(&other, &bad)), 5);
+    let other = IpLimitSettings {
+        per_ip: quota(4),
+        ..settings.clone()
+    };
+    assert_eq!(passed(&IpLimiter::following(&other, &before)), 4);
+    assert_eq!(taken(&crate::limit::BadTokens::following(&other, &bad)), 0);
+    let other = IpLimitSettings {
+        ipv6_prefix: 56,
+        ..settings
+    };
+    assert_eq!(passed(&IpLimiter::following(&other, &before)), 3);
+}

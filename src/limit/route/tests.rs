@@ -40,7 +40,9 @@ fn limits(
         ipv6_prefix: 64,
         max_keys,
     };
-    let routes = RouteLimits::with_clock([settings, &[]], &clients, &clock);
+    let names = [Arc::from("r"), Arc::from("s")];
+    let routes = [(&names[0], settings), (&names[1], &[][..])];
+    let routes = RouteLimits::with_clock(routes, &clients, &clock);
     (routes, clock)
 }
 
@@ -208,4 +210,54 @@ fn cache_8_keys_are_not_kept() {
     let (limits, _) = limits(&[per_minute(LimitKey::User, 5)], 100);
     passing(&limits, &on(0), "192.0.2.1", &user("https://a", "canary"));
     assert!(!format!("{limits:?}").contains("canary"));
+}
+
+#[test]
+fn cfg_2_a_reload_renews_no_budget_that_did_not_change() {
+    let slow = |key, burst| RouteLimitSettings {
+        key,
+        quota: Quota {
+            count: 1,
+            window: Duration::from_secs(24 * 3600),
+            burst,
+        },
+    };
+    let clients = |exempt: &str, ipv6_prefix| IpLimitSettings {
+        per_ip: slow(LimitKey::Ip, 1).quota,
+        bad_tokens: slow(LimitKey::Ip, 1).quota,
+        exempt: vec![exempt.parse().unwrap()],
+        ipv6_prefix,
+        max_keys: 100,
+    };
+    let (name, other): (Arc<str>, Arc<str>) = ("r".into(), "other".into());
+    let limits = [slow(LimitKey::Ip, 3), slow(LimitKey::Route, 50)];
+    let before = RouteLimits::new([(&name, &limits[..])], &clients("10.0.0.0/8", 64));
+    let client: ClientIp = PeerIp::new("192.0.2.1".parse().unwrap()).into();
+    let passed = |limits: &RouteLimits, index| {
+        let route = on(index);
+        let permit = authorize(&route, client, Ok(Caller::Anonymous)).unwrap();
+        (0..100).filter(|_| limits.check(&permit).is_ok()).count()
+    };
+    assert_eq!(passed(&before, 0), 3);
+    // The route has moved, its limits are in another order, and another network is exempt: the same budgets.
+    let turned = [limits[1], limits[0]];
+    let routes = [(&other, &[][..]), (&name, &turned[..])];
+    let next = RouteLimits::following(routes, &clients("10.1.0.0/16", 64), &before);
+    assert_eq!(passed(&next, 1), 0);
+    // What one version takes is gone in the other.
+    let wide = RouteLimits::new([(&name, &limits[1..])], &clients("10.0.0.0/8", 64));
+    let same = RouteLimits::following([(&name, &limits[1..])], &clients("10.0.0.0/8", 64), &wide);
+    assert_eq!((passed(&same, 0), passed(&wide, 0)), (50, 0));
+    // Another budget, another route, or other keys: a new one.
+    let changed = [slow(LimitKey::Ip, 4)];
+    let next = RouteLimits::following([(&name, &changed[..])], &clients("10.0.0.0/8", 64), &before);
+    assert_eq!(passed(&next, 0), 4);
+    let next = RouteLimits::following(
+        [(&other, &limits[..1])],
+        &clients("10.0.0.0/8", 64),
+        &before,
+    );
+    assert_eq!(passed(&next, 0), 3);
+    let next = RouteLimits::following([(&name, &limits[..1])], &clients("10.0.0.0/8", 56), &before);
+    assert_eq!(passed(&next, 0), 3);
 }

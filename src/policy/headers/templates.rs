@@ -72,7 +72,7 @@ enum Place {
 }
 
 /// The identity headers of the configuration, compiled.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct IdentityHeaders {
     /// Those that depend on the identity alone: written once per token.
     by_identity: Vec<(HeaderName, Template)>,

@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::{Anchors, Pair, Tls, fault::TlsFault, files::Stamp, label};
-use crate::telemetry::{CertificateReload, Telemetry};
+use crate::{
+    server::settings::CertificateFiles,
+    telemetry::{CertificateReload, Telemetry},
+};
 
 /// Between two looks at the files: what a look costs is two `stat` calls for each pair.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -55,6 +58,8 @@ pub async fn watch(tls: Arc<Tls>, telemetry: Arc<Telemetry>) {
 pub(super) struct Watcher {
     tls: Arc<Tls>,
     telemetry: Arc<Telemetry>,
+    /// Whose they are.
+    files: Vec<CertificateFiles>,
     pairs: Vec<Watched>,
     anchors: Vec<Watched>,
     warned: Option<SystemTime>,
@@ -84,10 +89,10 @@ struct Watched {
 
 impl Watcher {
     pub(super) fn new(tls: Arc<Tls>, telemetry: Arc<Telemetry>) -> Self {
-        let watched = |count| std::iter::repeat_with(Watched::default).take(count);
         Self {
-            pairs: watched(tls.pairs().len()).collect(),
-            anchors: watched(tls.anchors().len()).collect(),
+            files: Vec::new(),
+            pairs: Vec::new(),
+            anchors: Vec::new(),
             tls,
             telemetry,
             warned: None,
@@ -96,7 +101,10 @@ impl Watcher {
 
     /// Looks at every file, and takes what is new and good.
     pub(super) fn look(&mut self, now: SystemTime) {
-        let (mut pairs, mut anchors) = (self.tls.pairs(), self.tls.anchors());
+        let tls = Arc::clone(&self.tls);
+        let _successor = tls.begin_successor();
+        let (mut pairs, mut anchors) = (tls.pairs(), tls.anchors());
+        self.follow(&pairs, &anchors);
         let mut news = News::default();
         for (watched, pair) in self.pairs.iter_mut().zip(&mut pairs) {
             let looked = watched.look(&pair.stamp, Pair::stamp_of(&pair.files), || pair.renew(now));
@@ -124,6 +132,18 @@ impl Watcher {
             tracing::info!(file = %file.display(), "certificate reloaded");
         }
         self.warn_of_ends(&pairs, now);
+    }
+
+    /// Begins anew where another configuration names other files.
+    fn follow(&mut self, pairs: &[Arc<Pair>], anchors: &[Option<Arc<Anchors>>]) {
+        let files = pairs.iter().map(|pair| pair.files.clone());
+        let files: Vec<CertificateFiles> = files.collect();
+        if self.files != files {
+            let watched = |count| std::iter::repeat_with(Watched::default).take(count);
+            self.pairs = watched(pairs.len()).collect();
+            self.anchors = watched(anchors.len()).collect();
+            self.files = files;
+        }
     }
 
     /// Once a day, and when the process starts.

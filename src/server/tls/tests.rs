@@ -347,3 +347,49 @@ fn net_7_the_first_file_that_is_of_no_use_is_named() {
     assert!(fault.to_string().contains("do not go together"), "{fault}");
     assert!(Tls::load(&settings("site")).is_ok());
 }
+
+#[test]
+fn cfg_2_another_list_of_certificates_is_taken_whole_or_not_at_all() {
+    let folder = Folder::new();
+    let settings = |names: &[&str]| TlsSettings {
+        certificates: names.iter().map(|name| folder.files(name)).collect(),
+        development: false,
+        min_version: TlsVersion::default(),
+        policies: TlsPolicies::default(),
+    };
+    let (one, two) = (good(), good());
+    folder.put(&one);
+    folder.write("more.crt", &two.0);
+    folder.write("more.key", &two.1);
+    let mut watch = Watch::of(&folder);
+    watch.settle();
+    let before = watch.tls.pairs();
+    for wrong in [&["more", "missing"][..], &["missing"], &["site", "missing"]] {
+        assert!(watch.tls.prepare(&settings(wrong)).is_err(), "{wrong:?}");
+    }
+    drop(watch.tls.prepare(&settings(&["more"])).unwrap());
+    watch.shows(&one);
+    watch
+        .tls
+        .prepare(&settings(&["more", "site"]))
+        .unwrap()
+        .install();
+    watch.shows(&two);
+    assert!(
+        Arc::ptr_eq(&watch.tls.pairs()[1], &before[0]),
+        "what looks the same is not read again"
+    );
+    // The watch follows the new list.
+    let three = good();
+    folder.write("more.crt", &three.0);
+    folder.write("more.key", &three.1);
+    watch.settle();
+    watch.shows(&three);
+    folder.write("more.key", "");
+    watch.settle();
+    watch.shows(&three);
+    assert!(watch.tls.prepare(&settings(&["more", "site"])).is_err());
+    watch.tls.prepare(&settings(&["site"])).unwrap().install();
+    watch.settle();
+    watch.shows(&one);
+}

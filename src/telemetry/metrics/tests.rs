@@ -2,7 +2,7 @@ use http::{Method, StatusCode};
 
 use super::*;
 use crate::telemetry::{
-    MailResult, Record, Telemetry,
+    MailResult, Record, RetryResult, RouteMetrics, Telemetry,
     tests::{check_series, record, silent},
 };
 
@@ -10,8 +10,9 @@ use crate::telemetry::{
 fn exercised() -> Arc<Telemetry> {
     let telemetry = silent();
     let upstream = telemetry.upstream("legacy", "127.0.0.1:9000");
+    let route = telemetry.route("orders");
     telemetry.record(Record {
-        route: Some(telemetry.route("orders")),
+        route: Some(Arc::clone(&route)),
         upstream: Some(Arc::clone(&upstream)),
         upstream_time: Some(Duration::from_millis(3)),
         ..record()
@@ -24,8 +25,9 @@ fn exercised() -> Arc<Telemetry> {
     });
     telemetry.on_scrape(
         "authn",
-        // The closure keeps the upstream in use as well.
+        // The closure keeps the route and the upstream in use as well.
         Box::new(move |scrape| {
+            assert_eq!(route.name(), "orders");
             upstream.set_healthy(true);
             scrape.token_cache_bytes(4096);
             scrape.token_cache_lookups([1, 0, 1]);
@@ -55,6 +57,9 @@ fn names_and_kinds_are_those_of_the_contract() {
         "portcullis_build info",
         "portcullis_certificate_expiry_timestamp_seconds gauge",
         "portcullis_certificate_reloads counter",
+        "portcullis_config_last_reload_success gauge",
+        "portcullis_config_last_reload_success_timestamp_seconds gauge",
+        "portcullis_config_reloads counter",
         "portcullis_connections gauge",
         "portcullis_decisions counter",
         "portcullis_http2_floods counter",
@@ -74,6 +79,7 @@ fn names_and_kinds_are_those_of_the_contract() {
         "portcullis_upstream_duration_seconds histogram",
         "portcullis_upstream_healthy gauge",
         "portcullis_upstream_tls_failures counter",
+        "portcullis_worker_stalls counter",
     ];
     assert_eq!(kinds, want, "{text}");
     assert!(text.ends_with("# EOF\n"));
@@ -187,8 +193,8 @@ fn kept_handles_count_under_their_own_labels() {
         Some("role_missing"),
     ];
     // Twice, through two handles: the second finds the counters of the first.
-    for _ in 0..2 {
-        let route = telemetry.route("orders");
+    let routes = [telemetry.route("orders"), telemetry.route("orders")];
+    for route in &routes {
         for method in &methods {
             for status in statuses {
                 route.count_request(method, StatusCode::from_u16(status).unwrap());
@@ -251,6 +257,94 @@ fn servers_leave_with_their_last_handle() {
     let again = telemetry.upstream("legacy", "a");
     check_series(&telemetry, series, Some("1"));
     assert_eq!(again.name(), "legacy");
+}
+
+#[test]
+fn cfg_2_routes_leave_with_their_last_handle_and_keep_their_counts_over_a_reload() {
+    let telemetry = silent();
+    let count = |route: &Arc<RouteMetrics>, method: &str, status| {
+        telemetry.record(Record {
+            route: Some(Arc::clone(route)),
+            method: method.parse().unwrap(),
+            status: StatusCode::from_u16(status).unwrap(),
+            code: (status == 403).then_some("role_missing"),
+            unenforced: (status == 201).then_some("role_missing"),
+            ..record()
+        });
+    };
+    let old = telemetry.route("gone");
+    for (method, status) in [("GET", 200), ("PUT", 201), ("GET", 403)] {
+        count(&old, method, status);
+    }
+    // A reload: the new configuration has it before the old one goes.
+    let new = telemetry.route("gone");
+    drop(old);
+    count(&new, "GET", 200);
+    let series = r#"portcullis_requests_total{route="gone",method="GET",status="200"}"#;
+    check_series(&telemetry, series, Some("2"));
+    drop(new);
+    assert!(
+        !telemetry.encode().contains("gone"),
+        "{}",
+        telemetry.encode()
+    );
+    let again = telemetry.route("gone");
+    count(&again, "GET", 200);
+    check_series(&telemetry, series, Some("1"));
+}
+
+#[test]
+fn cfg_2_a_route_that_is_called_as_those_without_one_does_not_take_their_series_with_it() {
+    let telemetry = silent();
+    telemetry.record(Record {
+        route: None,
+        ..record()
+    });
+    let before = telemetry.encode();
+    drop(telemetry.route("none"));
+    assert_eq!(telemetry.encode(), before);
+    assert!(before.contains(r#"portcullis_requests_total{route="none""#));
+}
+
+#[test]
+fn upstreams_that_are_gone_have_no_series() {
+    let telemetry = silent();
+    let servers = [
+        telemetry.upstream("left", "a"),
+        telemetry.upstream("left", "b"),
+    ];
+    servers[0].retried(RetryResult::Answered);
+    let [one, other] = servers;
+    drop(one);
+    let series = r#"portcullis_upstream_retries_total{upstream="left",result="answered"}"#;
+    check_series(&telemetry, series, Some("1"));
+    drop(other);
+    assert!(
+        !telemetry.encode().contains("left"),
+        "{}",
+        telemetry.encode()
+    );
+}
+
+#[test]
+fn cfg_2_reloads_are_counted_and_the_last_one_decides() {
+    let telemetry = silent();
+    let success = "portcullis_config_last_reload_success";
+    check_series(&telemetry, success, Some("1"));
+    for (result, name, want) in [
+        (ConfigReload::Refused, "refused", "0"),
+        (ConfigReload::Unchanged, "unchanged", "1"),
+        (ConfigReload::RestartRequired, "restart_required", "0"),
+        (ConfigReload::Taken, "taken", "1"),
+    ] {
+        let series = format!("portcullis_config_reloads_total{{result=\"{name}\"}}");
+        check_series(&telemetry, &series, Some("0"));
+        telemetry.config_reload(result);
+        check_series(&telemetry, &series, Some("1"));
+        check_series(&telemetry, success, Some(want));
+    }
+    let at = "portcullis_config_last_reload_success_timestamp_seconds ";
+    assert!(telemetry.encode().contains(at));
 }
 
 #[test]

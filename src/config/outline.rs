@@ -1,0 +1,246 @@
+//! What a configuration says, key by key, without saying it: enough to tell two of them apart and to name what differs.
+//!
+//! Values are kept as digests, so neither a comparison nor what is logged of it can show a secret. Where a value names a file
+//! that the configuration reads, the file's content is part of the value.
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::files::NamedFile;
+
+/// A configuration in outline. Comments, blanks and the order of sections are no part of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outline(BTreeMap<Entry, BTreeMap<String, Value>>);
+
+/// A section, or one of several under a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    section: String,
+    name: Option<String>,
+}
+
+/// The digest of a value.
+#[derive(Clone, PartialEq, Eq)]
+struct Value(Vec<u8>);
+
+/// One difference between two configurations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    entry: Entry,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Added,
+    /// The keys that differ.
+    Changed(Vec<String>),
+    Removed,
+}
+
+impl Outline {
+    /// Reads a document whose relative paths start at `root`, and which reads these files.
+    pub(super) fn of(document: &DeTable<'_>, root: &Path, files: &[NamedFile]) -> Self {
+        let content = files
+            .iter()
+            .map(|file| (&*file.path, file.content.as_slice()));
+        let reader = Reader {
+            root,
+            files: content.collect(),
+        };
+        let mut outline = Self::default();
+        for (name, value) in document {
+            reader.section(name.get_ref(), value.get_ref(), &mut outline.0);
+        }
+        outline
+    }
+
+    /// What is different in `next`, in the order of sections and names.
+    #[must_use]
+    pub fn changes_to(&self, next: &Self) -> Vec<Change> {
+        let change = |entry: &Entry, kind| Change {
+            entry: entry.clone(),
+            kind,
+        };
+        let mut changes = Vec::new();
+        for (entry, before) in &self.0 {
+            match next.0.get(entry) {
+                None => changes.push(change(entry, Kind::Removed)),
+                Some(after) if after == before => {}
+                Some(after) => {
+                    changes.push(change(entry, Kind::Changed(different(before, after))));
+                }
+            }
+        }
+        let new = next.0.keys().filter(|entry| !self.0.contains_key(entry));
+        changes.extend(new.map(|entry| change(entry, Kind::Added)));
+        changes.sort_by(|one, other| one.entry.cmp(&other.entry));
+        changes
+    }
+}
+
+impl Change {
+    /// The section that differs.
+    #[must_use]
+    pub fn section(&self) -> &str {
+        &self.entry.section
+    }
+
+    /// The keys that differ, with their section; the section where it came or went as a whole.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        let section = &self.entry.section;
+        match &self.kind {
+            Kind::Added | Kind::Removed => vec![section.clone()],
+            Kind::Changed(keys) => keys.iter().map(|key| format!("{section}.{key}")).collect(),
+        }
+    }
+}
+
+fn different(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>) -> Vec<String> {
+    let gone_or_other = before
+        .iter()
+        .filter(|(key, value)| after.get(*key) != Some(*value));
+    let new = after.keys().filter(|key| !before.contains_key(*key));
+    let mut keys: Vec<String> = gone_or_other
+        .map(|(key, _)| key)
+        .chain(new)
+        .cloned()
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Turns values into digests.
+struct Reader<'r> {
+    root: &'r Path,
+    files: BTreeMap<&'r Path, &'r [u8]>,
+}
+
+impl Reader<'_> {
+    fn section(
+        &self,
+        name: &str,
+        value: &DeValue<'_>,
+        entries: &mut BTreeMap<Entry, BTreeMap<String, Value>>,
+    ) {
+        let entry = |name: &str, of: Option<String>| Entry {
+            section: name.to_owned(),
+            name: of,
+        };
+        match value {
+            DeValue::Table(table) => {
+                let mut keys = BTreeMap::new();
+                self.keys("", table, &mut keys);
+                entries.insert(entry(name, None), keys);
+            }
+            DeValue::Array(list) if list.iter().all(|one| one.get_ref().is_table()) => {
+                for (index, one) in list.iter().enumerate() {
+                    let DeValue::Table(table) = one.get_ref() else {
+                        continue;
+                    };
+                    let of = table.get("name").and_then(|name| name.get_ref().as_str());
+                    let of = of.map_or_else(|| index.to_string(), ToOwned::to_owned);
+                    let keys = table.iter().map(|(key, value)| {
+                        (key.get_ref().to_string(), self.value(value.get_ref()))
+                    });
+                    entries.insert(entry(name, Some(of)), keys.collect());
+                }
+            }
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_) => {
+                let keys = BTreeMap::from([(name.to_owned(), self.value(value))]);
+                entries.insert(entry(name, None), keys);
+            }
+        }
+    }
+
+    /// The keys of a section, those of tables within it after a dot.
+    fn keys(&self, prefix: &str, table: &DeTable<'_>, keys: &mut BTreeMap<String, Value>) {
+        for (key, value) in table {
+            let path = format!("{prefix}{}", key.get_ref());
+            if let DeValue::Table(inner) = value.get_ref() {
+                self.keys(&format!("{path}."), inner, keys);
+            } else {
+                keys.insert(path, self.value(value.get_ref()));
+            }
+        }
+    }
+
+    fn value(&self, value: &DeValue<'_>) -> Value {
+        let mut context = Context::new(&SHA256);
+        self.absorb(value, &mut context);
+        Value(context.finish().as_ref().to_vec())
+    }
+
+    /// Each piece goes in with its kind and its length, so that no two values run into one.
+    fn absorb(&self, value: &DeValue<'_>, context: &mut Context) {
+        match value {
+            DeValue::String(text) => {
+                put(context, b's', text.as_bytes());
+                if let Some(content) = self.files.get(&*self.root.join(&**text)) {
+                    put(context, b'c', content);
+                }
+            }
+            DeValue::Integer(number) => {
+                put(context, b'i', number.radix().to_string().as_bytes());
+                put(context, b'i', number.as_str().as_bytes());
+            }
+            DeValue::Float(number) => put(context, b'f', number.as_str().as_bytes()),
+            DeValue::Boolean(flag) => put(context, b'b', &[u8::from(*flag)]),
+            DeValue::Datetime(time) => put(context, b'd', time.to_string().as_bytes()),
+            DeValue::Array(list) => {
+                put(context, b'a', &list.len().to_le_bytes());
+                for one in list.iter().map(Spanned::get_ref) {
+                    self.absorb(one, context);
+                }
+            }
+            DeValue::Table(table) => {
+                put(context, b't', &table.len().to_le_bytes());
+                for (key, one) in table {
+                    put(context, b'k', key.get_ref().as_bytes());
+                    self.absorb(one.get_ref(), context);
+                }
+            }
+        }
+    }
+}
+
+fn put(context: &mut Context, kind: u8, bytes: &[u8]) {
+    context.update(&[kind]);
+    context.update(&bytes.len().to_le_bytes());
+    context.update(bytes);
+}
+
+/// As `route "orders" changed: rate_limit, require`.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.entry.section)?;
+        if let Some(name) = &self.entry.name {
+            write!(f, " {name:?}")?;
+        }
+        match &self.kind {
+            Kind::Added => f.write_str(" added"),
+            Kind::Changed(keys) => write!(f, " changed: {}", keys.join(", ")),
+            Kind::Removed => f.write_str(" removed"),
+        }
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[digest]")
+    }
+}
+
+#[cfg(test)]
+mod tests;
