@@ -37,10 +37,21 @@ pub struct AccountSettings {
     pub argon2: Argon2Settings,
     /// Services that may ask about tokens and take them back.
     pub clients: Vec<ClientSettings>,
+    /// The pages at which browsers sign in; `None` where they cannot.
+    pub pages: Option<PageSettings>,
     /// Login attempts of one client address.
     pub login_per_ip: Quota,
     /// Login attempts on one account, known or not.
     pub login_per_account: Quota,
+}
+
+/// How the pages look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PageSettings {
+    /// What the site is called; `None`: Portcullis.
+    pub title: Option<Box<str>>,
+    /// The colour of buttons, as `#rrggbb`; `None`: blue.
+    pub accent: Option<Box<str>>,
 }
 
 /// A service that may ask about tokens and take them back.

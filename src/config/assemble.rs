@@ -9,7 +9,7 @@ use crate::{
     gateway::{self, Gateway},
     limit::{BadTokens, IpLimiter, RouteLimits},
     policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
-    portal::{self, PortalHandle},
+    portal::{self, Pages, PortalHandle},
     telemetry::Telemetry,
     upstream::{
         Pace, SystemRoots, TlsFault, Upstream,
@@ -79,6 +79,16 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         Arc::clone(&templates),
     )
     .map_err(AssembleError::Issuers)?;
+    let pages = config.accounts.as_ref().and_then(|accounts| {
+        let settings = accounts.pages.as_ref()?;
+        let url = &config.server.public_url;
+        Some(Arc::new(Pages::new(
+            accounts,
+            settings,
+            url,
+            &config.routes,
+        )))
+    });
     let routes = Routes::new(routes).map_err(AssembleError::Routes)?;
     let pseudonym = pseudonym(config);
     let headers = HeaderPolicy::new(templates, &pseudonym, config.identity.pass_token)
@@ -100,6 +110,7 @@ pub fn assemble(config: &Config, lasting: &Lasting) -> Result<Gateway, AssembleE
         head: config.server.head,
         upstreams: upstreams(config, telemetry)?,
         portal: lasting.accounts.as_ref().map(|(_, portal)| portal.clone()),
+        pages,
         forward_auth: config.forward_auth.clone(),
         telemetry: Arc::clone(telemetry),
         body_pace: Pace {

@@ -12,22 +12,18 @@ pub(super) enum Harmless {
     Flag(bool),
     /// There is none: the key asks for the feature whatever its value.
     Nothing,
-    /// This word.
-    Word(&'static str),
 }
 
-use Harmless::{Flag, Nothing, Word};
+use Harmless::{Flag, Nothing};
 
 /// Section, key, and the value that is accepted.
 pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("", "cluster", Nothing),
     ("", "mail", Nothing),
-    ("accounts", "cookie_session", Flag(false)),
     ("accounts", "store_password_env", Nothing),
     ("accounts", "store_password_file", Nothing),
     ("identity", "assertion", Flag(false)),
     ("issuer", "introspection_url", Nothing),
-    ("route", "sign_in", Word("never")),
 ];
 
 impl Harmless {
@@ -35,7 +31,6 @@ impl Harmless {
     pub(super) fn accepts(self, value: &DeValue<'_>) -> bool {
         match (self, value) {
             (Self::Flag(flag), DeValue::Boolean(value)) => flag == *value,
-            (Self::Word(word), DeValue::String(text)) => word == text,
             _ => false,
         }
     }
@@ -45,7 +40,6 @@ impl Harmless {
         let value = match self {
             Self::Flag(flag) => flag.to_string(),
             Self::Nothing => return "take the key out: it is never ignored silently".to_owned(),
-            Self::Word(word) => format!("{word:?}"),
         };
         format!("only `{value}` is accepted for now, which says what the gateway does")
     }

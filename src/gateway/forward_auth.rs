@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, uri::PathAndQuery};
+use http::{Response, StatusCode, header, request::Parts, uri::PathAndQuery};
 
-use super::{Answer, Gateway, Inbound, note};
+use super::{Answer, Gateway, Inbound, browser::wants_page, note};
 use crate::{
     policy::{
-        Access, Addresses, Head, HeaderEdits, PathPattern, Rejection, Route, Rule, Streams, Target,
-        original_request,
+        Access, Addresses, Browsers, Head, HeaderEdits, PathPattern, Rejection, Route, Rule,
+        Streams, Target, original_request,
     },
     respond,
     telemetry::Record,
@@ -24,6 +24,9 @@ pub struct ForwardAuthSettings {
 
 /// The path that oauth2-proxy answers at, for configurations that were written for it.
 pub const ALIAS: &str = "/oauth2/auth";
+
+/// What nginx's `auth_request` is configured to say, and the proxies that hand a redirect on do not.
+const NGINX_FIELDS: [&str; 3] = ["x-original-url", "x-original-uri", "x-original-method"];
 
 /// The endpoint's routes, for the route table.
 #[must_use]
@@ -46,6 +49,7 @@ pub fn routes(settings: &ForwardAuthSettings) -> Vec<Route> {
         max_body: 0,
         timeout: Duration::from_secs(10),
         streams: Streams::default(),
+        browsers: Browsers::default(),
     };
     vec![
         route("forward_auth", PathPattern::Prefix(settings.path.clone())),
@@ -68,29 +72,66 @@ impl Gateway {
         if !self.proxies.trusts(inbound.peer.ip) {
             return Err(Rejection::RouteNotFound);
         }
-        let decided = self.decide_question(inbound, path, record);
+        let below = self.below_endpoint(inbound, path)?;
+        let original = original_request(&inbound.parts, below);
+        let decided = original
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|original| self.decide_question(inbound, original, record));
         Ok(decided.unwrap_or_else(|rejection| {
             note(&rejection, record);
             let status = understood(rejection.status());
-            let mut refusal = respond::refusal_as(status, &rejection, &record.request_id);
-            respond::answer::finish_own(refusal.headers_mut(), self.hsts);
-            refusal.map(Answer::from_bytes)
+            let refusal = respond::refusal_as(status, &rejection, &record.request_id);
+            let mut answer = match &original {
+                Ok(original) => {
+                    self.refused_question(&rejection, (inbound, path), original, record, refusal)
+                }
+                Err(_) => refusal,
+            };
+            respond::answer::finish_own(answer.headers_mut(), self.hsts);
+            answer.map(Answer::from_bytes)
         }))
+    }
+
+    /// Sends a browser to the login page, where the asking proxy hands our answer on as it is. nginx takes a redirect for a
+    /// failure: it gets the 401 that it understands, with the address in `Location` beside it.
+    fn refused_question(
+        &self,
+        rejection: &Rejection,
+        (inbound, path): (&Inbound<'_>, &str),
+        original: &Parts,
+        record: &Record,
+        refusal: Response<Bytes>,
+    ) -> Response<Bytes> {
+        let mut refusal = self.shown(rejection, wants_page(original), record, refusal);
+        let Some(sent_on) = self.sign_in_answer(rejection, original) else {
+            return refusal;
+        };
+        let fields = &inbound.parts.headers;
+        let asks_nginx =
+            path == ALIAS || NGINX_FIELDS.iter().any(|name| fields.contains_key(*name));
+        if !asks_nginx {
+            return sent_on;
+        }
+        for name in [header::LOCATION, header::SET_COOKIE] {
+            for value in sent_on.headers().get_all(&name) {
+                refusal.headers_mut().append(&name, value.clone());
+            }
+        }
+        refusal
     }
 
     fn decide_question(
         &self,
         inbound: &Inbound<'_>,
-        path: &str,
+        original: &Parts,
         record: &mut Record,
     ) -> Result<Response<Answer>, Rejection> {
-        let below = self.below_endpoint(inbound, path)?;
-        let original = original_request(&inbound.parts, below)?;
         record.method = original.method.clone();
-        let head = Head::read(&original, &self.head)?;
+        let head = Head::read(original, &self.head)?;
         self.keep_for_log(&head, record);
         let client = self.proxies.client_ip(inbound.peer.ip, &original.headers);
-        let permit = self.decide(client, &head, &original, record)?;
+        let permit = self.decide(client, &head, original, record)?;
         match permit.route().target {
             Target::Elsewhere | Target::Upstream(_) => {}
             // What the gateway itself answers is reached by asking for it, not by asking about it.

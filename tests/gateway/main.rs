@@ -14,6 +14,7 @@ mod harness;
 
 mod answers;
 mod bad_tokens;
+mod browser;
 mod bypasses;
 mod cache;
 mod certificates;

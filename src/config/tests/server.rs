@@ -251,7 +251,6 @@ fn what_comes_later_is_refused_by_name() {
         let (wanted, same) = match harmless {
             later::Harmless::Flag(flag) => ((!flag).to_string(), Some(flag.to_string())),
             later::Harmless::Nothing => ("\"x\"".to_owned(), None),
-            later::Harmless::Word(word) => ("\"x\"".to_owned(), Some(format!("{word:?}"))),
         };
         let words = "not yet supported";
         refused(&header, &format!("{key} = {wanted}"), &path, words);
