@@ -8,7 +8,10 @@ use std::{
 
 use jsonwebtoken::Algorithm;
 
-use crate::limit::settings::Quota;
+use crate::{
+    limit::settings::Quota,
+    respond::page::{ACCENT, TITLE},
+};
 
 /// The checked section `[accounts]`.
 #[derive(Debug, Clone)]
@@ -46,12 +49,21 @@ pub struct AccountSettings {
 }
 
 /// How the pages look.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageSettings {
-    /// What the site is called; `None`: Portcullis.
-    pub title: Option<Box<str>>,
-    /// The colour of buttons, as `#rrggbb`; `None`: blue.
-    pub accent: Option<Box<str>>,
+    /// What the site is called: `Portcullis` by default.
+    pub title: Box<str>,
+    /// The colour of buttons, as `#rrggbb`: blue by default.
+    pub accent: Box<str>,
+}
+
+impl Default for PageSettings {
+    fn default() -> Self {
+        Self {
+            title: TITLE.into(),
+            accent: ACCENT.into(),
+        }
+    }
 }
 
 /// A service that may ask about tokens and take them back.

@@ -13,7 +13,11 @@ pub(super) fn read(mut table: Table<'_>) -> PageSettings {
     let title = table.parsed("title", title);
     let accent = table.parsed("accent", accent);
     table.finish();
-    PageSettings { title, accent }
+    let usual = PageSettings::default();
+    PageSettings {
+        title: title.unwrap_or(usual.title),
+        accent: accent.unwrap_or(usual.accent),
+    }
 }
 
 fn title(text: &str) -> Result<Box<str>, Fault> {

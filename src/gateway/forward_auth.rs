@@ -84,41 +84,19 @@ impl Gateway {
             let refusal = respond::refusal_as(status, &rejection, &record.request_id);
             let mut answer = match &original {
                 Ok(original) => {
-                    self.refused_question(&rejection, (inbound, path), original, record, refusal)
+                    let refusal = self.shown(&rejection, wants_page(original), record, refusal);
+                    match self.sign_in_answer(&rejection, original) {
+                        Some(sent_on) => {
+                            understood_redirect(path, &inbound.parts, refusal, sent_on)
+                        }
+                        None => refusal,
+                    }
                 }
                 Err(_) => refusal,
             };
             respond::answer::finish_own(answer.headers_mut(), self.hsts);
             answer.map(Answer::from_bytes)
         }))
-    }
-
-    /// Sends a browser to the login page, where the asking proxy hands our answer on as it is. nginx takes a redirect for a
-    /// failure: it gets the 401 that it understands, with the address in `Location` beside it.
-    fn refused_question(
-        &self,
-        rejection: &Rejection,
-        (inbound, path): (&Inbound<'_>, &str),
-        original: &Parts,
-        record: &Record,
-        refusal: Response<Bytes>,
-    ) -> Response<Bytes> {
-        let mut refusal = self.shown(rejection, wants_page(original), record, refusal);
-        let Some(sent_on) = self.sign_in_answer(rejection, original) else {
-            return refusal;
-        };
-        let fields = &inbound.parts.headers;
-        let asks_nginx =
-            path == ALIAS || NGINX_FIELDS.iter().any(|name| fields.contains_key(*name));
-        if !asks_nginx {
-            return sent_on;
-        }
-        for name in [header::LOCATION, header::SET_COOKIE] {
-            for value in sent_on.headers().get_all(&name) {
-                refusal.headers_mut().append(&name, value.clone());
-            }
-        }
-        refusal
     }
 
     fn decide_question(
@@ -160,6 +138,26 @@ impl Gateway {
         let target = PathAndQuery::try_from(target).map_err(|_| Rejection::Internal)?;
         Ok(Some(target))
     }
+}
+
+/// Sends a browser to the login page, where the asking proxy hands our answer on as it is. nginx takes a redirect for a
+/// failure: it gets the 401 that it understands, with the address in `Location` beside it.
+fn understood_redirect(
+    path: &str,
+    question: &Parts,
+    mut refusal: Response<Bytes>,
+    sent_on: Response<Bytes>,
+) -> Response<Bytes> {
+    let fields = &question.headers;
+    if path != ALIAS && !NGINX_FIELDS.iter().any(|name| fields.contains_key(*name)) {
+        return sent_on;
+    }
+    for name in [header::LOCATION, header::SET_COOKIE] {
+        for value in sent_on.headers().get_all(&name) {
+            refusal.headers_mut().append(&name, value.clone());
+        }
+    }
+    refusal
 }
 
 /// The status that says the same to a proxy that asks.

@@ -94,7 +94,7 @@ impl Pages {
             }
         }
         Self {
-            look: Look::new(settings.title.as_deref(), settings.accent.as_deref()),
+            look: Look::new(&settings.title, &settings.accent),
             origin: public_url.origin().ascii_serialization().into(),
             host: own.into(),
             path: accounts.path.clone(),

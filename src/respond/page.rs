@@ -14,8 +14,11 @@ use crate::{policy::Rejection, telemetry::RequestId};
 
 const STYLE: &str = include_str!("../../templates/style.css");
 
+/// The name of a site where none is configured.
+pub const TITLE: &str = "Portcullis";
+
 /// The colour of buttons where none is configured.
-const ACCENT: &str = "#1d4ed8";
+pub const ACCENT: &str = "#1d4ed8";
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
@@ -53,12 +56,11 @@ struct RefusalPage<'a> {
 impl Look {
     /// Makes a look. `accent` is the colour of buttons, as `#rrggbb`.
     #[must_use]
-    pub fn new(title: Option<&str>, accent: Option<&str>) -> Self {
-        let accent = accent.unwrap_or(ACCENT);
+    pub fn new(title: &str, accent: &str) -> Self {
         let style = format!(":root {{ --accent: {accent}; }}\n{STYLE}");
         let digest = digest::digest(&digest::SHA256, style.as_bytes());
         Self {
-            title: title.unwrap_or(ENGLISH.site).into(),
+            title: title.into(),
             style: style.into(),
             texts: &ENGLISH,
             digest: STANDARD.encode(digest).into(),
@@ -135,7 +137,7 @@ impl Look {
 
 impl Default for Look {
     fn default() -> Self {
-        Self::new(None, None)
+        Self::new(TITLE, ACCENT)
     }
 }
 

@@ -5,8 +5,6 @@
 pub struct Texts {
     /// `lang` of the pages (BCP 47).
     pub language: &'static str,
-    /// The name of a site that has none.
-    pub site: &'static str,
     /// What a reader quotes to the operator: before the code.
     pub code: &'static str,
     /// Before the id of the request.
@@ -27,8 +25,6 @@ pub struct Texts {
     pub overloaded: &'static str,
     /// Something does not work.
     pub unavailable: &'static str,
-    /// The form was sent from elsewhere.
-    pub foreign: &'static str,
     /// The form was not filled in.
     pub unfit: &'static str,
     /// The title of the page between.
@@ -57,6 +53,8 @@ pub struct Texts {
     pub account: &'static str,
     /// Labels of what is known of the caller.
     pub email: &'static str,
+    /// The name that one is known by.
+    pub user: &'static str,
     /// The display name.
     pub name: &'static str,
     /// The roles.
@@ -84,7 +82,6 @@ pub struct Texts {
 /// The pages in English.
 pub const ENGLISH: Texts = Texts {
     language: "en",
-    site: "Portcullis",
     code: "Code",
     request_id: "Request",
     sign_in: "Sign in",
@@ -95,7 +92,6 @@ pub const ENGLISH: Texts = Texts {
     limited_after: "seconds.",
     overloaded: "Too many people sign in at the moment. Try again in a few seconds.",
     unavailable: "Signing in does not work at the moment. Try again later.",
-    foreign: "This form must be sent from this page. Try again here.",
     unfit: "Fill in both fields.",
     renewing: "One moment",
     renewing_text: "You are being signed in.",
@@ -111,6 +107,7 @@ pub const ENGLISH: Texts = Texts {
     stay: "Stay signed in",
     account: "Your account",
     email: "E-mail",
+    user: "User name",
     name: "Name",
     roles: "Roles",
     none: "none",

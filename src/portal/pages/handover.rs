@@ -88,11 +88,11 @@ pub(super) fn begin(accounts: &Accounts, call: &Call, pages: &Pages) -> Answered
         return Err(super::BAD);
     };
     let others = pages.others.iter();
-    let split = others.filter_map(|(_, origin)| {
+    let mut split = others.filter_map(|(_, origin)| {
         let target = to.as_str().strip_prefix(&**origin)?;
         target.starts_with('/').then_some((origin, target))
     });
-    let (origin, target) = split.last().ok_or(super::BAD)?;
+    let (origin, target) = split.next().ok_or(super::BAD)?;
     if !super::login::is_signed_in(accounts, call)? {
         let here = call.parts.uri.path_and_query().ok_or(super::BAD)?.as_str();
         let login = format!("{}{}", pages.origin, pages.login_path(here));

@@ -83,16 +83,20 @@ fn form(
 }
 
 fn told(rejection: &Rejection, texts: &Texts) -> String {
-    match rejection {
-        Rejection::InvalidCredentials => texts.wrong.into(),
-        Rejection::RateLimited(exceeded) => {
-            let wait = respond::whole_seconds(exceeded.retry_after);
-            format!("{} {wait} {}", texts.limited_before, texts.limited_after)
-        }
-        Rejection::Overloaded => texts.overloaded.into(),
-        Rejection::BadRequest(_) => texts.unfit.into(),
-        _ => texts.unavailable.into(),
+    if let Rejection::RateLimited(exceeded) = rejection {
+        let wait = respond::whole_seconds(exceeded.retry_after);
+        return format!("{} {wait} {}", texts.limited_before, texts.limited_after);
     }
+    let text = if *rejection == Rejection::InvalidCredentials {
+        texts.wrong
+    } else if *rejection == Rejection::Overloaded {
+        texts.overloaded
+    } else if *rejection == super::BAD {
+        texts.unfit
+    } else {
+        texts.unavailable
+    };
+    text.into()
 }
 
 /// Signs in whoever filled in the form, and sends him on. Whatever session the browser had is over (AUTH-8).

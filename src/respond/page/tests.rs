@@ -74,7 +74,7 @@ fn pages_run_nothing_load_nothing_and_are_kept_by_nobody() {
 
 #[test]
 fn the_policy_allows_the_very_style_of_the_page() {
-    for look in [Look::default(), Look::new(Some("Example"), Some("#b91c1c"))] {
+    for look in [Look::default(), Look::new("Example", "#b91c1c")] {
         let page = page(&look, &Rejection::RoleMissing);
         let (_, rest) = text(&page).split_once("<style>").unwrap();
         let (style, _) = rest.split_once("</style>").unwrap();
@@ -89,7 +89,7 @@ fn the_policy_allows_the_very_style_of_the_page() {
 
 #[test]
 fn what_an_operator_writes_is_text_in_a_page() {
-    let look = Look::new(Some("<b>&\"x\"</b><script>"), None);
+    let look = Look::new("<b>&\"x\"</b><script>", ACCENT);
     let page = page(&look, &Rejection::RoleMissing);
     assert!(!text(&page).contains("<b>") && !text(&page).contains("<script>"));
     assert!(text(&page).contains("&#60;b&#62;&#38;"));
