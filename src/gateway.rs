@@ -189,6 +189,8 @@ impl Gateway {
                 let later = Box::pin(self.admit_later(rejection, &inbound, record));
                 match later.await {
                     Ok(admitted) => admitted,
+                    // Nobody waits for the body of what is sent elsewhere (MSG-11).
+                    Err(refused) if !inbound.body.is_end_stream() => return Err(refused),
                     Err(refused) => return self.send_to_sign_in(refused, &inbound.parts, record),
                 }
             }

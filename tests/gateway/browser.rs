@@ -402,14 +402,17 @@ async fn msg_11_only_pages_are_sent_to_the_login_page() {
     let post = [HTML, NAVIGATE, FORM, ("Origin", "https://evil.example")];
     let answer = send(&gateway, ("POST", "/private"), &jar, &post, "a=b").await;
     is_page(&answer, 403, Some("origin_denied"));
-    let answer = send(
-        &gateway,
-        ("HEAD", "/private"),
-        &nobody,
-        &[HTML, NAVIGATE],
-        "",
-    );
-    drop(answer);
+    let mut raw = Raw::connect(&gateway).await;
+    raw.send(request("HEAD", "/private", &[HTML, NAVIGATE], ""))
+        .await;
+    raw.answer_to_head().await.is(302);
+    // A body that nobody waits for: refused, and the connection ends.
+    let mut raw = Raw::connect(&gateway).await;
+    let answer = raw
+        .exchange(request("GET", "/private", &[HTML, NAVIGATE], "x"))
+        .await;
+    is_page(&answer, 401, Some("credentials_missing"));
+    assert_eq!(answer.header("connection"), Some("close"));
     upstream.saw_nothing();
 }
 
