@@ -216,7 +216,8 @@ async fn auth_7_and_msg_8_bodies_of_the_account_routes_are_closed_and_small() {
         .await
         .unwrap()
         .refused(413, "body_too_large");
-    get(&gateway, "/auth/login", &[])
+    let mut raw = Raw::connect(&gateway).await;
+    raw.exchange(request("PUT", "/auth/login", &[], ""))
         .await
         .refused(405, "method_not_allowed");
     upstream.saw_nothing();
