@@ -33,8 +33,9 @@ use portcullis::{
         settings::{IpLimitSettings, Quota},
     },
     policy::{
-        Access, Addresses, Caller, Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders,
-        PathPattern, PeerIp, Route, Rule, Streams, Target, Unlimited, UpstreamId, authorize,
+        Access, Addresses, Browsers, Caller, Forwarding, HeaderEdits, HeaderPolicy,
+        IdentityHeaders, PathPattern, PeerIp, Route, Rule, Streams, Target, Unlimited, UpstreamId,
+        authorize,
         headers::{MultiValue, Preset},
     },
 };
@@ -421,6 +422,7 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         max_body: 0,
         timeout: Duration::from_secs(30),
         streams: Streams::default(),
+        browsers: Browsers::default(),
     };
     let client = PeerIp::new(IpAddr::from([192, 0, 2, 1])).into();
     let permit = authorize(&route, client, Ok(Caller::Verified(identity))).unwrap();

@@ -6,6 +6,7 @@
 mod admitted;
 mod answer;
 pub mod assertion;
+mod browser;
 mod contain;
 mod early;
 pub mod explain;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 pub use admitted::Admitted;
 use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
+use browser::wants_page;
 pub use contain::contain;
 pub use early::EarlyHeads;
 use forward_auth::ForwardAuthSettings;
@@ -43,7 +45,7 @@ use crate::{
         TlsPolicies, TrustedProxies, authorize, head::HeadLimits, headers::X_REQUEST_ID,
         max_forwards::take_hop,
     },
-    portal::{PortalCall, PortalHandle},
+    portal::{Pages, PortalCall, PortalHandle},
     respond::{self, grpc::Grpc},
     telemetry::{Record, RequestId, RouteMetrics, Telemetry},
     upstream::{Pace, Upstream},
@@ -81,6 +83,8 @@ pub struct Gateway {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The built-in account routes, where accounts are on.
     pub portal: Option<PortalHandle>,
+    /// The pages at which browsers sign in, where they can.
+    pub pages: Option<Arc<Pages>>,
     /// The endpoint where other proxies ask, where it is on.
     pub forward_auth: Option<ForwardAuthSettings>,
     /// Counters and the access log.
@@ -153,7 +157,8 @@ impl Gateway {
         let budget = self.bad_tokens.of(client);
         let caller = self
             .authn
-            .authenticate(&request.headers, route.access, record.time, &budget);
+            .authenticate(&request.headers, route, record.time, &budget);
+        let caller = self.check_browser(caller, route, head, request);
         if let Ok(Caller::Verified(identity)) = &caller {
             record.caller = Some(Arc::clone(identity));
         }
@@ -170,6 +175,7 @@ impl Gateway {
         let method = inbound.parts.method.clone();
         let has_body = !inbound.body.is_end_stream();
         let is_post = method == Method::POST;
+        let is_page = wants_page(&inbound.parts);
         let grpc = is_post.then(|| Grpc::of(&inbound.parts.headers)).flatten();
         let mut record = self.begin_record(inbound);
         let request_id = record.request_id.to_header_value();
@@ -177,7 +183,7 @@ impl Gateway {
         inbound.request_id = request_id.clone();
         let served = self.serve(inbound, &mut record).await;
         let mut response = served.unwrap_or_else(|rejection| {
-            let mut refusal = self.refuse(&rejection, grpc, &mut record);
+            let mut refusal = self.refuse(&rejection, (grpc, is_page), &mut record);
             if record.version < Version::HTTP_2 && ends_connection(&rejection, &method, has_body) {
                 let close = HeaderValue::from_static("close");
                 refusal.headers_mut().insert(header::CONNECTION, close);
@@ -213,7 +219,15 @@ impl Gateway {
                     later.unwrap_or(admitted)
                 }
             },
-            Err(rejection) => Box::pin(self.admit_later(rejection, inbound, record)).await?,
+            Err(rejection) => {
+                let later = Box::pin(self.admit_later(rejection, inbound, record));
+                match later.await {
+                    Ok(admitted) => admitted,
+                    // Nobody waits for the body of what is sent elsewhere (MSG-11).
+                    Err(refused) if !inbound.body.is_end_stream() => return Err(refused),
+                    Err(refused) => return self.send_to_sign_in(refused, &inbound.parts, record),
+                }
+            }
         };
         inbound.take_handshake(&admitted)?;
         match admitted.permit.route().target {
@@ -286,6 +300,7 @@ impl Gateway {
             Err(_elapsed) => return Err(Rejection::RequestTimeout),
         };
         record.bytes_in = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        let is_page = wants_page(&parts);
         let mut request = Request::from_parts(parts, body);
         request
             .headers_mut()
@@ -297,10 +312,14 @@ impl Gateway {
             caller: admitted.permit.caller().clone(),
             authn: Arc::clone(&self.authn),
             bad_tokens: Arc::clone(&self.bad_tokens),
+            pages: self.pages.clone(),
         };
         let mut response = portal.call(call).await;
-        if let Some(rejection) = response.extensions().get::<Rejection>() {
-            note(rejection, record);
+        if let Some(rejection) = response.extensions().get::<Rejection>().cloned() {
+            note(&rejection, record);
+            if !respond::page::is_one(&response) {
+                response = self.shown(&rejection, is_page, record, response);
+            }
         }
         respond::answer::finish_own(response.headers_mut(), self.hsts);
         Ok(response.map(Answer::from_bytes))
@@ -334,11 +353,12 @@ impl Gateway {
     fn refuse(
         &self,
         rejection: &Rejection,
-        grpc: Option<Grpc>,
+        (grpc, is_page): (Option<Grpc>, bool),
         record: &mut Record,
     ) -> Response<Answer> {
         note(rejection, record);
-        let mut response = respond::refusal(rejection, &record.request_id);
+        let response = respond::refusal(rejection, &record.request_id);
+        let mut response = self.shown(rejection, is_page, record, response);
         if let Some(grpc) = grpc {
             response = grpc.refusal(rejection, response);
         }

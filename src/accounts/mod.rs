@@ -29,7 +29,7 @@ use jsonwebtoken::Algorithm;
 use crate::{
     authn::{
         Revocations,
-        settings::{ClaimNames, IssuerSettings, KeySource},
+        settings::{BUILT_IN, ClaimNames, IssuerSettings, KeySource},
     },
     limit::KeyedLimiter,
     policy::{PasswordFault, Rejection},
@@ -52,7 +52,7 @@ pub use users::{NewUser, canonical_email, canonical_username};
 pub use watch::Watch;
 
 /// The name of the built-in issuer in rules, logs and metrics.
-pub const ISSUER_NAME: &str = "portcullis";
+pub const ISSUER_NAME: &str = BUILT_IN;
 
 /// The longest life of an access token, whatever the configuration says (SESS-4).
 const ACCESS_TTL_MAX: Duration = Duration::from_secs(15 * 60);

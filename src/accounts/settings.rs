@@ -8,7 +8,11 @@ use std::{
 
 use jsonwebtoken::Algorithm;
 
-use crate::{limit::settings::Quota, mail::MailSettings};
+use crate::{
+    limit::settings::Quota,
+    mail::MailSettings,
+    respond::page::{ACCENT, TITLE},
+};
 
 /// The checked section `[accounts]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +41,32 @@ pub struct AccountSettings {
     pub argon2: Argon2Settings,
     /// Services that may ask about tokens and take them back.
     pub clients: Vec<ClientSettings>,
+    /// The pages at which browsers sign in; `None` where they cannot.
+    pub pages: Option<PageSettings>,
     /// Login attempts of one client address.
     pub login_per_ip: Quota,
     /// Login attempts on one account, known or not.
     pub login_per_account: Quota,
     /// How mail is sent; `None`: forgotten passwords cannot be reset, and nobody is told of changes.
     pub mail: Option<MailSettings>,
+}
+
+/// How the pages look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageSettings {
+    /// What the site is called: `Portcullis` by default.
+    pub title: Box<str>,
+    /// The colour of buttons, as `#rrggbb`: blue by default.
+    pub accent: Box<str>,
+}
+
+impl Default for PageSettings {
+    fn default() -> Self {
+        Self {
+            title: TITLE.into(),
+            accent: ACCENT.into(),
+        }
+    }
 }
 
 /// A service that may ask about tokens and take them back.

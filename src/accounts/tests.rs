@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Accounts, Client, Clock, Grant, Login, NewUser, Password, RefreshToken,
-    settings::{AccountSettings, Argon2Settings},
+    settings::{AccountSettings, Argon2Settings, PageSettings},
 };
 use crate::{
     authn::{Authenticator, Revocations, settings::CacheSettings},
@@ -171,6 +171,7 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         issuer: "https://localhost:8443".into(),
         signing: jsonwebtoken::Algorithm::ES256,
         clients: Vec::new(),
+        pages: Some(PageSettings::default()),
         audience: vec!["portcullis".into()],
         access_ttl: Duration::from_secs(900),
         refresh_idle: Duration::from_secs(7 * 86_400),

@@ -1,6 +1,6 @@
 //! Turns credentials into an [`Identity`]: extraction, cache, verification, revocation.
 //!
-//! A credential is looked for in one place ([`credential`]). Its token is looked up by a digest of all its bytes
+//! A credential is looked for in one place ([`credential`]): a bearer token, or the session cookie where a route takes it. Its token is looked up by a digest of all its bytes
 //! (`cache`); one that is not there is verified against the one key that its issuer, algorithm and key id name
 //! (`verifier`, `compact`, `claims`, `keys`). Cached or not, it is compared with the clock, which never runs backwards here
 //! (`clock`), and with what was revoked ([`revocation`]).
@@ -40,8 +40,9 @@ pub use self::{
 use self::{
     cache::{LookUp, TokenCache},
     clock::UnixMillis,
+    credential::{Accepts, Credential},
     opaque::{OpaqueIssuer, OpaqueTokens},
-    settings::{CacheSettings, IssuerSettings},
+    settings::{BUILT_IN, CacheSettings, IssuerSettings},
     turns::Turns,
     verifier::{Failure, Verifier},
 };
@@ -105,7 +106,10 @@ impl Authenticator {
     /// Finds out who sent these headers, at this time.
     ///
     /// On a public route nobody looks, and the answer is [`Caller::Anonymous`]. On an optional route no credential is
-    /// anonymous too, but one that is bad is refused: whoever sends it believes himself signed in.
+    /// anonymous too, but a bearer token that is bad is refused: whoever sends it believes himself signed in. A session cookie
+    /// that is dead is anonymous there, for a browser sends it without being asked.
+    ///
+    /// The token of a cookie is looked up like any other, but must be one of the built-in issuer.
     ///
     /// # Errors
     /// [`Rejection::CredentialsMissing`] where the route needs a credential, [`Rejection::AmbiguousCredentials`], and those
@@ -113,17 +117,48 @@ impl Authenticator {
     pub fn authenticate(
         &self,
         headers: &HeaderMap,
-        access: Access,
+        accepts: impl Into<Accepts>,
         now: SystemTime,
         allowance: &impl Allowance,
     ) -> Result<Caller, Rejection> {
+        let Accepts { access, cookie } = accepts.into();
         if access == Access::Public {
             return Ok(Caller::Anonymous);
         }
-        match (credential::bearer(headers)?, access) {
-            (Some(token), _) => self.verify(token, now, allowance).map(Caller::Verified),
+        match (credential::find(headers, cookie)?, access) {
+            (Some(Credential::Bearer(token)), _) => {
+                self.verify(token, now, allowance).map(Caller::Verified)
+            }
+            (Some(Credential::Cookie(token)), _) => {
+                match self.verify_session(token, now, allowance) {
+                    Err(Rejection::TokenExpired | Rejection::TokenInvalid(_))
+                        if access == Access::Optional =>
+                    {
+                        Ok(Caller::Anonymous)
+                    }
+                    verified => verified.map(Caller::Verified),
+                }
+            }
             (None, Access::Authenticated) => Err(Rejection::CredentialsMissing),
             (None, Access::Optional | Access::Public) => Ok(Caller::Anonymous),
+        }
+    }
+
+    /// Finds the identity that a session cookie proves, whose token must be one of the built-in issuer.
+    ///
+    /// # Errors
+    /// Those of [`verify`](Self::verify), and [`Rejection::TokenInvalid`] for another issuer's token.
+    pub fn verify_session(
+        &self,
+        token: &str,
+        now: SystemTime,
+        allowance: &impl Allowance,
+    ) -> Result<Arc<Identity>, Rejection> {
+        let identity = self.verify(token, now, allowance)?;
+        if *identity.claims().issuer_name == *BUILT_IN {
+            Ok(identity)
+        } else {
+            Err(Rejection::TokenInvalid(TokenFault::Issuer))
         }
     }
 

@@ -10,6 +10,9 @@ use zeroize::Zeroizing;
 
 use super::{keys::LiveKeys, remote::Introspector};
 
+/// The name of the built-in issuer in rules, logs and metrics, which no entry may take.
+pub const BUILT_IN: &str = "portcullis";
+
 /// A checked `[[issuer]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IssuerSettings {

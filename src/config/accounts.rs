@@ -44,6 +44,8 @@ pub(super) fn read(
     let (refresh_idle, refresh_max, refresh_grace) = refresh(&mut table);
     let signing = table.choice("signing", &SIGNING);
     only_so_far(&mut table);
+    let cookie_session = table.flag("cookie_session").unwrap_or(true);
+    let pages = super::pages::read(table.section("pages"));
     let password_min = Bounds::new(8, 128).because("shorter ones are guessed");
     let password_min = table.number("password_min", password_min);
     let argon2 = argon2(table.section("argon2"));
@@ -67,6 +69,7 @@ pub(super) fn read(
         password_min: password_min.unwrap_or(15),
         argon2,
         clients,
+        pages: cookie_session.then_some(pages),
         login_per_ip,
         login_per_account,
         mail: None,

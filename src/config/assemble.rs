@@ -15,7 +15,7 @@ use crate::{
     gateway::{self, Gateway},
     limit::{BadTokens, IpLimiter, RouteLimits},
     policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
-    portal::{self, PortalHandle},
+    portal::{self, Pages, PortalHandle},
     telemetry::Telemetry,
     upstream::{
         Pace, SystemRoots, TlsFault, Upstream,
@@ -103,6 +103,16 @@ pub fn succeed(
         routes.extend(on_every_host(asked, &config.routes));
     }
     let templates = Arc::clone(&config.identity.templates);
+    let pages = config.accounts.as_ref().and_then(|accounts| {
+        let settings = accounts.pages.as_ref()?;
+        let url = &config.server.public_url;
+        Some(Arc::new(Pages::new(
+            accounts,
+            settings,
+            url,
+            &config.routes,
+        )))
+    });
     let routes = Routes::new(routes).map_err(AssembleError::Routes)?;
     let pseudonym = pseudonym(config);
     let headers = HeaderPolicy::new(templates, &pseudonym, config.identity.pass_token)
@@ -138,6 +148,7 @@ pub fn succeed(
         head: config.server.head,
         upstreams,
         portal: lasting.accounts.as_ref().map(|(_, portal)| portal.clone()),
+        pages,
         forward_auth: config.forward_auth.clone(),
         telemetry: Arc::clone(telemetry),
         body_pace: Pace {

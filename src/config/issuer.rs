@@ -14,12 +14,9 @@ use super::{
     words::{Choice, Choice::Is, choose, refuse_repeats},
 };
 use crate::{
-    authn::settings::{ClaimNames, IssuerSettings},
+    authn::settings::{BUILT_IN, ClaimNames, IssuerSettings},
     server::settings::ServerSettings,
 };
-
-/// The name of the built-in issuer, which no entry may take.
-pub(super) const BUILT_IN: &str = "portcullis";
 
 const ALGORITHMS: [(&str, Choice<Algorithm>); 12] = [
     ("ES256", Is(Algorithm::ES256)),

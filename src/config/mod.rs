@@ -30,6 +30,7 @@ mod name;
 mod network;
 mod outline;
 mod overlap;
+mod pages;
 mod reader;
 pub mod restart;
 mod route;
@@ -66,7 +67,7 @@ pub(crate) use units::{show_duration, show_size};
 use crate::{
     accounts::settings::AccountSettings,
     assertion::settings::AssertionSettings,
-    authn::settings::{CacheSettings, IssuerSettings},
+    authn::settings::{BUILT_IN, CacheSettings, IssuerSettings},
     gateway::forward_auth::ForwardAuthSettings,
     limit::settings::{IpLimitSettings, RouteLimitSettings},
     policy::{Access, IdentityHeaders, Route},
@@ -270,7 +271,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
     let forward_auth = forward_auth::read(top.section("forward_auth"), server, accounts.as_ref());
     let mut issuer_names = issuers.names;
     if accounts.is_some() {
-        issuer_names.push(issuer::BUILT_IN.into());
+        issuer_names.push(BUILT_IN.into());
     }
     let around = Surroundings {
         upstreams: &upstreams,
@@ -278,6 +279,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         identity: &identity.templates,
         asked_by_proxies: forward_auth.is_some(),
         body_bytes: server.map_or(0, |server| server.body_bytes),
+        has_pages: (accounts.as_ref()).is_some_and(|accounts| accounts.pages.is_some()),
     };
     let routes = route::read(top.sections("route"), &around);
     let log = log::read(top.section("log"));

@@ -361,26 +361,15 @@ impl<'d> Table<'d> {
                 key: self.path(key),
                 span: name.span(),
             };
-            let later = NOT_YET
-                .iter()
-                .find(|row| row.0 == section && row.1 == key)
-                .map(|row| row.2);
-            match later {
-                Some(harmless) if harmless.accepts(value.get_ref()) => {}
-                Some(harmless) => self
-                    .context
-                    .problems
-                    .add(&place, Fault::new("is not yet supported", harmless.hint())),
-                None => {
-                    let later = NOT_YET.iter().filter(|row| row.0 == section);
-                    let known = self.asked.iter().copied().chain(later.map(|row| row.1));
-                    let fault = Fault {
-                        message: "unknown key".to_owned(),
-                        hint: Some(suggest(key, known)),
-                    };
-                    self.context.problems.add(&place, fault);
-                }
-            }
+            let fault = if NOT_YET.contains(&(&section, key)) {
+                let hint = "take the key out: it is never ignored silently";
+                Fault::new("is not yet supported", hint)
+            } else {
+                let later = NOT_YET.iter().filter(|row| row.0 == section);
+                let known = self.asked.iter().copied().chain(later.map(|row| row.1));
+                Fault::new("unknown key", suggest(key, known))
+            };
+            self.context.problems.add(&place, fault);
         }
     }
 

@@ -21,10 +21,11 @@ use super::{
     words::{Choice::Is, refuse_repeats, suggest},
 };
 use crate::{
+    authn::settings::BUILT_IN,
     limit::settings::RouteLimitSettings,
     policy::{
-        Access, Addresses, HostPattern, IdentityHeaders, NormalPath, PathFault, PathPattern, Route,
-        Rule, Streams, Target, head,
+        Access, Addresses, Browsers, HostPattern, IdentityHeaders, NormalPath, PathFault,
+        PathPattern, Route, Rule, Streams, Target, head,
     },
     upstream::settings::{Protocol, ServerAddress},
 };
@@ -40,6 +41,8 @@ pub(super) struct Surroundings<'s> {
     pub(super) asked_by_proxies: bool,
     /// The largest body where the route says nothing.
     pub(super) body_bytes: u64,
+    /// Whether browsers can sign in, to accounts of the gateway's own.
+    pub(super) has_pages: bool,
 }
 
 /// A route and where it stands.
@@ -91,6 +94,7 @@ fn read_one(
     let timeout = table.duration("timeout", bounds);
     let streams = streams(&mut table);
     refuse_shared_sockets(&mut table, streams, target, around.upstreams);
+    let browsers = browsers(&mut table, around.has_pages, &rule);
     let limits = limit::read_route(&mut table, access);
     let place = table.place.clone();
     table.finish();
@@ -114,6 +118,7 @@ fn read_one(
                 max_body: max_body.unwrap_or(around.body_bytes),
                 timeout: timeout.unwrap_or(secs(300)),
                 streams,
+                browsers,
             },
             limits,
             place,
@@ -351,6 +356,22 @@ fn streams(table: &mut Table<'_>) -> Streams {
         idle_timeout: table
             .duration("idle_timeout", bounds)
             .unwrap_or(usual.idle_timeout),
+    }
+}
+
+/// What the route does for browsers. Whoever may not use it once he has signed in is not sent to do so.
+fn browsers(table: &mut Table<'_>, has_pages: bool, rule: &Rule) -> Browsers {
+    let words = [("auto", Is(true)), ("never", Is(false))];
+    let asked = table.choice("sign_in", &words);
+    if asked == Some(true) && !has_pages {
+        let hint = "[accounts] with cookie_session = true, or take the key out";
+        let fault = Fault::new("\"auto\" needs a page to sign in at", hint);
+        table.fault("sign_in", fault);
+    }
+    let takes_ours = rule.issuers.is_empty() || rule.issuers.iter().any(|one| **one == *BUILT_IN);
+    Browsers {
+        cookie: has_pages && takes_ours,
+        sign_in: has_pages && takes_ours && asked.unwrap_or(true),
     }
 }
 

@@ -13,8 +13,8 @@ use crate::{
     accounts::PUBLISHED_MAX_AGE,
     assertion::{KEYS_PATH, Statement, X_PORTCULLIS_ASSERTION},
     policy::{
-        Access, Addresses, Caller, HeaderEdits, PathPattern, Rejection, Route, Rule, Streams,
-        Target,
+        Access, Addresses, Browsers, Caller, HeaderEdits, PathPattern, Rejection, Route, Rule,
+        Streams, Target,
     },
     respond,
     upstream::Upstream,
@@ -38,6 +38,7 @@ pub fn routes() -> Vec<Route> {
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         cors: None,
+        browsers: Browsers::default(),
         max_body: 0,
         timeout: Duration::from_secs(10),
         streams: Streams::default(),

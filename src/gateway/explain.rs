@@ -13,7 +13,7 @@ use crate::{
     authn::{Arrival, credential},
     policy::{
         Access, Caller, ForwardedHeaders, Forwarding, Head, Permit, Rejection, Route, Target,
-        Unlimited, authorize, headers::SESSION_COOKIE,
+        Unlimited, authorize, browser::is_by_cookie, headers::SESSION_COOKIE,
     },
     telemetry::{Record, RequestIds},
 };
@@ -149,7 +149,8 @@ impl Gateway {
         let now = SystemTime::now();
         let caller = self
             .authn
-            .authenticate(&request.headers, route.access, now, &Unlimited);
+            .authenticate(&request.headers, route, now, &Unlimited);
+        let caller = self.check_browser(caller, route, &head, request);
         let told = caller.clone();
         if route.enforce {
             story.step("caller", told, |caller| told_caller(caller, route, request))?;
@@ -243,9 +244,18 @@ fn told_caller(caller: &Caller, route: &Route, request: &Parts) -> String {
             "nobody: credentials are not looked at".to_owned()
         }
         Caller::Anonymous => {
-            let has_token = matches!(credential::bearer(&request.headers), Ok(Some(_)));
-            debug_assert!(!has_token, "a token is good or refused");
-            format!("nobody: no bearer token was sent (a cookie {SESSION_COOKIE} is not looked at)")
+            let cookie = route.browsers.cookie;
+            match (cookie, credential::session(&request.headers)) {
+                (true, Ok(Some(_))) => {
+                    format!("nobody: the cookie {SESSION_COOKIE} is not, or no longer, good")
+                }
+                (true, _) => {
+                    format!("nobody: neither a bearer token nor {SESSION_COOKIE} was sent")
+                }
+                (false, _) => format!(
+                    "nobody: no bearer token was sent (a cookie {SESSION_COOKIE} is not looked at)"
+                ),
+            }
         }
         Caller::Verified(identity) => {
             let claims = identity.claims();
@@ -254,8 +264,12 @@ fn told_caller(caller: &Caller, route: &Route, request: &Parts) -> String {
                 [] => "none".to_owned(),
                 texts => texts.join(" "),
             };
+            let by = match is_by_cookie(route, &request.headers) {
+                true => ", by cookie",
+                false => "",
+            };
             format!(
-                "subject {} of issuer {}, verified with key {key}; roles {}; scopes {}; expires at {}",
+                "subject {} of issuer {}{by}, verified with key {key}; roles {}; scopes {}; expires at {}",
                 claims.subject,
                 claims.issuer_name,
                 list(&claims.roles),

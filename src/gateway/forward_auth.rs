@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, uri::PathAndQuery};
+use http::{Response, StatusCode, header, request::Parts, uri::PathAndQuery};
 
-use super::{Answer, Gateway, Inbound, note};
+use super::{Answer, Gateway, Inbound, browser::wants_page, note};
 use crate::{
     policy::{
-        Access, Addresses, Head, HeaderEdits, PathPattern, Permit, Rejection, Route, Rule, Streams,
-        Target, original_request,
+        Access, Addresses, Browsers, Head, HeaderEdits, PathPattern, Permit, Rejection, Route,
+        Rule, Streams, Target, original_request,
     },
     respond,
     telemetry::Record,
@@ -24,6 +24,9 @@ pub struct ForwardAuthSettings {
 
 /// The path that oauth2-proxy answers at, for configurations that were written for it.
 pub const ALIAS: &str = "/oauth2/auth";
+
+/// What nginx's `auth_request` is configured to say, and the proxies that hand a redirect on do not.
+const NGINX_FIELDS: [&str; 3] = ["x-original-url", "x-original-uri", "x-original-method"];
 
 /// The endpoint's routes, for the route table.
 #[must_use]
@@ -46,6 +49,7 @@ pub fn routes(settings: &ForwardAuthSettings) -> Vec<Route> {
         max_body: 0,
         timeout: Duration::from_secs(10),
         streams: Streams::default(),
+        browsers: Browsers::default(),
     };
     vec![
         route("forward_auth", PathPattern::Prefix(settings.path.clone())),
@@ -68,34 +72,49 @@ impl Gateway {
         if !self.proxies.trusts(inbound.peer.ip) {
             return Err(Rejection::RouteNotFound);
         }
-        let decided = self.decide_question(inbound, path, record).await;
+        let below = self.below_endpoint(inbound, path)?;
+        let original = original_request(&inbound.parts, below);
+        let decided = match &original {
+            Ok(original) => self.decide_question(inbound, original, record).await,
+            Err(rejection) => Err(rejection.clone()),
+        };
         Ok(decided.unwrap_or_else(|rejection| {
             note(&rejection, record);
             let status = understood(rejection.status());
-            let mut refusal = respond::refusal_as(status, &rejection, &record.request_id);
-            respond::answer::finish_own(refusal.headers_mut(), self.hsts);
-            refusal.map(Answer::from_bytes)
+            let refusal = respond::refusal_as(status, &rejection, &record.request_id);
+            let mut answer = match &original {
+                Ok(original) => {
+                    let refusal = self.shown(&rejection, wants_page(original), record, refusal);
+                    match self.sign_in_answer(&rejection, original) {
+                        Some(sent_on) => {
+                            understood_redirect(path, &inbound.parts, refusal, sent_on)
+                        }
+                        None => refusal,
+                    }
+                }
+                Err(_) => refusal,
+            };
+            respond::answer::finish_own(answer.headers_mut(), self.hsts);
+            answer.map(Answer::from_bytes)
         }))
     }
 
     async fn decide_question(
         &self,
         inbound: &Inbound<'_>,
-        path: &str,
+        original: &Parts,
         record: &mut Record,
     ) -> Result<Response<Answer>, Rejection> {
-        let below = self.below_endpoint(inbound, path)?;
-        let original = original_request(&inbound.parts, below)?;
         record.method = original.method.clone();
-        let head = Head::read(&original, &self.head)?;
+        let head = Head::read(original, &self.head)?;
         self.keep_for_log(&head, record);
         let client = self.proxies.client_ip(inbound.peer.ip, &original.headers);
-        let mut decided = self.decide(client, &head, &original, record);
+        let mut decided = self.decide(client, &head, original, record);
         if let Some(rejection) = refused(&decided).cloned() {
             let waited = self.await_arrival(rejection, client, &original.headers);
             match (waited.await, &decided) {
                 (Ok(charge), _) => {
-                    decided = self.decide(client, &head, &original, record);
+                    decided = self.decide(client, &head, original, record);
                     self.settle(charge, client, refused(&decided));
                 }
                 (Err(rejection), Err(_)) => return Err(rejection),
@@ -141,6 +160,26 @@ fn refused<'p>(decided: &'p Result<Permit<'_>, Rejection>) -> Option<&'p Rejecti
         Ok(permit) => permit.unenforced(),
         Err(rejection) => Some(rejection),
     }
+}
+
+/// Sends a browser to the login page, where the asking proxy hands our answer on as it is. nginx takes a redirect for a
+/// failure: it gets the 401 that it understands, with the address in `Location` beside it.
+fn understood_redirect(
+    path: &str,
+    question: &Parts,
+    mut refusal: Response<Bytes>,
+    sent_on: Response<Bytes>,
+) -> Response<Bytes> {
+    let fields = &question.headers;
+    if path != ALIAS && !NGINX_FIELDS.iter().any(|name| fields.contains_key(*name)) {
+        return sent_on;
+    }
+    for name in [header::LOCATION, header::SET_COOKIE] {
+        for value in sent_on.headers().get_all(&name) {
+            refusal.headers_mut().append(&name, value.clone());
+        }
+    }
+    refusal
 }
 
 /// The status that says the same to a proxy that asks.

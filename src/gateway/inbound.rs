@@ -15,6 +15,7 @@ use crate::{
     authn::Revocations,
     policy::{
         PeerIp, Rejection, TlsPolicyId,
+        browser::is_by_cookie,
         upgrade::{asks_for_websocket, check_origin},
     },
     telemetry::RequestIds,
@@ -151,7 +152,9 @@ impl<'l> Inbound<'l> {
         }
         let host = admitted.host.to_str().map_err(|_| Rejection::Internal)?;
         let headers = &mut self.parts.headers;
-        check_origin(headers, host, route.cors.as_deref())?;
+        let is_known = admitted.permit.caller().identity().is_some();
+        let by_cookie = is_known && is_by_cookie(route, headers);
+        check_origin(headers, host, route.cors.as_deref(), by_cookie)?;
         let key = headers.get(header::SEC_WEBSOCKET_KEY);
         self.handshake = Some(match key.filter(|_| !self.is_bridged) {
             Some(key) => Handshake::of(key)?,

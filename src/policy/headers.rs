@@ -36,6 +36,21 @@ use super::{
 pub const SESSION_COOKIE: &str = "__Host-portcullis-session";
 /// The cookie that carries a refresh token.
 pub const REFRESH_COOKIE: &str = "__Secure-portcullis-refresh";
+/// The cookie that says that there is a refresh cookie, where that one is not sent.
+pub const RENEWABLE_COOKIE: &str = "__Host-portcullis-renewable";
+/// The cookie that counts renewals within seconds.
+pub const RENEWALS_COOKIE: &str = "__Host-portcullis-renewals";
+/// The cookie of a browser that another host of ours is to send back signed in.
+pub const HANDOVER_COOKIE: &str = "__Host-portcullis-handover";
+
+/// Every cookie of the gateway's own: no upstream is told of one, and none may set one.
+pub const OWN_COOKIES: [&str; 5] = [
+    SESSION_COOKIE,
+    REFRESH_COOKIE,
+    RENEWABLE_COOKIE,
+    RENEWALS_COOKIE,
+    HANDOVER_COOKIE,
+];
 
 /// About how many fields are injected: room is made for them at once.
 const INJECTED_USUALLY: usize = 14;
@@ -309,7 +324,7 @@ fn strip_cookies(headers: &mut HeaderMap) {
     let is_ours = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
         let name = name.trim_ascii();
-        name == SESSION_COOKIE.as_bytes() || name == REFRESH_COOKIE.as_bytes()
+        OWN_COOKIES.iter().any(|ours| name == ours.as_bytes())
     };
     let pairs = |line: &HeaderValue| -> Vec<Vec<u8>> {
         line.as_bytes()

@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod allowance;
 pub mod authorize;
+pub mod browser;
 pub mod client_ip;
 pub mod cors;
 mod forwarded;
@@ -25,6 +26,7 @@ pub mod upgrade;
 pub use addresses::Addresses;
 pub use allowance::{Allowance, Unlimited};
 pub use authorize::{Access, Caller, Permit, Rule, authorize};
+pub use browser::Browsers;
 pub use client_ip::{ClientIp, ForwardedHeaders, PeerIp, TrustedProxies};
 pub use cors::{Cors, Origins};
 pub use head::Head;

@@ -10,6 +10,7 @@ use http::Method;
 use super::{
     addresses::Addresses,
     authorize::{Access, Rule},
+    browser::Browsers,
     cors::Cors,
     headers::HeaderEdits,
     path::decoded_segments,
@@ -72,6 +73,8 @@ pub struct Route {
     pub timeout: Duration,
     /// What it allows of exchanges that go on.
     pub streams: Streams,
+    /// What it does for browsers.
+    pub browsers: Browsers,
 }
 
 /// What a route allows of exchanges that go on.

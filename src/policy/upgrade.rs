@@ -41,13 +41,21 @@ pub fn asks_for_websocket(request: &Parts, has_body: bool) -> Result<bool, Rejec
 
 /// Lets a WebSocket be opened by programs, which name no origin, by pages of the same host, and by those that the route's `cors`
 /// lists: browsers ask nobody before they open one, and bear cookies (UP-7). `*` lists nobody here. `host` is host and port as
-/// the client named them.
+/// the client named them. Whoever is known `by_cookie` is a browser, and must name its origin.
 ///
 /// # Errors
 /// [`Rejection::OriginDenied`].
-pub fn check_origin(headers: &HeaderMap, host: &str, cors: Option<&Cors>) -> Result<(), Rejection> {
+pub fn check_origin(
+    headers: &HeaderMap,
+    host: &str,
+    cors: Option<&Cors>,
+    by_cookie: bool,
+) -> Result<(), Rejection> {
     let Some(origin) = headers.get(header::ORIGIN) else {
-        return Ok(());
+        return match by_cookie {
+            true => Err(Rejection::OriginDenied),
+            false => Ok(()),
+        };
     };
     let listed = cors.is_some_and(|cors| match &cors.origins {
         Origins::Any => false,
@@ -61,7 +69,7 @@ pub fn check_origin(headers: &HeaderMap, host: &str, cors: Option<&Cors>) -> Res
 }
 
 /// Whether an origin is this host over TLS. The port 443 may be written or not.
-fn is_own(origin: &HeaderValue, host: &str) -> bool {
+pub(super) fn is_own(origin: &HeaderValue, host: &str) -> bool {
     let bare = |host: &str| {
         host.strip_suffix(":443")
             .unwrap_or(host)
@@ -173,7 +181,7 @@ mod tests {
     fn up_7_pages_of_other_hosts_are_denied() {
         let check = |origin: &str, host: &str, cors: Option<&Cors>| {
             let fields = [("origin", origin)];
-            check_origin(&parts("GET", &fields).headers, host, cors).is_ok()
+            check_origin(&parts("GET", &fields).headers, host, cors, false).is_ok()
         };
         let cors = |origins| Cors {
             origins,
@@ -208,6 +216,9 @@ mod tests {
             "app.example",
             Some(&listed)
         ));
-        assert_eq!(check_origin(&HeaderMap::new(), "app.example", None), Ok(()));
+        let none = HeaderMap::new();
+        assert_eq!(check_origin(&none, "app.example", None, false), Ok(()));
+        let denied = Err(Rejection::OriginDenied);
+        assert_eq!(check_origin(&none, "app.example", None, true), denied);
     }
 }

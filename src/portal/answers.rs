@@ -1,23 +1,19 @@
-//! Writes the answers: their JSON, the refresh cookie, and the headers that keep tokens out of caches and logs.
+//! Writes the answers: their JSON, and the headers that keep tokens out of caches and logs.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE},
+    header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY},
 };
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use crate::{
-    accounts::{Grant, PUBLISHED_MAX_AGE, RefreshToken, settings::AccountSettings},
-    policy::{Claims, Rejection},
+    accounts::{Grant, PUBLISHED_MAX_AGE, RefreshToken},
+    policy::Claims,
     store::Session,
 };
-
-/// The refresh cookie. Its prefix makes browsers refuse one that was set without `Secure`.
-pub(super) const REFRESH_COOKIE: &str = "__Secure-portcullis-refresh";
 
 #[derive(Serialize)]
 struct GrantAnswer<'a> {
@@ -196,45 +192,6 @@ pub(super) fn guard(mut response: Response<Bytes>) -> Response<Bytes> {
         .entry(REFERRER_POLICY)
         .or_insert(HeaderValue::from_static("no-referrer"));
     response
-}
-
-/// Adds the refresh cookie.
-///
-/// # Errors
-/// [`Rejection::Internal`] where the grant has no refresh token.
-pub(super) fn with_cookie(
-    response: Response<Bytes>,
-    grant: &Grant,
-    settings: &AccountSettings,
-) -> Result<Response<Bytes>, Rejection> {
-    let token = grant.refresh_token.as_ref().ok_or(Rejection::Internal)?;
-    let value = token.reveal();
-    set_cookie(response, &value, grant.refresh_expires_in, settings).ok_or(Rejection::Internal)
-}
-
-/// Makes the browser forget the refresh cookie.
-pub(super) fn without_cookie(
-    response: Response<Bytes>,
-    settings: &AccountSettings,
-) -> Response<Bytes> {
-    let plain = response.clone();
-    set_cookie(response, "", 0, settings).unwrap_or(plain)
-}
-
-fn set_cookie(
-    mut response: Response<Bytes>,
-    value: &str,
-    max_age: u64,
-    settings: &AccountSettings,
-) -> Option<Response<Bytes>> {
-    let cookie = Zeroizing::new(format!(
-        "{REFRESH_COOKIE}={value}; Path={}; Max-Age={max_age}; HttpOnly; Secure; SameSite=Strict",
-        settings.path
-    ));
-    let mut cookie = HeaderValue::from_str(&cookie).ok()?;
-    cookie.set_sensitive(true);
-    response.headers_mut().append(SET_COOKIE, cookie);
-    Some(response)
 }
 
 fn json(body: &impl Serialize) -> Response<Bytes> {

@@ -14,7 +14,9 @@ use http::{Method, Request, Response, request::Parts};
 use serde::Deserialize;
 
 use super::{
-    BODY_BYTES_MAX, answers, clients, passwords,
+    BODY_BYTES_MAX, answers, clients, cookies, forms,
+    pages::{self, Page, Pages, handover::Handovers},
+    passwords,
     requests::{self, Secret},
 };
 use crate::{
@@ -25,7 +27,7 @@ use crate::{
     authn::Authenticator,
     limit::BadTokens,
     policy::{
-        Access, Addresses, Caller, Claims, ClientIp, HeadFault, HeaderEdits, PathPattern,
+        Access, Addresses, Browsers, Caller, Claims, ClientIp, HeadFault, HeaderEdits, PathPattern,
         Rejection, Route, Rule, Streams, Target, TokenFault,
     },
     respond,
@@ -36,7 +38,7 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest name or address that is looked at.
-const NAME_BYTES_MAX: usize = 254;
+pub(super) const NAME_BYTES_MAX: usize = 254;
 
 /// One row of the table.
 struct Endpoint {
@@ -67,6 +69,7 @@ enum Operation {
     Logout,
     LogoutAll,
     Me,
+    Page(Page),
     Refresh,
     ResetPassword,
     Revoke,
@@ -75,7 +78,7 @@ enum Operation {
 
 /// Every endpoint. What needs an access token needs one of ours; a foreign issuer's users have no account here.
 #[rustfmt::skip]
-const ENDPOINTS: [Endpoint; 14] = [
+const ENDPOINTS: [Endpoint; 21] = [
     Endpoint { name: "auth.login",       method: Method::POST,   path: Place::Under("/login"),         access: Access::Public,        operation: Operation::Login },
     Endpoint { name: "auth.refresh",     method: Method::POST,   path: Place::Under("/refresh"),       access: Access::Public,        operation: Operation::Refresh },
     Endpoint { name: "auth.logout",      method: Method::POST,   path: Place::Under("/logout"),        access: Access::Public,        operation: Operation::Logout },
@@ -90,10 +93,17 @@ const ENDPOINTS: [Endpoint; 14] = [
     Endpoint { name: "auth.revoke",      method: Method::POST,   path: Place::Under("/revoke"),        access: Access::Public,        operation: Operation::Revoke },
     Endpoint { name: "auth.jwks",        method: Method::GET,    path: Place::Root("/.well-known/jwks.json"),            access: Access::Public, operation: Operation::Jwks },
     Endpoint { name: "auth.issuer",      method: Method::GET,    path: Place::Root("/.well-known/openid-configuration"), access: Access::Public, operation: Operation::IssuerDocument },
+    Endpoint { name: "auth.login_page",     method: Method::GET,  path: Place::Under("/login"),    access: Access::Public,        operation: Operation::Page(Page::Login) },
+    Endpoint { name: "auth.logout_page",    method: Method::GET,  path: Place::Under("/logout"),   access: Access::Public,        operation: Operation::Page(Page::Logout) },
+    Endpoint { name: "auth.account",        method: Method::GET,  path: Place::Under("/account"),  access: Access::Authenticated, operation: Operation::Page(Page::Account) },
+    Endpoint { name: "auth.change_account", method: Method::POST, path: Place::Under("/account"),  access: Access::Authenticated, operation: Operation::Page(Page::ChangeAccount) },
+    Endpoint { name: "auth.renew",          method: Method::GET,  path: Place::Under("/renew"),    access: Access::Public,        operation: Operation::Page(Page::Renew) },
+    Endpoint { name: "auth.handover",       method: Method::GET,  path: Place::Under("/handover"), access: Access::Public,        operation: Operation::Page(Page::Handover) },
+    Endpoint { name: "auth.arrive",         method: Method::GET,  path: Place::Under("/arrive"),   access: Access::Public,        operation: Operation::Page(Page::Arrive) },
 ];
 
 /// What the gateway found out about a request.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Context {
     pub(super) client: ClientIp,
     pub(super) request_id: RequestId,
@@ -101,13 +111,18 @@ pub(super) struct Context {
     pub(super) authn: Arc<Authenticator>,
     /// How many failed verifications the client may cause.
     pub(super) bad_tokens: Arc<BadTokens>,
+    /// The pages, where browsers may sign in.
+    pub(super) pages: Option<Arc<Pages>>,
+    pub(super) handovers: Arc<Handovers>,
 }
 
 /// The built-in routes, for the route table.
 #[must_use]
 pub fn routes(settings: &AccountSettings) -> Vec<Route> {
+    let has_pages = settings.pages.is_some();
     ENDPOINTS
         .iter()
+        .filter(|endpoint| has_pages || !endpoint.operation.is_page())
         .enumerate()
         .map(|(index, endpoint)| Route {
             name: endpoint.name.into(),
@@ -137,6 +152,10 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
             max_body: BODY_BYTES_MAX,
             timeout: TIMEOUT,
             streams: Streams::default(),
+            browsers: Browsers {
+                cookie: endpoint.operation.is_page(),
+                sign_in: endpoint.operation.is_page(),
+            },
         })
         .collect()
 }
@@ -166,6 +185,13 @@ pub(super) fn router(accounts: Arc<Accounts>) -> Router {
     router
         .fallback(refuse(Rejection::RouteNotFound))
         .method_not_allowed_fallback(refuse(Rejection::MethodNotAllowed(Vec::new())))
+}
+
+impl Operation {
+    /// Whether it is a page of browsers, which are known there by their session cookie.
+    fn is_page(self) -> bool {
+        matches!(self, Self::Page(_))
+    }
 }
 
 impl Place {
@@ -237,6 +263,7 @@ fn operate<'a>(
         Operation::Logout => Box::pin(logout(accounts, call)),
         Operation::LogoutAll => Box::pin(logout_all(accounts, call)),
         Operation::Me => Box::pin(async move { me(accounts, &call) }),
+        Operation::Page(page) => Box::pin(pages::serve(accounts, page, call)),
         Operation::Refresh => Box::pin(refresh(accounts, call)),
         Operation::Revoke => Box::pin(clients::revoke(accounts, call)),
         Operation::Sessions => Box::pin(sessions(accounts, call)),
@@ -268,9 +295,12 @@ struct TokenBody {
 }
 
 async fn login(accounts: &Accounts, call: Call) -> Answered {
+    if forms::is_form(&call.parts.headers) && call.context.pages.is_some() {
+        return pages::serve(accounts, Page::SubmitLogin, call).await;
+    }
     // A page elsewhere must not sign its visitor in to an account of its own choice (AUTH-8).
     requests::refuse_foreign_origin(&call.parts.headers, accounts.settings())?;
-    let before = requests::refresh_cookie(&call.parts.headers)?;
+    let before = cookies::refresh_cookie(&call.parts.headers)?;
     let body: LoginBody = requests::json(&call.parts.headers, &call.body)?;
     if body.username.len() > NAME_BYTES_MAX {
         return Err(Rejection::BadRequest(HeadFault::Body));
@@ -293,7 +323,7 @@ async fn login(accounts: &Accounts, call: Call) -> Answered {
 
 async fn refresh(accounts: &Accounts, call: Call) -> Answered {
     let headers = &call.parts.headers;
-    let cookie = requests::refresh_cookie(headers)?;
+    let cookie = cookies::refresh_cookie(headers)?;
     let body: TokenBody = if call.body.is_empty() {
         TokenBody::default()
     } else {
@@ -316,8 +346,11 @@ async fn refresh(accounts: &Accounts, call: Call) -> Answered {
 /// Ends the session of whatever was presented: cookie, token in the body, access token. What is not good ends nothing, and
 /// the answer is the same (SESS-5).
 async fn logout(accounts: &Accounts, call: Call) -> Answered {
+    if forms::is_form(&call.parts.headers) && call.context.pages.is_some() {
+        return pages::serve(accounts, Page::SubmitLogout, call).await;
+    }
     let headers = &call.parts.headers;
-    let cookie = requests::refresh_cookie(headers)?;
+    let cookie = cookies::refresh_cookie(headers)?;
     if cookie.is_some() {
         requests::require_own_origin(headers, accounts.settings())?;
     }
@@ -352,11 +385,10 @@ async fn logout(accounts: &Accounts, call: Call) -> Answered {
             accounts.end_session(&claims.subject, session).await?;
         }
     }
-    Ok(if cookie.is_some() {
-        answers::without_cookie(answers::no_content(), accounts.settings())
-    } else {
-        answers::no_content()
-    })
+    match cookie {
+        Some(_) => cookies::forget(answers::no_content(), accounts.settings()),
+        None => Ok(answers::no_content()),
+    }
 }
 
 async fn logout_all(accounts: &Accounts, call: Call) -> Answered {
@@ -410,7 +442,7 @@ fn deliver(accounts: &Accounts, grant: &Grant, delivery: Delivery) -> Answered {
     match delivery {
         Delivery::Body => Ok(answers::grant(grant, true)),
         Delivery::Cookie => {
-            answers::with_cookie(answers::grant(grant, false), grant, accounts.settings())
+            cookies::grant(answers::grant(grant, false), grant, accounts.settings())
         }
     }
 }

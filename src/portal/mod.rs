@@ -5,7 +5,10 @@
 
 mod answers;
 mod clients;
+mod cookies;
 mod endpoints;
+mod forms;
+mod pages;
 mod passwords;
 mod requests;
 #[cfg(test)]
@@ -28,10 +31,12 @@ use crate::{
     telemetry::RequestId,
 };
 
-pub use endpoints::routes;
 /// For `fuzz/` alone.
 #[doc(hidden)]
-pub use requests::refresh_cookie;
+pub use cookies::refresh_cookie;
+pub use endpoints::routes;
+pub use pages::Pages;
+use pages::handover::Handovers;
 
 /// The largest body that any of these routes takes, in bytes.
 pub const BODY_BYTES_MAX: u64 = 16 << 10;
@@ -55,6 +60,8 @@ pub struct PortalCall {
     pub authn: Arc<Authenticator>,
     /// How many failed verifications the client may cause.
     pub bad_tokens: Arc<BadTokens>,
+    /// The pages, where browsers may sign in.
+    pub pages: Option<Arc<Pages>>,
 }
 
 /// Takes requests from the workers. Cheap to clone.
@@ -63,6 +70,7 @@ pub struct PortalHandle {
     router: Router,
     runtime: Handle,
     calls: Arc<Semaphore>,
+    handovers: Arc<Handovers>,
 }
 
 /// Starts to serve the built-in routes; the work is done on `runtime`.
@@ -72,6 +80,7 @@ pub fn start(accounts: Arc<Accounts>, runtime: &Handle) -> PortalHandle {
         router: endpoints::router(accounts),
         runtime: runtime.clone(),
         calls: Arc::new(Semaphore::new(CALLS_MAX)),
+        handovers: Arc::default(),
     }
 }
 
@@ -86,8 +95,9 @@ impl PortalHandle {
             return refuse(Rejection::Overloaded);
         };
         let router = self.router.clone();
+        let handovers = Arc::clone(&self.handovers);
         let work = self.runtime.spawn(async move {
-            let response = answer(router, call).await;
+            let response = answer(router, call, handovers).await;
             drop(permit);
             response
         });
@@ -99,7 +109,11 @@ impl PortalHandle {
 }
 
 /// `None` where the answer cannot be read, which no handler of ours brings about.
-async fn answer(mut router: Router, call: PortalCall) -> Option<Response<Bytes>> {
+async fn answer(
+    mut router: Router,
+    call: PortalCall,
+    handovers: Arc<Handovers>,
+) -> Option<Response<Bytes>> {
     let (mut parts, body) = call.request.into_parts();
     parts.extensions.insert(endpoints::Context {
         client: call.client,
@@ -107,6 +121,8 @@ async fn answer(mut router: Router, call: PortalCall) -> Option<Response<Bytes>>
         caller: call.caller,
         authn: call.authn,
         bad_tokens: call.bad_tokens,
+        pages: call.pages,
+        handovers,
     });
     let request = Request::from_parts(parts, Body::from(body));
     let response = match Service::call(&mut router, request).await {

@@ -1,13 +1,12 @@
-//! Reads what a client sent: JSON bodies of closed types, the refresh cookie, and whether the request is from our own pages.
+//! Reads what a client sent: JSON bodies of closed types, and whether the request is from our own pages.
 
 use http::{
     HeaderMap, HeaderName,
-    header::{CONTENT_TYPE, COOKIE, ORIGIN, USER_AGENT},
+    header::{CONTENT_TYPE, ORIGIN, USER_AGENT},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
-use super::answers::REFRESH_COOKIE;
 use crate::{
     accounts::settings::AccountSettings,
     policy::{HeadFault, Rejection},
@@ -62,8 +61,20 @@ pub(super) fn require_own_origin(
     headers: &HeaderMap,
     settings: &AccountSettings,
 ) -> Result<(), Rejection> {
+    require_own_page(headers, settings)?;
+    require_json(headers)
+}
+
+/// Refuses what no page of our own sent.
+///
+/// # Errors
+/// [`Rejection::OriginDenied`].
+pub(super) fn require_own_page(
+    headers: &HeaderMap,
+    settings: &AccountSettings,
+) -> Result<(), Rejection> {
     match origin(headers, settings)? {
-        Origin::Own => require_json(headers),
+        Origin::Own => Ok(()),
         Origin::Foreign | Origin::Untold => Err(Rejection::OriginDenied),
     }
 }
@@ -102,32 +113,6 @@ fn origin(headers: &HeaderMap, settings: &AccountSettings) -> Result<Origin, Rej
         (None, Some(_)) => Origin::Foreign,
         (None, None) => Origin::Untold,
     })
-}
-
-/// Finds the refresh cookie.
-///
-/// # Errors
-/// [`Rejection::BadRequest`] where there are two of that name: one of them was put there by somebody else.
-pub fn refresh_cookie(headers: &HeaderMap) -> Result<Option<Zeroizing<String>>, Rejection> {
-    let repeated = Rejection::BadRequest(HeadFault::RepeatedField);
-    let mut found = None;
-    for line in headers.get_all(COOKIE) {
-        for pair in line.as_bytes().split(|byte| *byte == b';') {
-            let mut halves = pair.splitn(2, |byte| *byte == b'=');
-            let name = halves.next().unwrap_or_default().trim_ascii();
-            if name != REFRESH_COOKIE.as_bytes() {
-                continue;
-            }
-            if found.is_some() {
-                return Err(repeated);
-            }
-            let value = halves.next().unwrap_or_default().trim_ascii();
-            // What is not text is no token of ours: an empty one will be refused as such.
-            let value = std::str::from_utf8(value).unwrap_or_default();
-            found = Some(Zeroizing::new(value.to_owned()));
-        }
-    }
-    Ok(found)
 }
 
 /// The user agent, where it is text.

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header::AUTHORIZATI
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use super::{PortalCall, PortalHandle, routes};
+use super::{Pages, PortalCall, PortalHandle, routes};
 use crate::{
     accounts::tests::{PASSWORD, Site},
     limit::{
@@ -33,6 +33,7 @@ struct Portal {
     handle: PortalHandle,
     routes: Routes,
     bad_tokens: Arc<BadTokens>,
+    pages: Option<Arc<Pages>>,
 }
 
 /// Limits with so many bad tokens at once.
@@ -68,6 +69,10 @@ impl Portal {
             handle: super::start(site.accounts.clone(), &Handle::current()),
             routes: Routes::new(routes(&site.settings)).unwrap(),
             bad_tokens: Arc::new(BadTokens::new(&limits(1000))),
+            pages: site.settings.pages.as_ref().map(|pages| {
+                let url = ORIGIN.parse().unwrap();
+                Arc::new(Pages::new(&site.settings, pages, &url, &[]))
+            }),
             site,
         }
     }
@@ -92,7 +97,7 @@ impl Portal {
         let route = self.routes.find("localhost", path, request.method())?;
         let headers = request.headers();
         let authn = &self.site.authn;
-        let caller = authn.authenticate(headers, route.access, self.site.time(), &Unlimited)?;
+        let caller = authn.authenticate(headers, route, self.site.time(), &Unlimited)?;
         let permit = authorize(route, client, Ok(caller))?;
         Ok(PortalCall {
             caller: permit.caller().clone(),
@@ -100,6 +105,7 @@ impl Portal {
             request_id,
             authn: authn.clone(),
             bad_tokens: Arc::clone(&self.bad_tokens),
+            pages: self.pages.clone(),
             request,
         })
     }

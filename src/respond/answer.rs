@@ -5,7 +5,7 @@ use http::{
     header::{self, Entry, HeaderName, HeaderValue},
 };
 
-use crate::policy::headers::{REFRESH_COOKIE, SESSION_COOKIE, strip_hop_by_hop};
+use crate::policy::headers::{OWN_COOKIES, strip_hop_by_hop};
 
 /// Keeps browsers from guessing a type.
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -85,7 +85,7 @@ fn is_reserved(cookie: &HeaderValue) -> bool {
         .take_while(|byte| !matches!(byte, b'=' | b';'))
         .collect();
     let name = name.trim_ascii_end();
-    [SESSION_COOKIE, REFRESH_COOKIE]
+    OWN_COOKIES
         .iter()
         .any(|reserved| name.eq_ignore_ascii_case(reserved.as_bytes()))
 }

@@ -19,6 +19,8 @@ use crate::{
 
 pub mod answer;
 pub mod grpc;
+pub mod page;
+pub mod texts;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -182,7 +184,8 @@ fn insert_limit(headers: &mut HeaderMap, exceeded: &Exceeded) {
 }
 
 /// Whole seconds, rounded up, one at least: a client that waits so long does not come too early.
-fn whole_seconds(duration: Duration) -> u64 {
+#[must_use]
+pub fn whole_seconds(duration: Duration) -> u64 {
     let begun = u64::from(duration.subsec_nanos() > 0);
     duration.as_secs().saturating_add(begun).max(1)
 }

@@ -13,8 +13,8 @@ use tokio::{
 use super::{settings::*, *};
 use crate::{
     policy::{
-        Access, Addresses, Caller, ClientIp, HeaderEdits, PathPattern, PeerIp, Rejection, Route,
-        Rule, Streams, Target, UpstreamId, authorize,
+        Access, Addresses, Browsers, Caller, ClientIp, HeaderEdits, PathPattern, PeerIp, Rejection,
+        Route, Rule, Streams, Target, UpstreamId, authorize,
     },
     telemetry::{Telemetry, settings::LogSettings},
 };
@@ -128,6 +128,7 @@ fn route() -> Route {
         max_body: 1 << 20,
         timeout: Duration::from_secs(60),
         streams: Streams::default(),
+        browsers: Browsers::default(),
     }
 }
 

@@ -15,6 +15,7 @@ mod harness;
 mod answers;
 mod assertions;
 mod bad_tokens;
+mod browser;
 mod bypasses;
 mod cache;
 mod certificates;

@@ -169,6 +169,8 @@ fn instructions(args: &DemoCommand, password: Option<&str>, data: &Path) -> Stri
 Portcullis demo: {url}   (user {USER}, password {shown})
 A sample backend stands behind it and answers with what it received.
 
+Open in a browser, which warns of the demo's own certificate: {url}/hello
+
 Copy into another terminal:
 
   # 1. Without a token: 401, with the reason

@@ -30,6 +30,7 @@ pub(crate) fn route(name: &str) -> Route {
         max_body: 1 << 20,
         timeout: Duration::from_secs(30),
         streams: Streams::default(),
+        browsers: Browsers::default(),
     }
 }
 

@@ -31,8 +31,8 @@ async fn sess_6_the_cookie_has_every_attribute() {
     let body = json!({"username": "ann", "password": PASSWORD, "delivery": "cookie"});
     let answer = portal.post("/auth/login", &[JSON], body).await;
     let lines: Vec<&HeaderValue> = answer.headers.get_all(SET_COOKIE).iter().collect();
-    assert_eq!(lines.len(), 1);
-    assert!(lines[0].is_sensitive());
+    assert_eq!(lines.len(), 3);
+    assert!(lines.iter().all(|line| line.is_sensitive()));
     let (pair, attributes) = lines[0].to_str().unwrap().split_once(';').unwrap();
     let value = pair.strip_prefix(&format!("{NAME}=")).unwrap();
     assert_eq!(value.len(), 43);
@@ -40,6 +40,33 @@ async fn sess_6_the_cookie_has_every_attribute() {
         attributes,
         " Path=/auth; Max-Age=604800; HttpOnly; Secure; SameSite=Strict"
     );
+    let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+    let host = "Path=/; Max-Age";
+    let rest = "HttpOnly; Secure; SameSite=Lax";
+    assert_eq!(
+        lines[1],
+        &format!("__Host-portcullis-session={token}; {host}=900; {rest}")
+    );
+    assert_eq!(
+        lines[2],
+        &format!("__Host-portcullis-renewable=1; {host}=604800; {rest}")
+    );
+}
+
+#[tokio::test]
+async fn sess_6_where_browsers_may_not_sign_in_there_is_no_session_cookie() {
+    let site = crate::accounts::tests::Site::with(|settings| settings.pages = None);
+    let portal = Portal::over(site).await;
+    let body = json!({"username": "ann", "password": PASSWORD});
+    let answer = portal.post("/auth/login", &[JSON], body).await;
+    assert_eq!(answer.headers.get_all(SET_COOKIE).iter().count(), 1);
+    assert_eq!(portal.get("/auth/login", &[]).await.status, 405);
+    assert_eq!(portal.get("/auth/account", &[]).await.status, 404);
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let answer = portal
+        .post("/auth/login", &[form, OWN], "username=ann")
+        .await;
+    answer.refused(415, "unsupported_media_type");
 }
 
 #[tokio::test]
@@ -50,10 +77,15 @@ async fn sess_6_logout_clears_the_cookie_with_the_same_attributes() {
     for _ in 0..2 {
         let answer = portal.post("/auth/logout", &headers, "").await;
         assert_eq!(answer.status, 204);
-        assert_eq!(
-            answer.headers[SET_COOKIE],
-            format!("{NAME}=; Path=/auth; Max-Age=0; HttpOnly; Secure; SameSite=Strict")
-        );
+        let mut lines = answer.headers.get_all(SET_COOKIE).iter();
+        let refresh = format!("{NAME}=; Path=/auth; Max-Age=0; HttpOnly; Secure; SameSite=Strict");
+        assert_eq!(lines.next().unwrap(), &refresh);
+        for name in ["session", "renewable", "renewals"] {
+            let attributes = "Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Lax";
+            let cookie = format!("__Host-portcullis-{name}=; {attributes}");
+            assert_eq!(lines.next().unwrap(), &cookie);
+        }
+        assert_eq!(lines.next(), None);
     }
     let answer = portal.post("/auth/refresh", &headers, "").await;
     answer.refused(401, "invalid_grant");

@@ -45,7 +45,38 @@ fn auth_10_the_table_is_this() {
             "POST exact /auth/revoke Public",
             "GET exact /.well-known/jwks.json Public",
             "GET exact /.well-known/openid-configuration Public",
+            "GET exact /auth/login Public",
+            "GET exact /auth/logout Public",
+            "GET exact /auth/account Authenticated",
+            "POST exact /auth/account Authenticated",
+            "GET exact /auth/renew Public",
+            "GET exact /auth/handover Public",
+            "GET exact /auth/arrive Public",
         ]
+    );
+}
+
+#[test]
+fn auth_10_only_pages_know_a_session_cookie() {
+    let site = Site::new();
+    for route in routes(&site.settings) {
+        let pages = [
+            "account",
+            "arrive",
+            "handover",
+            "login_page",
+            "logout_page",
+            "renew",
+        ];
+        let is_page = pages.iter().any(|page| route.name.ends_with(page));
+        assert_eq!(route.browsers.cookie, is_page, "{}", route.name);
+    }
+    let site = Site::with(|settings| settings.pages = None);
+    let left = routes(&site.settings);
+    assert_eq!(left.len(), 11);
+    assert!(
+        left.iter()
+            .all(|route| !route.browsers.cookie && !route.browsers.sign_in)
     );
 }
 
@@ -71,9 +102,9 @@ async fn auth_10_every_row_has_its_operation() {
 async fn other_methods_and_paths_below_the_prefix_are_not_served() {
     let portal = Portal::new().await;
     for (method, path, status) in [
-        (Method::GET, "/auth/login", 405),
         (Method::PUT, "/auth/login", 405),
-        (Method::GET, "/auth/logout", 405),
+        (Method::DELETE, "/auth/account", 405),
+        (Method::POST, "/auth/renew", 405),
         (Method::POST, "/auth/me", 405),
         (Method::POST, "/auth/sessions", 405),
         (Method::POST, "/auth/register", 404),

@@ -1,0 +1,107 @@
+//! What is done for browsers alone: their session cookie is guarded, and whoever must sign in first is sent to do so.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use http::{Response, request::Parts};
+
+use super::{Answer, Gateway, note};
+use crate::{
+    policy::{
+        Caller, Head, Rejection, Route,
+        browser::{check_change, is_by_cookie, is_navigation, may_be_sent_on},
+    },
+    respond::{self, page::Look},
+    telemetry::Record,
+};
+
+/// How refusals look where there are no accounts.
+static PLAIN: LazyLock<Look> = LazyLock::new(Look::default);
+
+impl Gateway {
+    /// Refuses a change that another site's page makes in the name of whoever is signed in (SESS-6).
+    pub(super) fn check_browser(
+        &self,
+        caller: Result<Caller, Rejection>,
+        route: &Route,
+        head: &Head<'_>,
+        request: &Parts,
+    ) -> Result<Caller, Rejection> {
+        let caller = caller?;
+        if caller.identity().is_some() && is_by_cookie(route, &request.headers) {
+            let own = self.pages.as_ref().map_or("", |pages| &*pages.origin);
+            check_change(request, head.authority, own, route)?;
+        }
+        Ok(caller)
+    }
+
+    /// Sends a browser that opened a page and is not signed in to the login page, where its route says so. Every other refusal
+    /// stands, and this one is what log and metrics tell.
+    ///
+    /// # Errors
+    /// The refusal, which stands.
+    pub(super) fn send_to_sign_in(
+        &self,
+        rejection: Rejection,
+        request: &Parts,
+        record: &mut Record,
+    ) -> Result<Response<Answer>, Rejection> {
+        match self.sign_in_answer(&rejection, request) {
+            None => Err(rejection),
+            Some(mut response) => {
+                note(&rejection, record);
+                respond::answer::finish_own(response.headers_mut(), self.hsts);
+                Ok(response.map(Answer::from_bytes))
+            }
+        }
+    }
+
+    /// The answer that sends a browser to the login page; `None` where the refusal stands.
+    pub(super) fn sign_in_answer(
+        &self,
+        rejection: &Rejection,
+        request: &Parts,
+    ) -> Option<Response<Bytes>> {
+        let pages = self.pages.as_ref()?;
+        let may_help = matches!(
+            rejection,
+            Rejection::CredentialsMissing | Rejection::TokenExpired | Rejection::TokenInvalid(_)
+        );
+        if !may_help || !may_be_sent_on(&request.method, &request.headers) {
+            return None;
+        }
+        let head = Head::read(request, &self.head).ok()?;
+        let path = head.path.as_str();
+        let route = self.routes.find(&head.host, path, &request.method).ok()?;
+        if !route.browsers.sign_in {
+            return None;
+        }
+        let target = match head.query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        pages
+            .sign_in(route, &head.host, &target, &request.headers)
+            .ok()?
+    }
+
+    /// Makes a page of a refusal for a person, and leaves it as it is for a program.
+    pub(super) fn shown(
+        &self,
+        rejection: &Rejection,
+        is_page: bool,
+        record: &Record,
+        document: Response<Bytes>,
+    ) -> Response<Bytes> {
+        if !is_page {
+            return document;
+        }
+        let look = self.pages.as_ref().map_or(&*PLAIN, |pages| &pages.look);
+        look.refusal(rejection, &record.request_id, document)
+    }
+}
+
+/// Whether a person will look at the answer of this request.
+pub(super) fn wants_page(request: &Parts) -> bool {
+    is_navigation(&request.method, &request.headers)
+}

@@ -1,0 +1,146 @@
+//! The login page.
+
+use askama::Template;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use super::{Pages, parameter, renewal};
+use crate::{
+    accounts::{Accounts, Client, Login, RefreshToken, passwords::Password},
+    authn::credential,
+    policy::{RedirectTarget, Rejection},
+    portal::{
+        cookies,
+        endpoints::{Answered, Call, NAME_BYTES_MAX},
+        forms, requests,
+    },
+    respond::{
+        self,
+        page::{Look, redirect},
+        texts::Texts,
+    },
+};
+
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LoginPage<'a> {
+    look: &'a Look,
+    path: &'a str,
+    next: Option<&'a str>,
+    username: &'a str,
+    error: Option<String>,
+}
+
+/// Shows the form; or the page behind it to whoever is signed in, and the step of a renewal to whoever may be renewed.
+pub(super) fn show(accounts: &Accounts, call: &Call, pages: &Pages) -> Answered {
+    if let Some(answer) = pages.elsewhere(call) {
+        return answer;
+    }
+    let next = pages.next(parameter(call, "next").as_deref());
+    if is_signed_in(accounts, call)? {
+        return redirect(StatusCode::SEE_OTHER, &pages.goal(next.as_ref()));
+    }
+    if let Some(answer) = renewal::begin(call, pages, next.as_ref())? {
+        return Ok(answer);
+    }
+    form(pages, next.as_ref(), "", None)
+}
+
+/// Whether the browser's session cookie is good.
+///
+/// # Errors
+/// Where there are two of them, and where nobody may look.
+pub(super) fn is_signed_in(accounts: &Accounts, call: &Call) -> Result<bool, Rejection> {
+    let Some(token) = credential::session(&call.parts.headers)? else {
+        return Ok(false);
+    };
+    let context = &call.context;
+    let budget = context.bad_tokens.of(context.client);
+    match context
+        .authn
+        .verify_session(token, accounts.time(), &budget)
+    {
+        Err(limited @ Rejection::RateLimited(_)) => Err(limited),
+        verified => Ok(verified.is_ok()),
+    }
+}
+
+fn form(
+    pages: &Pages,
+    next: Option<&RedirectTarget>,
+    username: &str,
+    refused: Option<(&Rejection, StatusCode)>,
+) -> Answered {
+    let page = LoginPage {
+        look: &pages.look,
+        path: &pages.path,
+        next: next.map(RedirectTarget::as_str),
+        username,
+        error: refused.map(|(rejection, _)| told(rejection, pages.look.texts)),
+    };
+    let status = refused.map_or(StatusCode::OK, |(_, status)| status);
+    pages.look.page(status, &page, pages.form_target(next))
+}
+
+fn told(rejection: &Rejection, texts: &Texts) -> String {
+    if let Rejection::RateLimited(exceeded) = rejection {
+        let wait = respond::whole_seconds(exceeded.retry_after);
+        return format!("{} {wait} {}", texts.limited_before, texts.limited_after);
+    }
+    let text = if *rejection == Rejection::InvalidCredentials {
+        texts.wrong
+    } else if *rejection == Rejection::Overloaded {
+        texts.overloaded
+    } else if *rejection == super::BAD {
+        texts.unfit
+    } else {
+        texts.unavailable
+    };
+    text.into()
+}
+
+/// Signs in whoever filled in the form, and sends him on. Whatever session the browser had is over (AUTH-8).
+pub(super) async fn submit(accounts: &Accounts, call: Call, pages: &Pages) -> Answered {
+    let headers = &call.parts.headers;
+    let names = ["username", "password", "next"];
+    let [username, password, next] = forms::read(headers, accounts.settings(), &call.body, names)?;
+    let before = cookies::refresh_cookie(headers)?;
+    let username = username.unwrap_or_default();
+    let next = pages.next(next.as_deref().map(String::as_str));
+    let refuse = |rejection: Rejection| {
+        let document = respond::refusal(&rejection, &call.context.request_id);
+        let refused = Some((&rejection, document.status()));
+        let shown = username.get(..NAME_BYTES_MAX).unwrap_or(&username);
+        let shown = if username.len() > NAME_BYTES_MAX {
+            ""
+        } else {
+            shown
+        };
+        let page = form(pages, next.as_ref(), shown, refused)?;
+        Ok(respond::page::instead_of(document, page))
+    };
+    if username.len() > NAME_BYTES_MAX || username.is_empty() {
+        return refuse(super::BAD);
+    }
+    let password = match Password::new(password.unwrap_or_default()) {
+        Ok(password) => password,
+        Err(error) => return refuse(error.into()),
+    };
+    let login = Login {
+        name: &username,
+        password,
+        client: Client {
+            ip: call.context.client.ip(),
+            device: requests::user_agent(headers),
+        },
+    };
+    let grant = match accounts.login(login).await {
+        Ok(grant) => grant,
+        Err(rejection) => return refuse(rejection),
+    };
+    if let Some(token) = before.as_deref().and_then(|text| RefreshToken::parse(text)) {
+        accounts.logout(&token).await?;
+    }
+    let response: Response<Bytes> = redirect(StatusCode::SEE_OTHER, &pages.goal(next.as_ref()))?;
+    cookies::grant(response, &grant, accounts.settings())
+}
