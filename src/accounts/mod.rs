@@ -4,7 +4,9 @@
 //! session. Whatever ends a session is on the disk before it is acknowledged, is known to this process at once and to every
 //! other within seconds ([`Accounts::watch`]).
 
+mod administration;
 mod clients;
+mod invites;
 pub mod passwords;
 mod sessions;
 pub mod settings;
@@ -36,6 +38,8 @@ use passwords::{Password, Passwords};
 use settings::AccountSettings;
 use signing::SigningKeys;
 
+pub use administration::{Actor, Edit, NewAccount};
+pub use invites::{INVITE_TTL, InviteSecret, Registered};
 pub use sessions::{Client, Grant, Login, RefreshToken};
 pub use signing::{KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD, PUBLISHED_MAX_AGE};
 pub use users::{NewUser, canonical_email, canonical_username};
@@ -69,6 +73,7 @@ pub struct Accounts {
     clock: Clock,
     logins_per_ip: KeyedLimiter<IpAddr>,
     logins_per_account: KeyedLimiter<Box<str>>,
+    registrations_per_ip: KeyedLimiter<IpAddr>,
     /// The last entry of the feed that was applied.
     feed: AtomicU64,
 }
@@ -102,12 +107,26 @@ pub enum AccountError {
     /// Not one plain address.
     #[error("an e-mail address is one plain ASCII mailbox, as name@example.com")]
     EmailInvalid,
+    /// There is an administrator already.
+    #[error(
+        "there is an administrator already; he, or `portcullis user add --role admin`, makes others"
+    )]
+    AdminExists,
     /// The name or the address is taken.
     #[error("an account with this name or address exists")]
     Exists,
+    /// Whoever asks is no administrator, or not any more.
+    #[error("only an administrator may do this")]
+    Forbidden,
     /// A fault of ours.
     #[error("internal fault")]
     Internal,
+    /// An invitation that is unknown, used, over, taken back, or for another address.
+    #[error("the invitation is not good")]
+    InviteInvalid,
+    /// Nobody could administer accounts afterwards.
+    #[error("this is the last administrator")]
+    LastAdmin,
     /// Not a user name.
     #[error(
         "a user name has 1 to 64 of a-z, 0-9, '.', '_' and '-', and begins with a letter or digit"
@@ -134,6 +153,9 @@ pub enum AccountError {
     /// The store failed.
     #[error("account store")]
     Store(#[source] StoreError),
+    /// As many invitations wait as may.
+    #[error("too many invitations wait; take some back")]
+    TooManyInvites,
 }
 
 /// What time it is. Handed in, so that tests can move it.
@@ -178,6 +200,11 @@ impl Accounts {
             logins_per_account: KeyedLimiter::new(
                 "login_per_account",
                 settings.login_per_account,
+                LIMIT_KEYS_MAX,
+            ),
+            registrations_per_ip: KeyedLimiter::new(
+                "register_per_ip",
+                settings.register_per_ip,
                 LIMIT_KEYS_MAX,
             ),
             feed: AtomicU64::new(0),
@@ -297,10 +324,13 @@ impl From<StoreError> for AccountError {
 impl From<AccountError> for Rejection {
     fn from(error: AccountError) -> Self {
         match error {
+            AccountError::AdminExists | AccountError::InviteInvalid => Self::LinkInvalid,
             AccountError::Exists => Self::AccountExists,
+            AccountError::Forbidden => Self::RoleMissing,
             AccountError::Internal => Self::Internal,
+            AccountError::LastAdmin => Self::LastAdmin,
             AccountError::NotFound => Self::RouteNotFound,
-            AccountError::Overloaded => Self::Overloaded,
+            AccountError::Overloaded | AccountError::TooManyInvites => Self::Overloaded,
             AccountError::Store(_) => Self::StoreUnavailable,
             AccountError::DisplayNameInvalid
             | AccountError::EmailInvalid

@@ -328,11 +328,11 @@ impl Accounts {
 /// Whether an account may sign in: the one place that decides it (AUTH-11). Refresh asks the same of the store, in its
 /// transaction.
 pub(super) fn may_enter(user: &User) -> bool {
-    !user.disabled
+    !user.disabled && !user.pending
 }
 
 /// Whom a client address stands for: an IPv6 client has a network of 64 bits to choose addresses from (RFC 6177).
-fn network(ip: IpAddr) -> IpAddr {
+pub(super) fn network(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(ip) => {
@@ -361,12 +361,12 @@ impl RefreshToken {
         Zeroizing::new(BASE64URL.encode(self.0.as_ref()))
     }
 
-    fn random() -> Result<Self, AccountError> {
+    pub(super) fn random() -> Result<Self, AccountError> {
         Ok(Self(Zeroizing::new(random()?)))
     }
 
     /// Looked up by its digest, a token is never compared byte by byte.
-    fn digest(&self) -> Digest {
+    pub(super) fn digest(&self) -> Digest {
         let mut bytes = Digest::default();
         let hash = digest::digest(&digest::SHA256, self.0.as_ref());
         bytes.copy_from_slice(hash.as_ref());

@@ -37,10 +37,25 @@ pub struct AccountSettings {
     pub argon2: Argon2Settings,
     /// Services that may ask about tokens and take them back.
     pub clients: Vec<ClientSettings>,
+    /// Who may make an account over HTTP.
+    pub registration: Registration,
+    /// Registrations of one client address, tried or done.
+    pub register_per_ip: Quota,
     /// Login attempts of one client address.
     pub login_per_ip: Quota,
     /// Login attempts on one account, known or not.
     pub login_per_account: Quota,
+}
+
+/// Who may make an account over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Nobody: the operator and administrators make accounts.
+    Closed,
+    /// Whoever has an invitation.
+    Invite,
+    /// Anybody.
+    Open,
 }
 
 /// A service that may ask about tokens and take them back.

@@ -6,15 +6,20 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use clap::Args;
 
 use super::say;
-use crate::config::{
-    self,
-    development::{NAMES, Overwrite, development_certificate, write_pair},
+use crate::{
+    accounts::{AccountError, Accounts, settings::AccountSettings},
+    authn::Revocations,
+    config::{
+        self,
+        development::{NAMES, Overwrite, development_certificate, write_pair},
+    },
 };
 
 /// Where, and for which backend.
@@ -50,8 +55,11 @@ pub fn run(command: &InitCommand) -> anyhow::Result<ExitCode> {
     write_new(&file, &text)?;
     say(&format!("wrote   {}", file.display()))?;
     // What is told to work has been seen to work.
-    config::load(&file)?;
+    let accounts = config::load(&file)?.accounts;
     say(&next_steps(dir, &file))?;
+    if let Some(settings) = accounts {
+        say(&first_administrator(&settings)?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,6 +96,19 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
         file.write_all(text.as_bytes())
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Tells the one-time secret of the first administrator, unless the data folder has one already.
+fn first_administrator(settings: &AccountSettings) -> anyhow::Result<String> {
+    let accounts = Accounts::open(settings, Arc::new(Revocations::new()))?;
+    match super::token::runtime()?.block_on(accounts.bootstrap()) {
+        Ok(made) => Ok(format!(
+            "\n{}",
+            super::user::bootstrap_text(&accounts, &made)
+        )),
+        Err(AccountError::AdminExists) => Ok(String::new()),
+        Err(error) => Err(error).context("cannot make the first administrator's secret"),
+    }
 }
 
 fn next_steps(dir: &Path, file: &Path) -> String {

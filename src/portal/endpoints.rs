@@ -14,13 +14,14 @@ use http::{Method, Request, Response, request::Parts};
 use serde::Deserialize;
 
 use super::{
-    BODY_BYTES_MAX, answers, clients,
+    BODY_BYTES_MAX, administration, answers, clients, own_sessions, registration,
     requests::{self, Secret},
 };
 use crate::{
     accounts::{
-        Accounts, Client, Grant, ISSUER_NAME, Login, RefreshToken, passwords::Password,
-        settings::AccountSettings,
+        Accounts, Client, Grant, ISSUER_NAME, Login, RefreshToken,
+        passwords::Password,
+        settings::{AccountSettings, Registration},
     },
     authn::Authenticator,
     limit::BadTokens,
@@ -29,6 +30,7 @@ use crate::{
         Rejection, Route, Rule, Streams, Target, TokenFault,
     },
     respond,
+    store::ADMIN,
     telemetry::RequestId,
 };
 
@@ -47,7 +49,7 @@ struct Endpoint {
     operation: Operation,
 }
 
-/// Where an endpoint lies. `{id}` stands for one segment, at the end.
+/// Where an endpoint lies. `{id}` stands for one segment.
 enum Place {
     /// At the root.
     Root(&'static str),
@@ -57,6 +59,9 @@ enum Place {
 
 #[derive(Debug, Clone, Copy)]
 enum Operation {
+    /// Needs the role `admin`: whatever is administration can have no row without it.
+    Administer(administration::Operation),
+    Bootstrap,
     EndSession,
     Introspect,
     IssuerDocument,
@@ -66,13 +71,14 @@ enum Operation {
     LogoutAll,
     Me,
     Refresh,
+    Register,
     Revoke,
     Sessions,
 }
 
 /// Every endpoint. What needs an access token needs one of ours; a foreign issuer's users have no account here.
 #[rustfmt::skip]
-const ENDPOINTS: [Endpoint; 11] = [
+const ENDPOINTS: [Endpoint; 22] = [
     Endpoint { name: "auth.login",       method: Method::POST,   path: Place::Under("/login"),         access: Access::Public,        operation: Operation::Login },
     Endpoint { name: "auth.refresh",     method: Method::POST,   path: Place::Under("/refresh"),       access: Access::Public,        operation: Operation::Refresh },
     Endpoint { name: "auth.logout",      method: Method::POST,   path: Place::Under("/logout"),        access: Access::Public,        operation: Operation::Logout },
@@ -82,6 +88,17 @@ const ENDPOINTS: [Endpoint; 11] = [
     Endpoint { name: "auth.end_session", method: Method::DELETE, path: Place::Under("/sessions/{id}"), access: Access::Authenticated, operation: Operation::EndSession },
     Endpoint { name: "auth.introspect",  method: Method::POST,   path: Place::Under("/introspect"),    access: Access::Public,        operation: Operation::Introspect },
     Endpoint { name: "auth.revoke",      method: Method::POST,   path: Place::Under("/revoke"),        access: Access::Public,        operation: Operation::Revoke },
+    Endpoint { name: "auth.register",    method: Method::POST,   path: Place::Under("/register"),      access: Access::Public,        operation: Operation::Register },
+    Endpoint { name: "auth.bootstrap",   method: Method::POST,   path: Place::Under("/bootstrap"),     access: Access::Public,        operation: Operation::Bootstrap },
+    Endpoint { name: "auth.users",         method: Method::GET,    path: Place::Under("/users"),              access: Access::Authenticated, operation: Operation::Administer(administration::Operation::List) },
+    Endpoint { name: "auth.create_user",   method: Method::POST,   path: Place::Under("/users"),              access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Create) },
+    Endpoint { name: "auth.user",          method: Method::GET,    path: Place::Under("/users/{id}"),         access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Show) },
+    Endpoint { name: "auth.change_user",   method: Method::PATCH,  path: Place::Under("/users/{id}"),         access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Change) },
+    Endpoint { name: "auth.delete_user",   method: Method::DELETE, path: Place::Under("/users/{id}"),         access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Delete) },
+    Endpoint { name: "auth.logout_user",   method: Method::POST,   path: Place::Under("/users/{id}/logout"),  access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Logout) },
+    Endpoint { name: "auth.invites",       method: Method::GET,    path: Place::Under("/users/invites"),      access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Invites) },
+    Endpoint { name: "auth.invite",        method: Method::POST,   path: Place::Under("/users/invites"),      access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Invite) },
+    Endpoint { name: "auth.revoke_invite", method: Method::DELETE, path: Place::Under("/users/invites/{id}"), access: Access::Authenticated, operation: Operation::Administer(administration::Operation::RevokeInvite) },
     Endpoint { name: "auth.jwks",        method: Method::GET,    path: Place::Root("/.well-known/jwks.json"),            access: Access::Public, operation: Operation::Jwks },
     Endpoint { name: "auth.issuer",      method: Method::GET,    path: Place::Root("/.well-known/openid-configuration"), access: Access::Public, operation: Operation::IssuerDocument },
 ];
@@ -102,6 +119,7 @@ pub(super) struct Context {
 pub fn routes(settings: &AccountSettings) -> Vec<Route> {
     ENDPOINTS
         .iter()
+        .filter(|endpoint| endpoint.operation.is_served(settings))
         .enumerate()
         .map(|(index, endpoint)| Route {
             name: endpoint.name.into(),
@@ -122,6 +140,7 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
             access: endpoint.access,
             rule: match endpoint.access {
                 Access::Authenticated => Rule {
+                    roles: endpoint.operation.roles(),
                     issuers: vec![ISSUER_NAME.into()],
                     ..Rule::default()
                 },
@@ -147,6 +166,9 @@ pub(super) fn router(accounts: Arc<Accounts>) -> Router {
     };
     let mut router = Router::new();
     for endpoint in ENDPOINTS {
+        if !endpoint.operation.is_served(accounts.settings()) {
+            continue;
+        }
         let Ok(filter) = MethodFilter::try_from(endpoint.method) else {
             continue; // every method of the table has a filter, as a test proves
         };
@@ -162,6 +184,26 @@ pub(super) fn router(accounts: Arc<Accounts>) -> Router {
         .method_not_allowed_fallback(refuse(Rejection::MethodNotAllowed(Vec::new())))
 }
 
+impl Operation {
+    /// What the configuration leaves out does not exist.
+    fn is_served(self, settings: &AccountSettings) -> bool {
+        let invitation = match self {
+            Self::Administer(operation) => operation.is_of_invitations(),
+            Self::Register => true,
+            _ => false,
+        };
+        !invitation || settings.registration != Registration::Closed
+    }
+
+    /// Any of these is needed; empty: none is.
+    fn roles(self) -> Vec<Box<str>> {
+        match self {
+            Self::Administer(_) => vec![ADMIN.into()],
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl Place {
     fn text(&self, settings: &AccountSettings) -> String {
         match self {
@@ -172,8 +214,8 @@ impl Place {
 
     fn pattern(&self, settings: &AccountSettings) -> PathPattern {
         let path = self.text(settings);
-        match path.strip_suffix("/{id}") {
-            Some(parent) => PathPattern::Prefix(parent.into()),
+        match path.split_once("/{id}") {
+            Some((parent, _)) => PathPattern::Prefix(parent.into()),
             None => PathPattern::Exact(path.into()),
         }
     }
@@ -220,17 +262,22 @@ fn operate<'a>(
     call: Call,
 ) -> Pin<Box<dyn Future<Output = Answered> + Send + 'a>> {
     match operation {
-        Operation::EndSession => Box::pin(end_session(accounts, call)),
+        Operation::Administer(operation) => {
+            Box::pin(administration::operate(accounts, operation, call))
+        }
+        Operation::Bootstrap => Box::pin(registration::bootstrap(accounts, call)),
+        Operation::EndSession => Box::pin(own_sessions::end_session(accounts, call)),
         Operation::Introspect => Box::pin(clients::introspect(accounts, call)),
         Operation::IssuerDocument => Box::pin(async { Ok(issuer_document(accounts)) }),
         Operation::Jwks => Box::pin(async { Ok(answers::document(accounts.jwks())) }),
         Operation::Login => Box::pin(login(accounts, call)),
         Operation::Logout => Box::pin(logout(accounts, call)),
-        Operation::LogoutAll => Box::pin(logout_all(accounts, call)),
-        Operation::Me => Box::pin(async move { me(accounts, &call) }),
+        Operation::LogoutAll => Box::pin(own_sessions::logout_all(accounts, call)),
+        Operation::Me => Box::pin(async move { own_sessions::me(accounts, &call) }),
         Operation::Refresh => Box::pin(refresh(accounts, call)),
+        Operation::Register => Box::pin(registration::register(accounts, call)),
         Operation::Revoke => Box::pin(clients::revoke(accounts, call)),
-        Operation::Sessions => Box::pin(sessions(accounts, call)),
+        Operation::Sessions => Box::pin(own_sessions::sessions(accounts, call)),
     }
 }
 
@@ -350,34 +397,6 @@ async fn logout(accounts: &Accounts, call: Call) -> Answered {
     })
 }
 
-async fn logout_all(accounts: &Accounts, call: Call) -> Answered {
-    accounts.logout_all(&claims(&call)?.subject).await?;
-    Ok(answers::no_content())
-}
-
-fn me(accounts: &Accounts, call: &Call) -> Answered {
-    Ok(answers::me(claims(call)?, accounts.time()))
-}
-
-async fn sessions(accounts: &Accounts, call: Call) -> Answered {
-    let claims = claims(&call)?;
-    let sessions = accounts.sessions(&claims.subject).await?;
-    Ok(answers::sessions(&sessions, claims.session.as_deref()))
-}
-
-/// Sessions are looked for among the caller's own, so another's id is as unknown as a made-up one.
-async fn end_session(accounts: &Accounts, call: Call) -> Answered {
-    let claims = claims(&call)?;
-    let path = call.parts.uri.path();
-    let id = path.rsplit('/').next().filter(|id| id.len() <= 64);
-    let id = id.ok_or(Rejection::RouteNotFound)?;
-    if accounts.end_session(&claims.subject, id).await? {
-        Ok(answers::no_content())
-    } else {
-        Err(Rejection::RouteNotFound)
-    }
-}
-
 fn issuer_document(accounts: &Accounts) -> Response<Bytes> {
     let issuer = &accounts.settings().issuer;
     let algorithms = accounts.algorithms();
@@ -408,7 +427,7 @@ fn deliver(accounts: &Accounts, grant: &Grant, delivery: Delivery) -> Answered {
 
 /// The claims of the caller of a route whose access is `authenticated`. The gateway lets nobody else through; should it, here
 /// is the second door.
-fn claims(call: &Call) -> Result<&Claims, Rejection> {
+pub(super) fn claims(call: &Call) -> Result<&Claims, Rejection> {
     let identity = call.context.caller.identity();
     let claims = identity.ok_or(Rejection::CredentialsMissing)?.claims();
     if *claims.issuer_name == *ISSUER_NAME {

@@ -3,9 +3,12 @@
 //! The gateway treats them as routes like any other: it finds them in the route table, checks the credential and reads the
 //! body, then hands the request to a [`PortalHandle`], which does the work on the control runtime.
 
+mod administration;
 mod answers;
 mod clients;
 mod endpoints;
+mod own_sessions;
+mod registration;
 mod requests;
 #[cfg(test)]
 mod tests;

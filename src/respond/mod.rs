@@ -112,9 +112,10 @@ fn problem(status: StatusCode, rejection: &Rejection, request_id: &RequestId) ->
 /// RFC 6750 §3: every `401`, and the `403` for which a token with more scopes would do.
 fn challenge(rejection: &Rejection) -> Option<HeaderValue> {
     match rejection {
-        Rejection::CredentialsMissing | Rejection::InvalidCredentials | Rejection::InvalidGrant => {
-            Some(CHALLENGE)
-        }
+        Rejection::CredentialsMissing
+        | Rejection::InvalidCredentials
+        | Rejection::InvalidGrant
+        | Rejection::LinkInvalid => Some(CHALLENGE),
         Rejection::InvalidClient => Some(CHALLENGE_CLIENT),
         Rejection::TokenExpired | Rejection::TokenInvalid(_) => Some(CHALLENGE_INVALID),
         Rejection::ScopeMissing(scopes) => Some(insufficient_scope(scopes)),
@@ -130,6 +131,7 @@ fn challenge(rejection: &Rejection) -> Option<HeaderValue> {
         | Rejection::HttpsRequired
         | Rejection::Internal
         | Rejection::KeysUnavailable
+        | Rejection::LastAdmin
         | Rejection::LoopDetected
         | Rejection::MethodNotAllowed(_)
         | Rejection::MisdirectedRequest

@@ -12,6 +12,7 @@
 
 mod harness;
 
+mod administration;
 mod answers;
 mod bad_tokens;
 mod bypasses;

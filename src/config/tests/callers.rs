@@ -132,7 +132,7 @@ fn accounts() {
         refresh_idle = "31d"                   | accounts.refresh_idle       | longer than refresh_max
         refresh_max = "1d"                     | accounts.refresh_max        | longer than refresh_max
         refresh_grace = "61s"                  | accounts.refresh_grace      | above the most
-        registration = "open"                  | accounts.registration       | not yet supported
+        register_limit = { per_ip = "0/1h" }   | accounts.register_limit.per_ip | not a rate
         registration = "opne"                  | accounts.registration       | none of the values
         signing = "ES384"                      | accounts.signing            | none of the values
         signing = "none"                       | accounts.signing            | none of the values

@@ -36,6 +36,7 @@ fn user(name: &str) -> User {
         password: Some(PasswordHash("hash".into())),
         roles: vec!["clerk".into()],
         disabled: false,
+        pending: false,
         epoch: 1,
         created_at: NOW,
         updated_at: NOW,
@@ -245,7 +246,7 @@ fn store_5_a_newer_schema_is_refused_and_left_alone() {
             error,
             OpenError::NewerSchema {
                 found: 99,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
