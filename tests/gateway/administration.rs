@@ -35,7 +35,8 @@ fn secret(output: &str) -> String {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     });
-    line.unwrap_or_else(|| panic!("no secret: {output}")).to_owned()
+    line.unwrap_or_else(|| panic!("no secret: {output}"))
+        .to_owned()
 }
 
 #[tokio::test]
