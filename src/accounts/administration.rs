@@ -5,10 +5,10 @@
 
 use super::{
     AccountError, Accounts,
-    passwords::Password,
+    passwords::{Password, is_verifiable},
     users::{canonical_email, canonical_username, checked_roles, display_name},
 };
-use crate::store::{Act, Acted, User, UserEdit, UserKey};
+use crate::store::{Act, Acted, PasswordHash, User, UserEdit, UserKey};
 
 /// On whose behalf something is done.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,21 @@ pub struct NewAccount<'a> {
     pub password: Option<Password>,
     /// Words of 1 to 64 of `A-Z a-z 0-9 . _ : / -`, at most 32.
     pub roles: &'a [String],
+}
+
+/// An account of another program's, with its hash.
+#[derive(Debug)]
+pub struct ImportedUser<'a> {
+    /// The name, in any case.
+    pub username: &'a str,
+    /// The address, in any case.
+    pub email: &'a str,
+    /// bcrypt, PBKDF2 or argon2; replaced when its owner signs in.
+    pub hash: &'a str,
+    /// Words, as in [`NewAccount`].
+    pub roles: &'a [String],
+    /// Whether nothing is to be written.
+    pub dry_run: bool,
 }
 
 /// What an administrator changes; `None` stays as it is.
@@ -138,6 +153,41 @@ impl Accounts {
         self.act(actor, Act::EndSessions(id.into())).await?;
         audit("user_logged_out", actor, id, String::new());
         Ok(())
+    }
+
+    /// Takes over an account of another program, by an operator's command.
+    ///
+    /// # Errors
+    /// [`AccountError::HashUnknown`] for a hash that could never be verified; by what is wrong with the input;
+    /// [`AccountError::Exists`].
+    pub async fn import_user(&self, new: ImportedUser<'_>) -> Result<User, AccountError> {
+        let mut user = self.described(new.username, new.email, None)?;
+        user.roles = checked_roles(new.roles)?;
+        if !is_verifiable(new.hash) {
+            return Err(AccountError::HashUnknown);
+        }
+        user.password = Some(PasswordHash(new.hash.into()));
+        if new.dry_run {
+            let email = user.email.clone().ok_or(AccountError::Internal)?;
+            for key in [
+                UserKey::Username(user.username.clone()),
+                UserKey::Email(email),
+            ] {
+                if self.store.find_user(key).await?.is_some() {
+                    return Err(AccountError::Exists);
+                }
+            }
+            return Ok(user);
+        }
+        let add = Act::AddUser(Box::new(user.clone()));
+        self.act(Actor::Operator, add).await?;
+        audit(
+            "user_imported",
+            Actor::Operator,
+            &user.id,
+            user.roles.join(","),
+        );
+        Ok(user)
     }
 
     /// An account without roles and password, not yet in the store.

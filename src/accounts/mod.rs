@@ -38,7 +38,7 @@ use passwords::{Password, Passwords};
 use settings::AccountSettings;
 use signing::SigningKeys;
 
-pub use administration::{Actor, Edit, NewAccount};
+pub use administration::{Actor, Edit, ImportedUser, NewAccount};
 pub use invites::{INVITE_TTL, InviteSecret, Registered};
 pub use sessions::{Client, Grant, Login, RefreshToken};
 pub use signing::{KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD, PUBLISHED_MAX_AGE};
@@ -118,6 +118,11 @@ pub enum AccountError {
     /// Whoever asks is no administrator, or not any more.
     #[error("only an administrator may do this")]
     Forbidden,
+    /// A hash that cannot be verified here, or costs too much.
+    #[error(
+        "the hash is not bcrypt (cost 4 to 14), PBKDF2 (SHA-256 or SHA-512) or argon2; MD5 (apr1), SHA-1 and crypt are not taken, such an account needs a new password"
+    )]
+    HashUnknown,
     /// A fault of ours.
     #[error("internal fault")]
     Internal,
@@ -334,6 +339,7 @@ impl From<AccountError> for Rejection {
             AccountError::Store(_) => Self::StoreUnavailable,
             AccountError::DisplayNameInvalid
             | AccountError::EmailInvalid
+            | AccountError::HashUnknown
             | AccountError::NameInvalid
             | AccountError::PasswordTooLong
             | AccountError::PasswordTooShort { .. }

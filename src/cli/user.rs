@@ -1,6 +1,7 @@
 //! `portcullis user …`: accounts. Passwords come from a prompt or one line of standard input, never from an argument, where
 //! every process of the machine could read them.
 
+mod import;
 mod invites;
 #[cfg(test)]
 mod tests;
@@ -65,6 +66,8 @@ pub enum UserCommand {
         /// Name or e-mail address
         name: String,
     },
+    /// Takes over accounts of an htpasswd file; their owners keep their passwords
+    Import(import::ImportCommand),
     /// Makes an invitation and prints its secret, once
     Invite {
         /// A role of the account that it makes; may be given several times
@@ -204,6 +207,7 @@ fn execute(
             runtime.block_on(accounts.set_disabled(&name, false))?;
             wait("enabled", console)?;
         }
+        UserCommand::Import(command) => import::run(&command, &accounts, &runtime, console)?,
         UserCommand::Invite { roles, email, ttl } => {
             invites::require_registration(&accounts)?;
             let email = email.as_deref();

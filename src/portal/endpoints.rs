@@ -187,19 +187,20 @@ pub(super) fn router(accounts: Arc<Accounts>) -> Router {
 impl Operation {
     /// What the configuration leaves out does not exist.
     fn is_served(self, settings: &AccountSettings) -> bool {
-        let invitation = match self {
-            Self::Administer(operation) => operation.is_of_invitations(),
-            Self::Register => true,
-            _ => false,
+        let registers = if let Self::Administer(operation) = self {
+            operation.is_of_invitations()
+        } else {
+            matches!(self, Self::Register)
         };
-        !invitation || settings.registration != Registration::Closed
+        !registers || settings.registration != Registration::Closed
     }
 
     /// Any of these is needed; empty: none is.
     fn roles(self) -> Vec<Box<str>> {
-        match self {
-            Self::Administer(_) => vec![ADMIN.into()],
-            _ => Vec::new(),
+        if matches!(self, Self::Administer(_)) {
+            vec![ADMIN.into()]
+        } else {
+            Vec::new()
         }
     }
 }

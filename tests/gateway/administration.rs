@@ -82,7 +82,7 @@ async fn auth_10_a_role_that_is_taken_away_is_gone_on_the_next_request() {
     let root = login(&gateway, "root").await;
     let bob = login(&gateway, "bob").await;
     let fields = bearer(&bob);
-    let proxied = || get(&gateway, "/private", &[("Authorization", &fields)]);
+    let proxied = async || get(&gateway, "/private", &[("Authorization", &*fields)]).await;
     proxied().await.is(200);
     let users = send(&gateway, "GET", "/auth/users", &root, &json!({})).await;
     let users = users.json();

@@ -161,3 +161,49 @@ fn no_argument_takes_a_password() {
     Program::try_parse_from(line).unwrap_err();
     Program::try_parse_from(["p", "set-password", "ann", "secret"]).unwrap_err();
 }
+
+#[test]
+fn auth_3_an_htpasswd_file_is_imported_once_and_what_cannot_be_verified_is_named() {
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: UserCommand,
+    }
+    let shell = Shell::new();
+    shell.add("ann", &[]).unwrap();
+    let hash = bcrypt::hash("open sesame", 4).unwrap();
+    let file = shell.folder.path().join("htpasswd");
+    let text = format!(
+        "# users\n\nann:{hash}\nBob:{hash}\nold:$apr1$salt$hash\nsha:{{SHA}}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\nno colon\nbad name:{hash}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let import = |more: &[&str]| {
+        let mut line = vec!["p", "import", file.to_str().unwrap()];
+        line.extend(["--email-domain", "example.org", "--role", "clerk"]);
+        line.extend(more);
+        let mut output = Vec::new();
+        let mut typed = || Ok(Zeroizing::new(String::new()));
+        let mut console = Console {
+            output: &mut output,
+            password: &mut typed,
+        };
+        let command = Program::parse_from(line).command;
+        execute(command, &settings(&shell.folder), &mut console).unwrap_err();
+        String::from_utf8(output).unwrap()
+    };
+    let text = import(&["--dry-run"]);
+    assert!(text.contains("would add bob"), "{text}");
+    assert_eq!(shell.list()["users"].as_array().unwrap().len(), 1);
+    let text = import(&[]);
+    assert!(text.contains("line 5: the hash is not"), "{text}");
+    assert!(text.contains("line 6: ") && text.contains("line 7: "));
+    assert!(text.contains("line 8: a user name"), "{text}");
+    assert!(text.ends_with("1 added, 1 skipped, 4 refused\n"), "{text}");
+    assert!(!text.contains(&hash));
+    assert!(import(&[]).ends_with("0 added, 2 skipped, 4 refused\n"));
+    let users = &shell.list()["users"];
+    assert_eq!(users[1]["email"], "bob@example.org");
+    assert_eq!(users[1]["roles"], json!(["clerk"]));
+}
