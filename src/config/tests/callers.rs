@@ -1,7 +1,7 @@
 //! `[[issuer]]`, `[identity]` and `[accounts]`: who is believed, and what is told of them.
 
 use super::*;
-use crate::policy::Target;
+use crate::{accounts::settings::Registration, policy::Target};
 
 #[test]
 fn issuers() {
@@ -192,4 +192,19 @@ fn forward_auth() {
         "route[0].upstream",
         "missing",
     );
+}
+
+#[test]
+fn auth_6_registration_open_to_anybody_without_mail_is_warned_of_and_closed_is_the_default() {
+    let open = with("[accounts]", "registration = \"open\"");
+    Project::new().warns(&open, "accounts.registration", "under any address");
+    for line in ["registration = \"invite\"", "registration = \"closed\""] {
+        let read = Project::new().read(&with("[accounts]", line)).unwrap();
+        let key = "accounts.registration";
+        let warnings = read.warnings.problems();
+        assert!(warnings.iter().all(|problem| problem.key != key));
+    }
+    let default = accepted("[accounts]", "registration").accounts.unwrap();
+    assert_eq!(default.registration, Registration::Closed);
+    assert_eq!(default.register_per_ip.count, 10);
 }
