@@ -191,4 +191,27 @@ mod tests {
         let database = dir.path().join("data/portcullis.db");
         assert_eq!(config.accounts.unwrap().database, database);
     }
+
+    #[test]
+    fn auth_7_a_secret_is_told_while_there_is_no_administrator() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), "http://127.0.0.1:9000").unwrap();
+        let config = config::load(&dir.path().join("config/gateway.toml")).unwrap();
+        let settings = config.accounts.unwrap();
+        let text = first_administrator(&settings).unwrap();
+        assert!(text.contains("/auth/bootstrap"), "{text}");
+        let database = mode(&dir.path().join("data/portcullis.db"));
+        assert_eq!(database, 0o600);
+        let accounts = Accounts::open(&settings, Arc::new(Revocations::new())).unwrap();
+        let admin = crate::accounts::NewUser {
+            username: "ann",
+            email: "ann@example.com",
+            name: None,
+            password: crate::accounts::tests::password(crate::accounts::tests::PASSWORD),
+            roles: &["admin".into()],
+        };
+        let runtime = super::super::token::runtime().unwrap();
+        runtime.block_on(accounts.add_user(admin)).unwrap();
+        assert_eq!(first_administrator(&settings).unwrap(), "");
+    }
 }
