@@ -4,8 +4,10 @@
 //! session. Whatever ends a session is on the disk before it is acknowledged, is known to this process at once and to every
 //! other within seconds ([`Accounts::watch`]).
 
+mod administration;
 mod clients;
 mod delivery;
+mod invites;
 mod outbox;
 pub mod passwords;
 mod recovery;
@@ -40,7 +42,9 @@ use passwords::{Password, Passwords};
 use settings::AccountSettings;
 use signing::SigningKeys;
 
+pub use administration::{Actor, Edit, ImportedUser, NewAccount};
 pub use delivery::Delivery;
+pub use invites::{INVITE_TTL, InviteSecret, Registered};
 pub use outbox::Mail;
 pub use recovery::ChangePassword;
 pub use sessions::{Client, Grant, Login, RefreshToken};
@@ -80,6 +84,7 @@ pub struct Accounts {
     logins_per_ip: KeyedLimiter<IpAddr>,
     logins_per_account: KeyedLimiter<Box<str>>,
     outbox: Option<Outbox>,
+    registrations_per_ip: KeyedLimiter<IpAddr>,
     /// The last entry of the feed that was applied.
     feed: AtomicU64,
 }
@@ -113,12 +118,31 @@ pub enum AccountError {
     /// Not one plain address.
     #[error("an e-mail address is one plain ASCII mailbox, as name@example.com")]
     EmailInvalid,
+    /// There is an administrator already.
+    #[error(
+        "there is an administrator already; he, or `portcullis user add --role admin`, makes others"
+    )]
+    AdminExists,
     /// The name or the address is taken.
     #[error("an account with this name or address exists")]
     Exists,
+    /// Whoever asks is no administrator, or not any more.
+    #[error("only an administrator may do this")]
+    Forbidden,
+    /// A hash that cannot be verified here, or costs too much.
+    #[error(
+        "the hash is not bcrypt (cost 4 to 14), PBKDF2 (SHA-256 or SHA-512) or argon2; MD5 (apr1), SHA-1 and crypt are not taken, such an account needs a new password"
+    )]
+    HashUnknown,
     /// A fault of ours.
     #[error("internal fault")]
     Internal,
+    /// An invitation that is unknown, used, over, taken back, or for another address.
+    #[error("the invitation is not good")]
+    InviteInvalid,
+    /// Nobody could administer accounts afterwards.
+    #[error("this is the last administrator")]
+    LastAdmin,
     /// Not a user name.
     #[error(
         "a user name has 1 to 64 of a-z, 0-9, '.', '_' and '-', and begins with a letter or digit"
@@ -150,6 +174,9 @@ pub enum AccountError {
     /// The store failed.
     #[error("account store")]
     Store(#[source] StoreError),
+    /// As many invitations wait as may.
+    #[error("too many invitations wait; take some back")]
+    TooManyInvites,
 }
 
 /// What time it is. Handed in, so that tests can move it.
@@ -197,6 +224,11 @@ impl Accounts {
                 LIMIT_KEYS_MAX,
             ),
             outbox: settings.mail.as_ref().map(Outbox::new),
+            registrations_per_ip: KeyedLimiter::new(
+                "register_per_ip",
+                settings.register_per_ip,
+                LIMIT_KEYS_MAX,
+            ),
             feed: AtomicU64::new(0),
             settings: settings.clone(),
         };
@@ -314,16 +346,20 @@ impl From<StoreError> for AccountError {
 impl From<AccountError> for Rejection {
     fn from(error: AccountError) -> Self {
         match error {
+            AccountError::AdminExists | AccountError::InviteInvalid => Self::LinkInvalid,
             AccountError::Exists => Self::AccountExists,
+            AccountError::Forbidden => Self::RoleMissing,
             AccountError::Internal => Self::Internal,
+            AccountError::LastAdmin => Self::LastAdmin,
             AccountError::NotFound => Self::RouteNotFound,
-            AccountError::Overloaded => Self::Overloaded,
+            AccountError::Overloaded | AccountError::TooManyInvites => Self::Overloaded,
             AccountError::PasswordCommon => Self::PasswordRefused(PasswordFault::Common),
             AccountError::PasswordTooLong => Self::PasswordRefused(PasswordFault::TooLong),
             AccountError::PasswordTooShort { .. } => Self::PasswordRefused(PasswordFault::TooShort),
             AccountError::Store(_) => Self::StoreUnavailable,
             AccountError::DisplayNameInvalid
             | AccountError::EmailInvalid
+            | AccountError::HashUnknown
             | AccountError::NameInvalid
             | AccountError::RoleInvalid => Self::BadRequest(crate::policy::HeadFault::Body),
         }

@@ -3,6 +3,7 @@
 //! One hash costs some 20 MiB and 15 ms, and a stranger may ask for it: without a bound a login flood is an attack on memory
 //! and processor. The permit belongs to the job that hashes, so callers who leave do not free it (AUTH-2).
 
+mod imported;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,8 @@ use argon2::{
 };
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
+
+use imported::Imported;
 
 use super::{AccountError, settings::Argon2Settings};
 use crate::store::PasswordHash;
@@ -182,6 +185,14 @@ impl Passwords {
     }
 
     fn verify_now(&self, password: &Password, stored: Option<&PasswordHash>) -> Verdict {
+        if let Some(imported) = stored.and_then(|stored| Imported::read(&stored.0)) {
+            if !imported.fits(password.0.as_bytes()) {
+                return Verdict::Wrong;
+            }
+            return Verdict::Right {
+                upgrade: self.hash_now(password).ok(),
+            };
+        }
         let parsed = stored.and_then(|stored| {
             let parsed = read(&stored.0);
             if parsed.is_none() {
@@ -219,6 +230,11 @@ impl Passwords {
                     == (ours.m_cost(), ours.t_cost(), ours.p_cost())
             })
     }
+}
+
+/// Whether a hash is of a form and a cost that are verified.
+pub(super) fn is_verifiable(hash: &str) -> bool {
+    Imported::read(hash).is_some() || read(hash).is_some()
 }
 
 /// Reads a stored hash that may be verified: argon2, whole, and within the ceiling.

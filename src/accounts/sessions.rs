@@ -328,7 +328,7 @@ impl Accounts {
 /// Whether an account may sign in: the one place that decides it (AUTH-11). Refresh asks the same of the store, in its
 /// transaction.
 pub(super) fn may_enter(user: &User) -> bool {
-    !user.disabled
+    !user.disabled && !user.pending
 }
 
 /// Whom a client address stands for: an IPv6 client has a network of 64 bits to choose addresses from (RFC 6177).

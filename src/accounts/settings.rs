@@ -43,6 +43,10 @@ pub struct AccountSettings {
     pub clients: Vec<ClientSettings>,
     /// The pages at which browsers sign in; `None` where they cannot.
     pub pages: Option<PageSettings>,
+    /// Who may make an account over HTTP.
+    pub registration: Registration,
+    /// Registrations of one client address, tried or done.
+    pub register_per_ip: Quota,
     /// Login attempts of one client address.
     pub login_per_ip: Quota,
     /// Login attempts on one account, known or not.
@@ -67,6 +71,17 @@ impl Default for PageSettings {
             accent: ACCENT.into(),
         }
     }
+}
+
+/// Who may make an account over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Nobody: the operator and administrators make accounts.
+    Closed,
+    /// Whoever has an invitation.
+    Invite,
+    /// Anybody.
+    Open,
 }
 
 /// A service that may ask about tokens and take them back.

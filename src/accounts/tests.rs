@@ -1,6 +1,8 @@
 //! A site of accounts in a folder of its own, with a clock that stands still, and what must hold of it.
 
+mod administration;
 mod crash;
+mod invites;
 mod keys;
 mod login;
 mod names;
@@ -25,7 +27,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Accounts, Client, Clock, Grant, Login, NewUser, Password, RefreshToken,
-    settings::{AccountSettings, Argon2Settings, PageSettings},
+    settings::{AccountSettings, Argon2Settings, PageSettings, Registration},
 };
 use crate::{
     authn::{Authenticator, Revocations, settings::CacheSettings},
@@ -179,6 +181,8 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         refresh_grace: Duration::from_secs(10),
         password_min: 15,
         argon2: ARGON2,
+        registration: Registration::Closed,
+        register_per_ip: quota,
         login_per_ip: quota,
         login_per_account: quota,
         mail: None,

@@ -50,6 +50,7 @@ impl Accounts {
             password: Some(password),
             roles,
             disabled: false,
+            pending: false,
             epoch: 1,
             created_at: now,
             updated_at: now,
@@ -208,7 +209,7 @@ pub fn canonical_email(text: &str) -> Option<Box<str>> {
     fits.then(|| email.into())
 }
 
-fn display_name(text: &str) -> Result<Box<str>, AccountError> {
+pub(super) fn display_name(text: &str) -> Result<Box<str>, AccountError> {
     let fits = !text.trim().is_empty()
         && text.chars().count() <= DISPLAY_CHARS_MAX
         && !text.chars().any(char::is_control);
@@ -219,7 +220,7 @@ fn display_name(text: &str) -> Result<Box<str>, AccountError> {
     }
 }
 
-fn checked_roles(roles: &[String]) -> Result<Vec<Box<str>>, AccountError> {
+pub(super) fn checked_roles(roles: &[String]) -> Result<Vec<Box<str>>, AccountError> {
     let word = |role: &String| {
         (1..=64).contains(&role.len())
             && role.bytes().all(|byte| {

@@ -6,15 +6,20 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use clap::Args;
 
 use super::say;
-use crate::config::{
-    self,
-    development::{NAMES, Overwrite, development_certificate, write_pair},
+use crate::{
+    accounts::{AccountError, Accounts, settings::AccountSettings},
+    authn::Revocations,
+    config::{
+        self,
+        development::{NAMES, Overwrite, development_certificate, write_pair},
+    },
 };
 
 /// Where, and for which backend.
@@ -50,8 +55,11 @@ pub fn run(command: &InitCommand) -> anyhow::Result<ExitCode> {
     write_new(&file, &text)?;
     say(&format!("wrote   {}", file.display()))?;
     // What is told to work has been seen to work.
-    config::load(&file)?;
+    let accounts = config::load(&file)?.accounts;
     say(&next_steps(dir, &file))?;
+    if let Some(settings) = accounts {
+        say(&first_administrator(&settings)?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,6 +96,19 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
         file.write_all(text.as_bytes())
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Tells the one-time secret of the first administrator, unless the data folder has one already.
+fn first_administrator(settings: &AccountSettings) -> anyhow::Result<String> {
+    let accounts = Accounts::open(settings, Arc::new(Revocations::new()))?;
+    match super::token::runtime()?.block_on(accounts.bootstrap()) {
+        Ok(made) => Ok(format!(
+            "\n{}",
+            super::user::bootstrap_text(&accounts, &made)
+        )),
+        Err(AccountError::AdminExists) => Ok(String::new()),
+        Err(error) => Err(error).context("cannot make the first administrator's secret"),
+    }
 }
 
 fn next_steps(dir: &Path, file: &Path) -> String {
@@ -169,5 +190,28 @@ mod tests {
         // The database lies in the project's folder, not beside the configuration.
         let database = dir.path().join("data/portcullis.db");
         assert_eq!(config.accounts.unwrap().database, database);
+    }
+
+    #[test]
+    fn auth_7_a_secret_is_told_while_there_is_no_administrator() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), "http://127.0.0.1:9000").unwrap();
+        let config = config::load(&dir.path().join("config/gateway.toml")).unwrap();
+        let settings = config.accounts.unwrap();
+        let text = first_administrator(&settings).unwrap();
+        assert!(text.contains("/auth/bootstrap"), "{text}");
+        let database = mode(&dir.path().join("data/portcullis.db"));
+        assert_eq!(database, 0o600);
+        let accounts = Accounts::open(&settings, Arc::new(Revocations::new())).unwrap();
+        let admin = crate::accounts::NewUser {
+            username: "ann",
+            email: "ann@example.com",
+            name: None,
+            password: crate::accounts::tests::password(crate::accounts::tests::PASSWORD),
+            roles: &["admin".into()],
+        };
+        let runtime = super::super::token::runtime().unwrap();
+        runtime.block_on(accounts.add_user(admin)).unwrap();
+        assert_eq!(first_administrator(&settings).unwrap(), "");
     }
 }

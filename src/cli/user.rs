@@ -1,10 +1,16 @@
 //! `portcullis user …`: accounts. Passwords come from a prompt or one line of standard input, never from an argument, where
 //! every process of the machine could read them.
 
+mod import;
+mod invites;
+#[cfg(test)]
+mod tests;
+
 use std::{
     io::{self, BufRead, IsTerminal, Read, Write},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use clap::{Subcommand, ValueEnum};
@@ -13,13 +19,15 @@ use zeroize::Zeroizing;
 
 use crate::{
     accounts::{
-        AccountError, Accounts, NewUser,
+        AccountError, Accounts, Actor, NewUser,
         passwords::{BYTES_MAX, Password},
         settings::AccountSettings,
     },
     authn::Revocations,
     store::User,
 };
+
+pub(super) use invites::bootstrap_text;
 
 /// Accounts that one query of a listing reads.
 const PAGE: u32 = 500;
@@ -41,6 +49,8 @@ pub enum UserCommand {
         #[arg(long = "role", value_name = "ROLE")]
         roles: Vec<String>,
     },
+    /// Makes the secret by which the first administrator makes his account, while there is none
+    Bootstrap,
     /// Erases an account and ends its sessions; its name stays taken
     Delete {
         /// Name or e-mail address
@@ -56,6 +66,26 @@ pub enum UserCommand {
         /// Name or e-mail address
         name: String,
     },
+    /// Takes over accounts of an htpasswd file; their owners keep their passwords
+    Import(import::ImportCommand),
+    /// Makes an invitation and prints its secret, once
+    Invite {
+        /// A role of the account that it makes; may be given several times
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<String>,
+        /// The only e-mail address that may use it
+        #[arg(long)]
+        email: Option<String>,
+        /// Its life, 1s to 30d
+        #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = invites::ttl)]
+        ttl: Duration,
+    },
+    /// Lists the invitations that wait
+    Invites {
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Lists accounts by name
     List {
         /// Form of the output
@@ -66,6 +96,11 @@ pub enum UserCommand {
     Logout {
         /// Name or e-mail address
         name: String,
+    },
+    /// Takes an invitation back
+    RevokeInvite {
+        /// Its id, as `user invites` tells it
+        id: String,
     },
     /// Sets a new password and ends every session
     SetPassword {
@@ -159,6 +194,7 @@ fn execute(
             let user = runtime.block_on(accounts.add_user(new))?;
             wait(&format!("added {}", user.username), console)?;
         }
+        UserCommand::Bootstrap => invites::bootstrap(&accounts, &runtime, console)?,
         UserCommand::Delete { name } => {
             runtime.block_on(accounts.delete_user(&name))?;
             wait("deleted", console)?;
@@ -171,10 +207,22 @@ fn execute(
             runtime.block_on(accounts.set_disabled(&name, false))?;
             wait("enabled", console)?;
         }
+        UserCommand::Import(command) => import::run(&command, &accounts, &runtime, console)?,
+        UserCommand::Invite { roles, email, ttl } => {
+            invites::require_registration(&accounts)?;
+            let email = email.as_deref();
+            let made = accounts.invite(Actor::Operator, &roles, email, ttl);
+            invites::tell(&runtime.block_on(made)?, console)?;
+        }
+        UserCommand::Invites { format } => invites::list(&accounts, &runtime, format, console)?,
         UserCommand::List { format } => list(&accounts, &runtime, format, console)?,
         UserCommand::Logout { name } => {
             let ended = runtime.block_on(accounts.end_sessions_of(&name))?;
             wait(&format!("ended {ended} sessions"), console)?;
+        }
+        UserCommand::RevokeInvite { id } => {
+            runtime.block_on(accounts.revoke_invite(Actor::Operator, &id))?;
+            wait("taken back", console)?;
         }
         UserCommand::SetPassword { name } => {
             // Before anybody types a password for nothing.
@@ -276,169 +324,4 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Zeroizing<String>> {
         }
     }
     Ok(line)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::accounts::tests::{PASSWORD, settings};
-
-    struct Shell {
-        folder: tempfile::TempDir,
-        typed: &'static str,
-    }
-
-    impl Shell {
-        fn new() -> Self {
-            Self {
-                folder: tempfile::tempdir().unwrap(),
-                typed: PASSWORD,
-            }
-        }
-
-        fn run(&self, command: UserCommand) -> Result<String, String> {
-            let mut output = Vec::new();
-            let mut typed = || Ok(Zeroizing::new(self.typed.to_owned()));
-            let mut console = Console {
-                output: &mut output,
-                password: &mut typed,
-            };
-            execute(command, &settings(&self.folder), &mut console)
-                .map_err(|error| format!("{error:#}"))?;
-            Ok(String::from_utf8(output).unwrap())
-        }
-
-        fn add(&self, name: &str, roles: &[&str]) -> Result<String, String> {
-            self.run(UserCommand::Add {
-                name: name.into(),
-                email: format!("{name}@example.com"),
-                display_name: None,
-                roles: roles.iter().map(|role| (*role).into()).collect(),
-            })
-        }
-
-        fn list(&self) -> serde_json::Value {
-            let format = Format::Json;
-            let text = self.run(UserCommand::List { format }).unwrap();
-            serde_json::from_str(&text).unwrap()
-        }
-    }
-
-    #[test]
-    fn bad_input_is_refused_with_a_sentence_and_adds_nobody() {
-        let mut shell = Shell::new();
-        assert!(
-            shell
-                .add("no spaces", &[])
-                .unwrap_err()
-                .contains("user name")
-        );
-        assert!(
-            shell
-                .add("ann", &["two words"])
-                .unwrap_err()
-                .contains("roles")
-        );
-        shell.typed = "too short";
-        assert!(shell.add("ann", &[]).unwrap_err().contains("at least 15"));
-        shell.typed = PASSWORD;
-        for command in [
-            UserCommand::Disable { name: "ann".into() },
-            UserCommand::SetPassword { name: "ann".into() },
-            UserCommand::Logout { name: "ann".into() },
-        ] {
-            assert_eq!(shell.run(command).unwrap_err(), "no such account");
-        }
-        assert_eq!(shell.list()["users"], json!([]));
-    }
-
-    #[test]
-    fn a_name_is_added_once_and_listed_without_its_hash() {
-        let shell = Shell::new();
-        assert_eq!(
-            shell.add("ann", &["admin", "admin"]).unwrap(),
-            "added ann\n"
-        );
-        assert!(shell.add("ANN", &[]).unwrap_err().contains("exists"));
-        shell.add("bob", &[]).unwrap();
-        let users = &shell.list()["users"];
-        assert_eq!(users[0]["username"], "ann");
-        assert_eq!(users[0]["roles"], json!(["admin"]));
-        assert_eq!(users[1]["username"], "bob");
-        let format = Format::Text;
-        let text = shell.run(UserCommand::List { format }).unwrap();
-        assert_eq!(text.lines().count(), 2);
-        assert!(!format!("{users} {text}").contains("argon2"));
-    }
-
-    #[test]
-    fn state_and_roles_change_and_are_shown() {
-        let shell = Shell::new();
-        shell.add("ann", &["clerk"]).unwrap();
-        let name = || "ann@example.com".to_owned();
-        shell.run(UserCommand::Disable { name: name() }).unwrap();
-        let roles = vec!["admin".into(), "clerk".into()];
-        shell
-            .run(UserCommand::SetRole {
-                name: name(),
-                roles,
-            })
-            .unwrap();
-        let format = Format::Json;
-        let shown = shell
-            .run(UserCommand::Show {
-                name: name(),
-                format,
-            })
-            .unwrap();
-        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-        assert_eq!(shown["disabled"], true);
-        assert_eq!(shown["roles"], json!(["admin", "clerk"]));
-        shell.run(UserCommand::Enable { name: name() }).unwrap();
-        assert_eq!(shell.list()["users"][0]["disabled"], false);
-        shell.run(UserCommand::Delete { name: name() }).unwrap();
-        assert_eq!(shell.list()["users"][0]["email"], json!(null));
-    }
-
-    #[test]
-    fn auth_4_a_line_of_input_is_the_password_without_its_end_alone() {
-        for (input, want) in [
-            (" with spaces \n", " with spaces "),
-            ("dos\r\n", "dos"),
-            ("no end", "no end"),
-            ("first\nsecond\n", "first"),
-            ("\n", ""),
-            ("cr\r", "cr\r"),
-        ] {
-            assert_eq!(*read_line(&mut input.as_bytes()).unwrap(), want);
-        }
-        read_line(&mut "".as_bytes()).unwrap_err();
-        read_line(&mut b"\xff\n".as_slice()).unwrap_err();
-        let long = "x".repeat(5000);
-        let line = read_line(&mut long.as_bytes()).unwrap();
-        Password::new(line).unwrap_err();
-    }
-
-    #[test]
-    fn no_argument_takes_a_password() {
-        use clap::{CommandFactory, Parser};
-
-        #[derive(Debug, Parser)]
-        struct Program {
-            #[command(subcommand)]
-            _command: UserCommand,
-        }
-        Program::command().debug_assert();
-        let line = [
-            "p",
-            "add",
-            "ann",
-            "--email",
-            "a@example.com",
-            "--password",
-            "x",
-        ];
-        Program::try_parse_from(line).unwrap_err();
-        Program::try_parse_from(["p", "set-password", "ann", "secret"]).unwrap_err();
-    }
 }

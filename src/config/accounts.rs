@@ -13,7 +13,7 @@ use super::{
     words::{Choice, Choice::Is},
 };
 use crate::{
-    accounts::settings::{AccountSettings, Argon2Settings},
+    accounts::settings::{AccountSettings, Argon2Settings, Registration},
     limit::settings::Quota,
     policy::NormalPath,
     server::settings::ServerSettings,
@@ -26,6 +26,12 @@ const SIGNING: [(&str, Choice<Algorithm>); 4] = [
     ("EdDSA", Is(Algorithm::EdDSA)),
     ("HS256", Is(Algorithm::HS256)),
     ("RS256", Is(Algorithm::RS256)),
+];
+
+const REGISTRATION: [(&str, Choice<Registration>); 3] = [
+    ("closed", Is(Registration::Closed)),
+    ("invite", Is(Registration::Invite)),
+    ("open", Is(Registration::Open)),
 ];
 
 /// Reads the section. `present` is whether it is there at all: without it there are no accounts.
@@ -43,14 +49,15 @@ pub(super) fn read(
     let access_ttl = table.duration("access_ttl", access_ttl);
     let (refresh_idle, refresh_max, refresh_grace) = refresh(&mut table);
     let signing = table.choice("signing", &SIGNING);
-    only_so_far(&mut table);
     let cookie_session = table.flag("cookie_session").unwrap_or(true);
     let pages = super::pages::read(table.section("pages"));
+    let registration = registration(&mut table);
     let password_min = Bounds::new(8, 128).because("shorter ones are guessed");
     let password_min = table.number("password_min", password_min);
     let argon2 = argon2(table.section("argon2"));
     let clients = super::client::read(table.sections("client"));
     let (login_per_ip, login_per_account) = login_limit(table.section("login_limit"));
+    let register_per_ip = register_limit(table.section("register_limit"));
     table.finish();
     let issuer = server?.public_url.as_str().trim_end_matches('/');
     enabled.then(|| AccountSettings {
@@ -70,6 +77,8 @@ pub(super) fn read(
         argon2,
         clients,
         pages: cookie_session.then_some(pages),
+        registration,
+        register_per_ip,
         login_per_ip,
         login_per_account,
         mail: None,
@@ -137,11 +146,16 @@ fn refresh(table: &mut Table<'_>) -> (Duration, Duration, Duration) {
     (idle, max, grace.unwrap_or(secs(10)))
 }
 
-/// Keys of which this version does one value.
-fn only_so_far(table: &mut Table<'_>) {
-    let later: Choice<()> = Choice::NotYet;
-    let registration = [("closed", Is(())), ("invite", later), ("open", later)];
-    table.choice("registration", &registration);
+fn registration(table: &mut Table<'_>) -> Registration {
+    let registration = table.choice("registration", &REGISTRATION);
+    if registration == Some(Registration::Open) {
+        let hint = "without mail no address is proved to be its owner's, and the answers tell which names and addresses are \
+                    taken; \"invite\" admits those alone whom somebody knows";
+        let fault = Fault::new("anybody may make an account under any address", hint);
+        let place = table.place_of("registration");
+        table.context.problems.warn(&place, fault);
+    }
+    registration.unwrap_or(Registration::Closed)
 }
 
 fn argon2(mut table: Table<'_>) -> Argon2Settings {
@@ -162,12 +176,21 @@ fn argon2(mut table: Table<'_>) -> Argon2Settings {
     }
 }
 
-fn login_limit(mut table: Table<'_>) -> (Quota, Quota) {
-    let quota = |count, window| Quota {
+fn register_limit(mut table: Table<'_>) -> Quota {
+    let per_ip = table.rate("per_ip");
+    table.finish();
+    per_ip.unwrap_or_else(|| quota(10, 3600))
+}
+
+fn quota(count: u32, window: u64) -> Quota {
+    Quota {
         count,
         window: secs(window),
         burst: count,
-    };
+    }
+}
+
+fn login_limit(mut table: Table<'_>) -> (Quota, Quota) {
     let per_ip = table.rate("per_ip").unwrap_or_else(|| quota(10, 60));
     let per_account = table
         .rate("per_account")

@@ -352,7 +352,7 @@ impl<'d> Table<'d> {
     /// the mutation tests of CFG-1 would find.
     pub(super) fn finish(self) {
         let section = without_indices(&self.place.key);
-        for (name, value) in self.entries.into_iter().flatten() {
+        for name in self.entries.into_iter().flat_map(DeTable::keys) {
             let key: &str = name.get_ref();
             if self.asked.contains(&key) {
                 continue;

@@ -14,21 +14,12 @@ use super::diagnostic::{Fault, Place, Problems, Related};
 pub(super) enum Choice<T> {
     /// This.
     Is(T),
-    /// Something that the contract names and this version does not do.
-    NotYet,
 }
 
 /// Finds the meaning of a word.
 pub(super) fn choose<T: Copy>(text: &str, words: &[(&str, Choice<T>)]) -> Result<T, Fault> {
     match words.iter().find(|(word, _)| *word == text) {
         Some((_, Choice::Is(meaning))) => Ok(*meaning),
-        Some((_, Choice::NotYet)) => Err(Fault::new(
-            format!("`{text}` is not yet supported"),
-            one_of(words.iter().filter_map(|(word, choice)| match choice {
-                Choice::Is(_) => Some(*word),
-                Choice::NotYet => None,
-            })),
-        )),
         None => {
             let words = words.iter().map(|(word, _)| *word);
             Err(Fault::new(

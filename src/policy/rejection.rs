@@ -43,6 +43,8 @@ pub enum Rejection {
     InvalidGrant,
     /// The keys of an issuer could not be had.
     KeysUnavailable,
+    /// Nobody could administer accounts afterwards.
+    LastAdmin,
     /// A link of a mail that is not, or no longer, good.
     LinkInvalid,
     /// The request has passed this gateway before.
@@ -336,6 +338,12 @@ impl Rejection {
                 code: "keys_unavailable",
                 title: "Keys unavailable",
                 detail: "The keys of the token's issuer cannot be had now; try again later.",
+            },
+            Self::LastAdmin => Terms {
+                status: StatusCode::CONFLICT,
+                code: "last_admin",
+                title: "Last administrator",
+                detail: "This is the last administrator; give another account the role first.",
             },
             Self::LinkInvalid => Terms {
                 status: StatusCode::UNAUTHORIZED,

@@ -194,7 +194,7 @@ pub(super) fn guard(mut response: Response<Bytes>) -> Response<Bytes> {
     response
 }
 
-fn json(body: &impl Serialize) -> Response<Bytes> {
+pub(super) fn json(body: &impl Serialize) -> Response<Bytes> {
     // Strings, numbers and lists of strings cannot fail to be written.
     let body = serde_json::to_vec(body).unwrap_or_default();
     let mut response = Response::new(body.into());

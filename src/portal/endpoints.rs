@@ -11,26 +11,25 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, request::Parts};
-use serde::Deserialize;
 
 use super::{
-    BODY_BYTES_MAX, answers, clients, cookies, forms,
+    BODY_BYTES_MAX, administration, answers, clients, own_sessions,
     pages::{self, Page, Pages, handover::Handovers},
-    passwords,
-    requests::{self, Secret},
+    passwords, registration, sign_in,
 };
 use crate::{
     accounts::{
-        Accounts, Client, Grant, ISSUER_NAME, Login, RefreshToken, passwords::Password,
-        settings::AccountSettings,
+        Accounts, ISSUER_NAME,
+        settings::{AccountSettings, Registration},
     },
     authn::Authenticator,
     limit::BadTokens,
     policy::{
-        Access, Addresses, Browsers, Caller, Claims, ClientIp, HeadFault, HeaderEdits, PathPattern,
-        Rejection, Route, Rule, Streams, Target, TokenFault,
+        Access, Addresses, Browsers, Caller, Claims, ClientIp, HeaderEdits, PathPattern, Rejection,
+        Route, Rule, Streams, Target, TokenFault,
     },
     respond,
+    store::ADMIN,
     telemetry::RequestId,
 };
 
@@ -49,7 +48,7 @@ struct Endpoint {
     operation: Operation,
 }
 
-/// Where an endpoint lies. `{id}` stands for one segment, at the end.
+/// Where an endpoint lies. `{id}` stands for one segment.
 enum Place {
     /// At the root.
     Root(&'static str),
@@ -59,6 +58,9 @@ enum Place {
 
 #[derive(Debug, Clone, Copy)]
 enum Operation {
+    /// Needs the role `admin`: whatever is administration can have no row without it.
+    Administer(administration::Operation),
+    Bootstrap,
     ChangePassword,
     EndSession,
     ForgotPassword,
@@ -71,6 +73,7 @@ enum Operation {
     Me,
     Page(Page),
     Refresh,
+    Register,
     ResetPassword,
     Revoke,
     Sessions,
@@ -78,7 +81,7 @@ enum Operation {
 
 /// Every endpoint. What needs an access token needs one of ours; a foreign issuer's users have no account here.
 #[rustfmt::skip]
-const ENDPOINTS: [Endpoint; 21] = [
+const ENDPOINTS: [Endpoint; 32] = [
     Endpoint { name: "auth.login",       method: Method::POST,   path: Place::Under("/login"),         access: Access::Public,        operation: Operation::Login },
     Endpoint { name: "auth.refresh",     method: Method::POST,   path: Place::Under("/refresh"),       access: Access::Public,        operation: Operation::Refresh },
     Endpoint { name: "auth.logout",      method: Method::POST,   path: Place::Under("/logout"),        access: Access::Public,        operation: Operation::Logout },
@@ -91,6 +94,17 @@ const ENDPOINTS: [Endpoint; 21] = [
     Endpoint { name: "auth.reset",       method: Method::POST,   path: Place::Under("/password/reset"),  access: Access::Public,        operation: Operation::ResetPassword },
     Endpoint { name: "auth.introspect",  method: Method::POST,   path: Place::Under("/introspect"),    access: Access::Public,        operation: Operation::Introspect },
     Endpoint { name: "auth.revoke",      method: Method::POST,   path: Place::Under("/revoke"),        access: Access::Public,        operation: Operation::Revoke },
+    Endpoint { name: "auth.register",    method: Method::POST,   path: Place::Under("/register"),      access: Access::Public,        operation: Operation::Register },
+    Endpoint { name: "auth.bootstrap",   method: Method::POST,   path: Place::Under("/bootstrap"),     access: Access::Public,        operation: Operation::Bootstrap },
+    Endpoint { name: "auth.users",         method: Method::GET,    path: Place::Under("/users"),              access: Access::Authenticated, operation: Operation::Administer(administration::Operation::List) },
+    Endpoint { name: "auth.create_user",   method: Method::POST,   path: Place::Under("/users"),              access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Create) },
+    Endpoint { name: "auth.user",          method: Method::GET,    path: Place::Under("/users/{id}"),         access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Show) },
+    Endpoint { name: "auth.change_user",   method: Method::PATCH,  path: Place::Under("/users/{id}"),         access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Change) },
+    Endpoint { name: "auth.delete_user",   method: Method::DELETE, path: Place::Under("/users/{id}"),         access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Delete) },
+    Endpoint { name: "auth.logout_user",   method: Method::POST,   path: Place::Under("/users/{id}/logout"),  access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Logout) },
+    Endpoint { name: "auth.invites",       method: Method::GET,    path: Place::Under("/users/invites"),      access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Invites) },
+    Endpoint { name: "auth.invite",        method: Method::POST,   path: Place::Under("/users/invites"),      access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Invite) },
+    Endpoint { name: "auth.revoke_invite", method: Method::DELETE, path: Place::Under("/users/invites/{id}"), access: Access::Authenticated, operation: Operation::Administer(administration::Operation::RevokeInvite) },
     Endpoint { name: "auth.jwks",        method: Method::GET,    path: Place::Root("/.well-known/jwks.json"),            access: Access::Public, operation: Operation::Jwks },
     Endpoint { name: "auth.issuer",      method: Method::GET,    path: Place::Root("/.well-known/openid-configuration"), access: Access::Public, operation: Operation::IssuerDocument },
     Endpoint { name: "auth.login_page",     method: Method::GET,  path: Place::Under("/login"),    access: Access::Public,        operation: Operation::Page(Page::Login) },
@@ -119,10 +133,9 @@ pub(super) struct Context {
 /// The built-in routes, for the route table.
 #[must_use]
 pub fn routes(settings: &AccountSettings) -> Vec<Route> {
-    let has_pages = settings.pages.is_some();
     ENDPOINTS
         .iter()
-        .filter(|endpoint| has_pages || !endpoint.operation.is_page())
+        .filter(|endpoint| endpoint.operation.is_served(settings))
         .enumerate()
         .map(|(index, endpoint)| Route {
             name: endpoint.name.into(),
@@ -143,6 +156,7 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
             access: endpoint.access,
             rule: match endpoint.access {
                 Access::Authenticated => Rule {
+                    roles: endpoint.operation.roles(),
                     issuers: vec![ISSUER_NAME.into()],
                     ..Rule::default()
                 },
@@ -172,6 +186,9 @@ pub(super) fn router(accounts: Arc<Accounts>) -> Router {
     };
     let mut router = Router::new();
     for endpoint in ENDPOINTS {
+        if !endpoint.operation.is_served(accounts.settings()) {
+            continue;
+        }
         let Ok(filter) = MethodFilter::try_from(endpoint.method) else {
             continue; // every method of the table has a filter, as a test proves
         };
@@ -192,6 +209,26 @@ impl Operation {
     fn is_page(self) -> bool {
         matches!(self, Self::Page(_))
     }
+
+    /// What the configuration leaves out does not exist.
+    fn is_served(self, settings: &AccountSettings) -> bool {
+        let registers = if let Self::Administer(operation) = self {
+            operation.is_of_invitations()
+        } else {
+            matches!(self, Self::Register)
+        };
+        (!registers || settings.registration != Registration::Closed)
+            && (!self.is_page() || settings.pages.is_some())
+    }
+
+    /// Any of these is needed; empty: none is.
+    fn roles(self) -> Vec<Box<str>> {
+        if matches!(self, Self::Administer(_)) {
+            vec![ADMIN.into()]
+        } else {
+            Vec::new()
+        }
+    }
 }
 
 impl Place {
@@ -204,8 +241,8 @@ impl Place {
 
     fn pattern(&self, settings: &AccountSettings) -> PathPattern {
         let path = self.text(settings);
-        match path.strip_suffix("/{id}") {
-            Some(parent) => PathPattern::Prefix(parent.into()),
+        match path.split_once("/{id}") {
+            Some((parent, _)) => PathPattern::Prefix(parent.into()),
             None => PathPattern::Exact(path.into()),
         }
     }
@@ -252,170 +289,26 @@ fn operate<'a>(
     call: Call,
 ) -> Pin<Box<dyn Future<Output = Answered> + Send + 'a>> {
     match operation {
+        Operation::Administer(operation) => {
+            Box::pin(administration::operate(accounts, operation, call))
+        }
+        Operation::Bootstrap => Box::pin(registration::bootstrap(accounts, call)),
         Operation::ChangePassword => Box::pin(passwords::change(accounts, call)),
         Operation::ForgotPassword => Box::pin(passwords::forgot(accounts, call)),
         Operation::ResetPassword => Box::pin(passwords::reset(accounts, call)),
-        Operation::EndSession => Box::pin(end_session(accounts, call)),
+        Operation::EndSession => Box::pin(own_sessions::end_session(accounts, call)),
         Operation::Introspect => Box::pin(clients::introspect(accounts, call)),
         Operation::IssuerDocument => Box::pin(async { Ok(issuer_document(accounts)) }),
         Operation::Jwks => Box::pin(async { Ok(answers::document(accounts.jwks())) }),
-        Operation::Login => Box::pin(login(accounts, call)),
-        Operation::Logout => Box::pin(logout(accounts, call)),
-        Operation::LogoutAll => Box::pin(logout_all(accounts, call)),
-        Operation::Me => Box::pin(async move { me(accounts, &call) }),
+        Operation::Login => Box::pin(sign_in::login(accounts, call)),
+        Operation::Logout => Box::pin(sign_in::logout(accounts, call)),
+        Operation::LogoutAll => Box::pin(own_sessions::logout_all(accounts, call)),
+        Operation::Me => Box::pin(async move { own_sessions::me(accounts, &call) }),
         Operation::Page(page) => Box::pin(pages::serve(accounts, page, call)),
-        Operation::Refresh => Box::pin(refresh(accounts, call)),
+        Operation::Refresh => Box::pin(sign_in::refresh(accounts, call)),
+        Operation::Register => Box::pin(registration::register(accounts, call)),
         Operation::Revoke => Box::pin(clients::revoke(accounts, call)),
-        Operation::Sessions => Box::pin(sessions(accounts, call)),
-    }
-}
-
-/// Where the refresh token goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Delivery {
-    Body,
-    #[default]
-    Cookie,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LoginBody {
-    username: String,
-    password: Secret,
-    #[serde(default)]
-    delivery: Delivery,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct TokenBody {
-    refresh_token: Option<Secret>,
-}
-
-async fn login(accounts: &Accounts, call: Call) -> Answered {
-    if forms::is_form(&call.parts.headers) && call.context.pages.is_some() {
-        return pages::serve(accounts, Page::SubmitLogin, call).await;
-    }
-    // A page elsewhere must not sign its visitor in to an account of its own choice (AUTH-8).
-    requests::refuse_foreign_origin(&call.parts.headers, accounts.settings())?;
-    let before = cookies::refresh_cookie(&call.parts.headers)?;
-    let body: LoginBody = requests::json(&call.parts.headers, &call.body)?;
-    if body.username.len() > NAME_BYTES_MAX {
-        return Err(Rejection::BadRequest(HeadFault::Body));
-    }
-    let login = Login {
-        name: &body.username,
-        password: Password::new(body.password.0)?,
-        client: Client {
-            ip: call.context.client.ip(),
-            device: requests::user_agent(&call.parts.headers),
-        },
-    };
-    let grant = accounts.login(login).await?;
-    // Whoever put that cookie there, its session is not this login's, and nobody goes on with it.
-    if let Some(token) = before.as_deref().and_then(|text| RefreshToken::parse(text)) {
-        accounts.logout(&token).await?;
-    }
-    deliver(accounts, &grant, body.delivery)
-}
-
-async fn refresh(accounts: &Accounts, call: Call) -> Answered {
-    let headers = &call.parts.headers;
-    let cookie = cookies::refresh_cookie(headers)?;
-    let body: TokenBody = if call.body.is_empty() {
-        TokenBody::default()
-    } else {
-        requests::json(headers, &call.body)?
-    };
-    let (text, delivery) = match (cookie, body.refresh_token.map(|token| token.0)) {
-        (Some(_), Some(_)) => return Err(Rejection::AmbiguousCredentials),
-        (None, None) => return Err(Rejection::InvalidGrant),
-        (None, Some(token)) => (token, Delivery::Body),
-        (Some(token), None) => {
-            requests::require_own_origin(headers, accounts.settings())?;
-            (token, Delivery::Cookie)
-        }
-    };
-    let token = RefreshToken::parse(&text).ok_or(Rejection::InvalidGrant)?;
-    let grant = accounts.refresh(&token, call.context.client.ip()).await?;
-    deliver(accounts, &grant, delivery)
-}
-
-/// Ends the session of whatever was presented: cookie, token in the body, access token. What is not good ends nothing, and
-/// the answer is the same (SESS-5).
-async fn logout(accounts: &Accounts, call: Call) -> Answered {
-    if forms::is_form(&call.parts.headers) && call.context.pages.is_some() {
-        return pages::serve(accounts, Page::SubmitLogout, call).await;
-    }
-    let headers = &call.parts.headers;
-    let cookie = cookies::refresh_cookie(headers)?;
-    if cookie.is_some() {
-        requests::require_own_origin(headers, accounts.settings())?;
-    }
-    let body: TokenBody = if call.body.is_empty() {
-        TokenBody::default()
-    } else {
-        requests::json(headers, &call.body)?
-    };
-    for text in cookie
-        .iter()
-        .chain(&body.refresh_token.map(|token| token.0))
-    {
-        if let Some(token) = RefreshToken::parse(text) {
-            accounts.logout(&token).await?;
-        }
-    }
-    let Context {
-        authn,
-        bad_tokens,
-        client,
-        ..
-    } = &call.context;
-    let budget = bad_tokens.of(*client);
-    let bearer = authn.authenticate(headers, Access::Optional, accounts.time(), &budget);
-    // Nobody has looked at this token: to say that its session has ended would be untrue.
-    if let Err(limited @ Rejection::RateLimited(_)) = bearer {
-        return Err(limited);
-    }
-    if let Ok(Caller::Verified(identity)) = bearer {
-        let claims = identity.claims();
-        if let (true, Some(session)) = (*claims.issuer_name == *ISSUER_NAME, &claims.session) {
-            accounts.end_session(&claims.subject, session).await?;
-        }
-    }
-    match cookie {
-        Some(_) => cookies::forget(answers::no_content(), accounts.settings()),
-        None => Ok(answers::no_content()),
-    }
-}
-
-async fn logout_all(accounts: &Accounts, call: Call) -> Answered {
-    accounts.logout_all(&claims(&call)?.subject).await?;
-    Ok(answers::no_content())
-}
-
-fn me(accounts: &Accounts, call: &Call) -> Answered {
-    Ok(answers::me(claims(call)?, accounts.time()))
-}
-
-async fn sessions(accounts: &Accounts, call: Call) -> Answered {
-    let claims = claims(&call)?;
-    let sessions = accounts.sessions(&claims.subject).await?;
-    Ok(answers::sessions(&sessions, claims.session.as_deref()))
-}
-
-/// Sessions are looked for among the caller's own, so another's id is as unknown as a made-up one.
-async fn end_session(accounts: &Accounts, call: Call) -> Answered {
-    let claims = claims(&call)?;
-    let path = call.parts.uri.path();
-    let id = path.rsplit('/').next().filter(|id| id.len() <= 64);
-    let id = id.ok_or(Rejection::RouteNotFound)?;
-    if accounts.end_session(&claims.subject, id).await? {
-        Ok(answers::no_content())
-    } else {
-        Err(Rejection::RouteNotFound)
+        Operation::Sessions => Box::pin(own_sessions::sessions(accounts, call)),
     }
 }
 
@@ -436,15 +329,6 @@ fn issuer_document(accounts: &Accounts) -> Response<Bytes> {
         "id_token_signing_alg_values_supported": algorithms,
     });
     answers::document(document.to_string().into_bytes())
-}
-
-fn deliver(accounts: &Accounts, grant: &Grant, delivery: Delivery) -> Answered {
-    match delivery {
-        Delivery::Body => Ok(answers::grant(grant, true)),
-        Delivery::Cookie => {
-            cookies::grant(answers::grant(grant, false), grant, accounts.settings())
-        }
-    }
 }
 
 /// The claims of the caller of a route whose access is `authenticated`. The gateway lets nobody else through; should it, here

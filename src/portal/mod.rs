@@ -3,14 +3,18 @@
 //! The gateway treats them as routes like any other: it finds them in the route table, checks the credential and reads the
 //! body, then hands the request to a [`PortalHandle`], which does the work on the control runtime.
 
+mod administration;
 mod answers;
 mod clients;
 mod cookies;
 mod endpoints;
 mod forms;
+mod own_sessions;
 mod pages;
 mod passwords;
+mod registration;
 mod requests;
+mod sign_in;
 #[cfg(test)]
 mod tests;
 

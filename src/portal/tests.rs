@@ -1,5 +1,6 @@
 //! The account routes over HTTP, with the gateway's part done as the gateway does it.
 
+mod administration;
 mod bodies;
 mod clients;
 mod cookies;

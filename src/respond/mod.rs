@@ -133,6 +133,7 @@ fn challenge(rejection: &Rejection) -> Option<HeaderValue> {
         | Rejection::HttpsRequired
         | Rejection::Internal
         | Rejection::KeysUnavailable
+        | Rejection::LastAdmin
         | Rejection::LoopDetected
         | Rejection::MethodNotAllowed(_)
         | Rejection::MisdirectedRequest

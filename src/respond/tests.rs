@@ -40,6 +40,7 @@ one_of_each! {
     InvalidCredentials,
     InvalidGrant,
     KeysUnavailable,
+    LastAdmin,
     LinkInvalid,
     LoopDetected,
     MethodNotAllowed(vec![Method::GET, Method::POST]),

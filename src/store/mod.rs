@@ -4,11 +4,15 @@
 //! (SESS-3, STORE-2). No method is a look-up on the way of a proxied request. SQLite is behind it today; nothing here knows
 //! SQL, so a shared engine can take its place.
 
+pub mod administration;
 pub mod mail;
 pub mod sqlite;
 
 use std::{fmt, future::Future, pin::Pin};
 
+pub use administration::{
+    ADMIN, Act, Acted, AdministrationStore, Invite, NewInvite, Redemption, UserEdit,
+};
 pub use mail::{
     Beyond, Claim, MailStatus, MailToken, NewMail, PasswordChange, PasswordReset, Queued,
     QueuedMail, RecoveryStore, ResetDone,
@@ -59,6 +63,8 @@ pub struct User {
     pub roles: Vec<Box<str>>,
     /// Whether every door is shut.
     pub disabled: bool,
+    /// Whether it was registered and its address is not yet shown to be its owner's: no access until then (AUTH-6).
+    pub pending: bool,
     /// Grows when password, roles or state change.
     pub epoch: u64,
     /// Seconds since 1970.
@@ -221,7 +227,7 @@ pub enum RevocationKind {
 /// Keeps accounts and sessions. Arguments are bounded in length by the caller.
 ///
 /// Every future may be dropped: the transaction then happens as a whole or not at all. All fail with [`StoreError`].
-pub trait Store: RecoveryStore + Send + Sync + fmt::Debug {
+pub trait Store: AdministrationStore + RecoveryStore + Send + Sync + fmt::Debug {
     /// Adds an account; [`StoreError::Conflict`] where its name or address is taken.
     fn add_user(&self, user: User) -> Answer<()>;
 

@@ -4,6 +4,7 @@
 //! could not begin in time is never begun, so [`StoreError::Busy`] means that nothing was changed (STORE-1). The file is in
 //! WAL mode with `synchronous = FULL`: what was answered is on the disk (STORE-2).
 
+mod administration;
 mod mail;
 mod open;
 mod sessions;
@@ -153,7 +154,9 @@ impl Store for Sqlite {
 
     fn purge(&self, times: Times) -> Answer<usize> {
         self.write(move |transaction| {
-            Ok(sessions::purge(transaction, &times)? + mail::purge(transaction, &times)?)
+            Ok(sessions::purge(transaction, &times)?
+                + administration::purge_invites(transaction, times.now)?
+                + mail::purge(transaction, &times)?)
         })
     }
 }

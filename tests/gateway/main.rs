@@ -12,6 +12,7 @@
 
 mod harness;
 
+mod administration;
 mod answers;
 mod assertions;
 mod bad_tokens;

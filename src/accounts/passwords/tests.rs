@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Passwords, QUEUE_PER_PERMIT, Verdict};
+use zeroize::Zeroizing;
+
+use super::{Password, Passwords, QUEUE_PER_PERMIT, Verdict};
 use crate::{
     accounts::{
         AccountError,
@@ -161,4 +163,85 @@ fn auth_3_a_stored_hash_that_cannot_be_verified_raises_an_alert_without_telling_
         passwords.verify_now(&password, None),
         Verdict::Wrong
     ));
+}
+
+#[test]
+fn auth_3_imported_hashes_are_verified_and_replaced() {
+    let passwords = passwords();
+    let bcrypt = |cost| bcrypt::hash("open sesame", cost).unwrap();
+    let derived = |algorithm, rounds, salt: &[u8], output: &mut [u8]| {
+        let rounds = std::num::NonZeroU32::new(rounds).unwrap();
+        aws_lc_rs::pbkdf2::derive(algorithm, rounds, salt, b"open sesame", output);
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, output)
+    };
+    let salt = "c2FsdHNhbHRzYWx0c2FsdA";
+    let short = derived(
+        aws_lc_rs::pbkdf2::PBKDF2_HMAC_SHA256,
+        1000,
+        b"saltsaltsaltsalt",
+        &mut [0; 32],
+    );
+    let long = derived(
+        aws_lc_rs::pbkdf2::PBKDF2_HMAC_SHA512,
+        1000,
+        b"saltsaltsaltsalt",
+        &mut [0; 64],
+    );
+    for stored in [
+        bcrypt(4),
+        bcrypt(4).replace("$2b$", "$2y$"),
+        format!("$pbkdf2-sha256$i=1000,l=32${salt}${short}"),
+        format!("$pbkdf2-sha512$1000${salt}${}", long.replace('+', ".")),
+    ] {
+        let hash = PasswordHash(stored.as_str().into());
+        let right = Password::new(Zeroizing::new("open sesame".into())).unwrap();
+        let wrong = Password::new(Zeroizing::new("open sesamE".into())).unwrap();
+        assert!(matches!(
+            passwords.verify_now(&wrong, Some(&hash)),
+            Verdict::Wrong
+        ));
+        let Verdict::Right {
+            upgrade: Some(upgrade),
+        } = passwords.verify_now(&right, Some(&hash))
+        else {
+            panic!("{stored}");
+        };
+        assert!(upgrade.0.starts_with("$argon2id$"));
+        assert!(matches!(
+            passwords.verify_now(&right, Some(&upgrade)),
+            Verdict::Right { upgrade: None }
+        ));
+    }
+}
+
+#[test]
+fn auth_3_imported_hashes_that_cost_too_much_or_are_malformed_fit_no_password() {
+    let passwords = passwords();
+    let good = bcrypt::hash("open sesame", 4).unwrap();
+    let salt = "c2FsdHNhbHRzYWx0c2FsdA";
+    for stored in [
+        good.replace("$04$", "$15$"),
+        good.replace("$04$", "$31$"),
+        good.replace("$04$", "$4$"),
+        good.replace("$04$", "$03$"),
+        good.replace("$2b$", "$2x$"),
+        format!("{good}x"),
+        format!("{good}$"),
+        good.chars().take(59).collect(),
+        "$2b$04$".into(),
+        "$apr1$salt$hash".into(),
+        "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=".into(),
+        format!("$pbkdf2-sha256$4000000000${salt}${salt}"),
+        format!("$pbkdf2-sha256$0${salt}${salt}"),
+        format!("$pbkdf2-sha256$1000${salt}$"),
+        format!("$pbkdf2-sha256$1000$${salt}"),
+        format!("$pbkdf2-sha256$1000${salt}$YWJj"),
+        format!("$pbkdf2-sha1$1000${salt}${salt}"),
+        "$2b$04$äöü".into(),
+    ] {
+        let password = Password::new(Zeroizing::new("open sesame".into())).unwrap();
+        let hash = PasswordHash(stored.as_str().into());
+        let verdict = passwords.verify_now(&password, Some(&hash));
+        assert!(matches!(verdict, Verdict::Wrong), "{stored}");
+    }
 }

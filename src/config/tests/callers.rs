@@ -1,7 +1,7 @@
 //! `[[issuer]]`, `[identity]` and `[accounts]`: who is believed, and what is told of them.
 
 use super::*;
-use crate::policy::Target;
+use crate::{accounts::settings::Registration, policy::Target};
 
 #[test]
 fn issuers() {
@@ -132,7 +132,7 @@ fn accounts() {
         refresh_idle = "31d"                   | accounts.refresh_idle       | longer than refresh_max
         refresh_max = "1d"                     | accounts.refresh_max        | longer than refresh_max
         refresh_grace = "61s"                  | accounts.refresh_grace      | above the most
-        registration = "open"                  | accounts.registration       | not yet supported
+        register_limit = { per_ip = "0/1h" }   | accounts.register_limit.per_ip | not a rate
         registration = "opne"                  | accounts.registration       | none of the values
         signing = "ES384"                      | accounts.signing            | none of the values
         signing = "none"                       | accounts.signing            | none of the values
@@ -417,4 +417,19 @@ fn jwt_2_no_opaque_token_could_be_of_two_issuers() {
         project.refuses(&text, "issuer[2].token_prefix", fault);
     }
     project.accepts(&second(&prefix("a_"), &prefix("b_")));
+}
+
+#[test]
+fn auth_6_registration_open_to_anybody_without_mail_is_warned_of_and_closed_is_the_default() {
+    let open = with("[accounts]", "registration = \"open\"");
+    Project::new().warns(&open, "accounts.registration", "under any address");
+    for line in ["registration = \"invite\"", "registration = \"closed\""] {
+        let read = Project::new().read(&with("[accounts]", line)).unwrap();
+        let key = "accounts.registration";
+        let warnings = read.warnings.problems();
+        assert!(warnings.iter().all(|problem| problem.key != key));
+    }
+    let default = accepted("[accounts]", "registration").accounts.unwrap();
+    assert_eq!(default.registration, Registration::Closed);
+    assert_eq!(default.register_per_ip.count, 10);
 }

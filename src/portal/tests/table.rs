@@ -5,14 +5,14 @@ use serde_json::json;
 
 use super::Portal;
 use crate::{
-    accounts::tests::Site,
+    accounts::{settings::Registration, tests::Site},
     policy::{Access, PathPattern, Target},
     portal::routes,
 };
 
 #[test]
 fn auth_10_the_table_is_this() {
-    let site = Site::new();
+    let site = Site::with(|settings| settings.registration = Registration::Invite);
     let rows: Vec<_> = routes(&site.settings)
         .iter()
         .map(|route| {
@@ -25,7 +25,13 @@ fn auth_10_the_table_is_this() {
             // Where somebody must be known, it must be one of ours.
             let ours = route.rule.issuers == ["portcullis".into()];
             assert_eq!(route.access == Access::Authenticated, ours);
-            format!("{} {kind} {path} {:?}", route.methods[0], route.access)
+            let roles = route.rule.roles.join(",");
+            format!(
+                "{} {kind} {path} {:?} {roles}",
+                route.methods[0], route.access
+            )
+            .trim_end()
+            .to_owned()
         })
         .collect();
     assert_eq!(
@@ -43,6 +49,17 @@ fn auth_10_the_table_is_this() {
             "POST exact /auth/password/reset Public",
             "POST exact /auth/introspect Public",
             "POST exact /auth/revoke Public",
+            "POST exact /auth/register Public",
+            "POST exact /auth/bootstrap Public",
+            "GET exact /auth/users Authenticated admin",
+            "POST exact /auth/users Authenticated admin",
+            "GET below /auth/users Authenticated admin",
+            "PATCH below /auth/users Authenticated admin",
+            "DELETE below /auth/users Authenticated admin",
+            "POST below /auth/users Authenticated admin",
+            "GET exact /auth/users/invites Authenticated admin",
+            "POST exact /auth/users/invites Authenticated admin",
+            "DELETE below /auth/users/invites Authenticated admin",
             "GET exact /.well-known/jwks.json Public",
             "GET exact /.well-known/openid-configuration Public",
             "GET exact /auth/login Public",
@@ -108,7 +125,8 @@ async fn other_methods_and_paths_below_the_prefix_are_not_served() {
         (Method::POST, "/auth/me", 405),
         (Method::POST, "/auth/sessions", 405),
         (Method::POST, "/auth/register", 404),
-        (Method::GET, "/auth/users", 404),
+        (Method::GET, "/auth/invites", 404),
+        (Method::PUT, "/auth/users", 405),
         (Method::GET, "/auth", 404),
         (Method::POST, "/auth/login/", 404),
         (Method::POST, "/auth/Login", 404),

@@ -12,9 +12,10 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 /// The schema, step by step; a step never changes once released. The version is the number of steps.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../migrations/0001_accounts.sql"),
     include_str!("../migrations/0002_mail.sql"),
+    include_str!("../migrations/0003_registration.sql"),
 ];
 
 /// How long other processes that open the file at the same moment are waited for.

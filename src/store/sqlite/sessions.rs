@@ -30,7 +30,7 @@ pub(super) fn add(
     // Password or state may have changed while the password was being verified.
     let unchanged: bool = transaction
         .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM users WHERE id = ?1 AND epoch = ?2 AND disabled = 0)",
+            "SELECT EXISTS (SELECT 1 FROM users WHERE id = ?1 AND epoch = ?2 AND disabled = 0 AND pending = 0)",
         )?
         .query_row((&session.user_id, column(new.user_epoch)), |row| row.get(0))?;
     if !unchanged {
@@ -156,7 +156,7 @@ fn find_alive(
     connection
         .prepare_cached(&format!(
             "SELECT {}, {COLUMNS} FROM sessions JOIN users ON users.id = sessions.user_id
-             WHERE sessions.id = :id AND users.disabled = 0 AND {ALIVE}",
+             WHERE sessions.id = :id AND users.disabled = 0 AND users.pending = 0 AND {ALIVE}",
             users::COLUMNS
         ))?
         .query_row(

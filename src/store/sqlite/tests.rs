@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::{DEADLINE, OpenError, Sqlite};
 use crate::store::{
-    Ending, NewSession, PasswordHash, Rotated, Rotation, Session, Store, StoreError, Times, User,
-    UserChange, UserKey,
+    Act, Acted, AdministrationStore, Ending, NewSession, PasswordHash, Rotated, Rotation, Session,
+    Store, StoreError, Times, User, UserChange, UserKey,
 };
 
 const NOW: u64 = 1_800_000_000;
@@ -36,6 +36,7 @@ fn user(name: &str) -> User {
         password: Some(PasswordHash("hash".into())),
         roles: vec!["clerk".into()],
         disabled: false,
+        pending: false,
         epoch: 1,
         created_at: NOW,
         updated_at: NOW,
@@ -406,4 +407,40 @@ async fn sess_9_a_purge_touches_a_bounded_number_of_rows() {
         .query_row("SELECT count(*) FROM sessions", [], |row| row.get(0))
         .unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn store_5_accounts_of_the_first_schema_are_kept_and_none_of_them_is_pending() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Connection::open(path(&folder)).unwrap();
+    old.execute_batch(include_str!("../migrations/0001_accounts.sql"))
+        .unwrap();
+    old.execute_batch(
+        "CREATE TABLE schema_version (only INTEGER PRIMARY KEY CHECK (only = 1), version INTEGER NOT NULL) STRICT;
+         INSERT INTO schema_version (only, version) VALUES (1, 1);
+         INSERT INTO users (id, username, email, roles, created_at, updated_at)
+         VALUES ('id-ann', 'ann', 'ann@example.com', '[\"admin\"]', 1, 1);",
+    )
+    .unwrap();
+    drop(old);
+    let store = Sqlite::open(&path(&folder)).unwrap();
+    let ann = store.find_user(UserKey::Username("ann".into())).await;
+    assert!(!ann.unwrap().unwrap().pending);
+    assert!(store.has_admin().await.unwrap());
+}
+
+#[tokio::test]
+async fn auth_6_a_pending_account_has_no_session_and_administers_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&path(&folder)).unwrap();
+    let mut ann = user("ann");
+    ann.roles = vec!["admin".into()];
+    ann.pending = true;
+    store.add_user(ann.clone()).await.unwrap();
+    let made = store.add_session(session(&ann, "s1")).await.unwrap();
+    assert!(made.is_none());
+    assert!(!store.has_admin().await.unwrap());
+    let act = Act::EndSessions(ann.id.clone());
+    let done = store.administer(Some(ann.id), act, TIMES).await.unwrap();
+    assert_eq!(done, Acted::Forbidden);
 }

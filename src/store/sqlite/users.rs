@@ -9,15 +9,15 @@ use super::{
 
 /// The columns that [`read`] reads, in its order.
 pub(super) const COLUMNS: &str = "users.id, users.username, users.email, users.name, \
-     users.password, users.roles, users.disabled, users.epoch, users.created_at, users.updated_at";
+     users.password, users.roles, users.disabled, users.epoch, users.created_at, users.updated_at, users.pending";
 
-pub(super) const COLUMN_COUNT: usize = 10;
+pub(super) const COLUMN_COUNT: usize = 11;
 
 pub(super) fn add(connection: &Connection, user: &User) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO users (id, username, email, name, password, roles, disabled, epoch, created_at, updated_at)
-             VALUES (:id, :username, :email, :name, :password, :roles, :disabled, :epoch, :created_at, :updated_at)",
+            "INSERT INTO users (id, username, email, name, password, roles, disabled, pending, epoch, created_at, updated_at)
+             VALUES (:id, :username, :email, :name, :password, :roles, :disabled, :pending, :epoch, :created_at, :updated_at)",
         )?
         .execute(named_params! {
             ":id": user.id,
@@ -27,6 +27,7 @@ pub(super) fn add(connection: &Connection, user: &User) -> rusqlite::Result<()> 
             ":password": user.password.as_ref().map(|hash| &*hash.0),
             ":roles": roles_column(&user.roles),
             ":disabled": user.disabled,
+            ":pending": user.pending,
             ":epoch": column(user.epoch),
             ":created_at": column(user.created_at),
             ":updated_at": column(user.updated_at),
@@ -119,14 +120,15 @@ pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
         epoch: count(row, first + 7)?,
         created_at: count(row, first + 8)?,
         updated_at: count(row, first + 9)?,
+        pending: row.get(first + 10)?,
     })
 }
 
-fn roles_column(roles: &[Box<str>]) -> String {
+pub(super) fn roles_column(roles: &[Box<str>]) -> String {
     serde_json::Value::from(roles.iter().map(|role| &**role).collect::<Vec<_>>()).to_string()
 }
 
 /// Roles that cannot be read are none: less may be done with them, never more.
-fn read_roles(text: &str) -> Vec<Box<str>> {
+pub(super) fn read_roles(text: &str) -> Vec<Box<str>> {
     serde_json::from_str(text).unwrap_or_default()
 }

@@ -59,6 +59,7 @@ async fn with_link(folder: &TempDir) -> Sqlite {
         password: Some(PasswordHash("old".into())),
         roles: Vec::new(),
         disabled: false,
+        pending: false,
         epoch: 1,
         created_at: NOW,
         updated_at: NOW,

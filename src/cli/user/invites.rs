@@ -1,0 +1,112 @@
+//! Invitations and the first administrator's secret, by command. Their secrets are printed once and are nowhere else.
+
+use std::{io, time::Duration};
+
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use super::{Console, Format};
+use crate::{
+    accounts::{Accounts, InviteSecret, settings::Registration},
+    store::Invite,
+};
+
+/// Reads the life of an invitation.
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+    let syntax = || "write a duration as 90s, 30m, 12h or 7d".to_owned();
+    let at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .ok_or_else(syntax)?;
+    let (number, unit) = text.split_at(at);
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(syntax()),
+    };
+    let number: u64 = number.parse().map_err(|_| syntax())?;
+    let seconds = number.checked_mul(unit);
+    seconds
+        .filter(|seconds| (1..=30 * 24 * 3600).contains(seconds))
+        .map(Duration::from_secs)
+        .ok_or_else(|| "an invitation lives for 1s to 30d".to_owned())
+}
+
+pub(super) fn bootstrap(
+    accounts: &Accounts,
+    runtime: &Runtime,
+    console: &mut Console<'_>,
+) -> anyhow::Result<()> {
+    let made = runtime.block_on(accounts.bootstrap())?;
+    writeln!(console.output, "{}", bootstrap_text(accounts, &made))?;
+    Ok(())
+}
+
+/// The secret, and how it is used.
+pub(in crate::cli) fn bootstrap_text(accounts: &Accounts, made: &InviteSecret) -> String {
+    let settings = accounts.settings();
+    let secret = made.secret.reveal();
+    format!(
+        r#"The first administrator makes his account with this secret, which works once, for 24 hours:
+  {}
+  curl {}{}/bootstrap -H 'Content-Type: application/json' \
+    -d '{{"secret":"{}","username":"...","email":"...","password":"..."}}'
+Lost, or too late: portcullis user bootstrap"#,
+        *secret, settings.issuer, settings.path, *secret
+    )
+}
+
+pub(super) fn tell(made: &InviteSecret, console: &mut Console<'_>) -> io::Result<()> {
+    let secret = made.secret.reveal();
+    writeln!(console.output, "{}", *secret)
+}
+
+/// Refuses to make what could not be used.
+pub(super) fn require_registration(accounts: &Accounts) -> anyhow::Result<()> {
+    if accounts.settings().registration == Registration::Closed {
+        anyhow::bail!(
+            "nobody could use an invitation: accounts.registration is \"closed\"; set it to \"invite\""
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn list(
+    accounts: &Accounts,
+    runtime: &Runtime,
+    format: Format,
+    console: &mut Console<'_>,
+) -> anyhow::Result<()> {
+    let invites = runtime.block_on(accounts.invites())?;
+    match format {
+        Format::Json => {
+            let invites: Vec<_> = invites.iter().map(describe).collect();
+            writeln!(console.output, "{:#}", json!({ "invites": invites }))?;
+        }
+        Format::Text => {
+            for invite in &invites {
+                let email = invite.email.as_deref().unwrap_or("(anybody)");
+                let roles = invite.roles.join(",");
+                let expires = invite.expires_at;
+                writeln!(
+                    console.output,
+                    "{} {email:<32} until {expires} {roles}",
+                    invite.id
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn describe(invite: &Invite) -> serde_json::Value {
+    json!({
+        "id": *invite.id,
+        "roles": invite.roles.iter().map(|role| &**role).collect::<Vec<_>>(),
+        "email": invite.email.as_deref(),
+        "created_by": invite.created_by.as_deref(),
+        "created": invite.created_at,
+        "expires": invite.expires_at,
+    })
+}

@@ -1,0 +1,209 @@
+//! What the commands over accounts say and do.
+
+use super::*;
+use crate::accounts::tests::{PASSWORD, settings};
+
+struct Shell {
+    folder: tempfile::TempDir,
+    typed: &'static str,
+}
+
+impl Shell {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            typed: PASSWORD,
+        }
+    }
+
+    fn run(&self, command: UserCommand) -> Result<String, String> {
+        let mut output = Vec::new();
+        let mut typed = || Ok(Zeroizing::new(self.typed.to_owned()));
+        let mut console = Console {
+            output: &mut output,
+            password: &mut typed,
+        };
+        execute(command, &settings(&self.folder), &mut console)
+            .map_err(|error| format!("{error:#}"))?;
+        Ok(String::from_utf8(output).unwrap())
+    }
+
+    fn add(&self, name: &str, roles: &[&str]) -> Result<String, String> {
+        self.run(UserCommand::Add {
+            name: name.into(),
+            email: format!("{name}@example.com"),
+            display_name: None,
+            roles: roles.iter().map(|role| (*role).into()).collect(),
+        })
+    }
+
+    fn list(&self) -> serde_json::Value {
+        let format = Format::Json;
+        let text = self.run(UserCommand::List { format }).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+#[test]
+fn bad_input_is_refused_with_a_sentence_and_adds_nobody() {
+    let mut shell = Shell::new();
+    assert!(
+        shell
+            .add("no spaces", &[])
+            .unwrap_err()
+            .contains("user name")
+    );
+    assert!(
+        shell
+            .add("ann", &["two words"])
+            .unwrap_err()
+            .contains("roles")
+    );
+    shell.typed = "too short";
+    assert!(shell.add("ann", &[]).unwrap_err().contains("at least 15"));
+    shell.typed = PASSWORD;
+    for command in [
+        UserCommand::Disable { name: "ann".into() },
+        UserCommand::SetPassword { name: "ann".into() },
+        UserCommand::Logout { name: "ann".into() },
+    ] {
+        assert_eq!(shell.run(command).unwrap_err(), "no such account");
+    }
+    assert_eq!(shell.list()["users"], json!([]));
+}
+
+#[test]
+fn a_name_is_added_once_and_listed_without_its_hash() {
+    let shell = Shell::new();
+    assert_eq!(
+        shell.add("ann", &["admin", "admin"]).unwrap(),
+        "added ann\n"
+    );
+    assert!(shell.add("ANN", &[]).unwrap_err().contains("exists"));
+    shell.add("bob", &[]).unwrap();
+    let users = &shell.list()["users"];
+    assert_eq!(users[0]["username"], "ann");
+    assert_eq!(users[0]["roles"], json!(["admin"]));
+    assert_eq!(users[1]["username"], "bob");
+    let format = Format::Text;
+    let text = shell.run(UserCommand::List { format }).unwrap();
+    assert_eq!(text.lines().count(), 2);
+    assert!(!format!("{users} {text}").contains("argon2"));
+}
+
+#[test]
+fn state_and_roles_change_and_are_shown() {
+    let shell = Shell::new();
+    shell.add("ann", &["clerk"]).unwrap();
+    let name = || "ann@example.com".to_owned();
+    shell.run(UserCommand::Disable { name: name() }).unwrap();
+    let roles = vec!["admin".into(), "clerk".into()];
+    shell
+        .run(UserCommand::SetRole {
+            name: name(),
+            roles,
+        })
+        .unwrap();
+    let format = Format::Json;
+    let shown = shell
+        .run(UserCommand::Show {
+            name: name(),
+            format,
+        })
+        .unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["disabled"], true);
+    assert_eq!(shown["roles"], json!(["admin", "clerk"]));
+    shell.run(UserCommand::Enable { name: name() }).unwrap();
+    assert_eq!(shell.list()["users"][0]["disabled"], false);
+    shell.run(UserCommand::Delete { name: name() }).unwrap();
+    assert_eq!(shell.list()["users"][0]["email"], json!(null));
+}
+
+#[test]
+fn auth_4_a_line_of_input_is_the_password_without_its_end_alone() {
+    for (input, want) in [
+        (" with spaces \n", " with spaces "),
+        ("dos\r\n", "dos"),
+        ("no end", "no end"),
+        ("first\nsecond\n", "first"),
+        ("\n", ""),
+        ("cr\r", "cr\r"),
+    ] {
+        assert_eq!(*read_line(&mut input.as_bytes()).unwrap(), want);
+    }
+    read_line(&mut "".as_bytes()).unwrap_err();
+    read_line(&mut b"\xff\n".as_slice()).unwrap_err();
+    let long = "x".repeat(5000);
+    let line = read_line(&mut long.as_bytes()).unwrap();
+    Password::new(line).unwrap_err();
+}
+
+#[test]
+fn no_argument_takes_a_password() {
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(subcommand)]
+        _command: UserCommand,
+    }
+    Program::command().debug_assert();
+    let line = [
+        "p",
+        "add",
+        "ann",
+        "--email",
+        "a@example.com",
+        "--password",
+        "x",
+    ];
+    Program::try_parse_from(line).unwrap_err();
+    Program::try_parse_from(["p", "set-password", "ann", "secret"]).unwrap_err();
+}
+
+#[test]
+fn auth_3_an_htpasswd_file_is_imported_once_and_what_cannot_be_verified_is_named() {
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: UserCommand,
+    }
+    let shell = Shell::new();
+    shell.add("ann", &[]).unwrap();
+    let hash = bcrypt::hash("open sesame", 4).unwrap();
+    let file = shell.folder.path().join("htpasswd");
+    let text = format!(
+        "# users\n\nann:{hash}\nBob:{hash}\nold:$apr1$salt$hash\nsha:{{SHA}}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\nno colon\nbad name:{hash}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let import = |more: &[&str]| {
+        let mut line = vec!["p", "import", file.to_str().unwrap()];
+        line.extend(["--email-domain", "example.org", "--role", "clerk"]);
+        line.extend(more);
+        let mut output = Vec::new();
+        let mut typed = || Ok(Zeroizing::new(String::new()));
+        let mut console = Console {
+            output: &mut output,
+            password: &mut typed,
+        };
+        let command = Program::parse_from(line).command;
+        execute(command, &settings(&shell.folder), &mut console).unwrap_err();
+        String::from_utf8(output).unwrap()
+    };
+    let text = import(&["--dry-run"]);
+    assert!(text.contains("would add bob"), "{text}");
+    assert_eq!(shell.list()["users"].as_array().unwrap().len(), 1);
+    let text = import(&[]);
+    assert!(text.contains("line 5: the hash is not"), "{text}");
+    assert!(text.contains("line 6: ") && text.contains("line 7: "));
+    assert!(text.contains("line 8: a user name"), "{text}");
+    assert!(text.ends_with("1 added, 1 skipped, 4 refused\n"), "{text}");
+    assert!(!text.contains(&hash));
+    assert!(import(&[]).ends_with("0 added, 2 skipped, 4 refused\n"));
+    let users = &shell.list()["users"];
+    assert_eq!(users[1]["email"], "bob@example.org");
+    assert_eq!(users[1]["roles"], json!(["clerk"]));
+}

@@ -1,0 +1,97 @@
+//! Accounts that people make themselves: the first administrator's, by the secret that `portcullis init` told, and others' as
+//! `accounts.registration` says.
+//!
+//! No field of these bodies is a role or a state (AUTH-7). Roles are those of the invitation.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    administration::{created, password},
+    answers,
+    endpoints::{Answered, Call},
+    requests::{self, Secret},
+};
+use crate::{
+    accounts::{Accounts, NewAccount, Registered},
+    policy::Rejection,
+    store::User,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegisterBody {
+    username: String,
+    email: String,
+    password: Secret,
+    name: Option<String>,
+    invite: Option<Secret>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BootstrapBody {
+    secret: Secret,
+    username: String,
+    email: String,
+    password: Secret,
+    name: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RegisteredAnswer<'a> {
+    user: RegisteredUser<'a>,
+}
+
+#[derive(Serialize)]
+struct RegisteredUser<'a> {
+    id: &'a str,
+    username: &'a str,
+    email: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    roles: &'a [Box<str>],
+}
+
+pub(super) async fn register(accounts: &Accounts, call: Call) -> Answered {
+    requests::refuse_foreign_origin(&call.parts.headers, accounts.settings())?;
+    let body: RegisterBody = requests::json(&call.parts.headers, &call.body)?;
+    let by = match &body.invite {
+        Some(invite) => Registered::Invite(&invite.0),
+        None => Registered::Oneself,
+    };
+    let new = NewAccount {
+        username: &body.username,
+        email: &body.email,
+        name: body.name.as_deref(),
+        password: password(Some(body.password))?,
+        roles: &[],
+    };
+    answer(accounts.register(by, new, call.context.client.ip()).await)
+}
+
+pub(super) async fn bootstrap(accounts: &Accounts, call: Call) -> Answered {
+    requests::refuse_foreign_origin(&call.parts.headers, accounts.settings())?;
+    let body: BootstrapBody = requests::json(&call.parts.headers, &call.body)?;
+    let new = NewAccount {
+        username: &body.username,
+        email: &body.email,
+        name: body.name.as_deref(),
+        password: password(Some(body.password))?,
+        roles: &[],
+    };
+    let by = Registered::Bootstrap(&body.secret.0);
+    answer(accounts.register(by, new, call.context.client.ip()).await)
+}
+
+fn answer(made: Result<User, Rejection>) -> Answered {
+    let user = made?;
+    Ok(created(answers::json(&RegisteredAnswer {
+        user: RegisteredUser {
+            id: &user.id,
+            username: &user.username,
+            email: user.email.as_deref(),
+            name: user.name.as_deref(),
+            roles: &user.roles,
+        },
+    })))
+}
