@@ -188,10 +188,8 @@ impl Authenticator {
             self.cache.count(LookUp::Hit);
             return recalled;
         }
-        let turn = self.turns.take(&key);
-        if turn.waited
-            && let Some(recalled) = self.recall(&key, moment)
-        {
+        let _turn = self.turns.take(&key);
+        if let Some(recalled) = self.recall(&key, moment) {
             self.cache.count(LookUp::Joined);
             return recalled;
         }

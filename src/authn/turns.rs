@@ -5,7 +5,7 @@
 //! other but the turn: what a thread goes on with is its own token's entry, or its own verification. So a thread that panics
 //! or fails leaves the next one to do the work itself.
 
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::cache::Key;
 
@@ -19,11 +19,9 @@ pub(super) struct Turns(Box<[Mutex<()>]>);
 
 /// The right to verify, until it is dropped. It is held over one verification and never over a wait.
 #[derive(Debug)]
-pub(super) struct Turn<'t> {
-    _held: Option<MutexGuard<'t, ()>>,
-    /// Whether another thread had it until now: the token may be in the cache meanwhile.
-    pub(super) waited: bool,
-}
+pub(super) struct Turn<'t>(
+    #[expect(dead_code, reason = "held, not read")] Option<MutexGuard<'t, ()>>,
+);
 
 impl Turns {
     /// Nobody verifies.
@@ -31,30 +29,13 @@ impl Turns {
         Self((0..TURNS).map(|_| Mutex::new(())).collect())
     }
 
-    /// Waits for the turn of a token: at most for the verifications of those who came before, some 35 microseconds each.
+    /// Waits for the turn of a token: at most for the verifications of those who came before, some 35 microseconds each. Whoever
+    /// gets it looks in the cache again, whether or not there was anybody to wait for: the one before may have come and gone
+    /// since the last look.
     pub(super) fn take(&self, key: &Key) -> Turn<'_> {
         let place = key.first().copied().map_or(0, usize::from);
-        let Some(turn) = self.0.get(place) else {
-            return Turn {
-                _held: None,
-                waited: false,
-            };
-        };
+        let turn = self.0.get(place);
         // Nothing is behind the lock, so a panic while it was held has broken nothing.
-        let (held, waited) = match turn.try_lock() {
-            Ok(held) => (held, false),
-            Err(TryLockError::Poisoned(held)) => (held.into_inner(), false),
-            Err(TryLockError::WouldBlock) => {
-                let held = turn.lock();
-                (
-                    held.unwrap_or_else(std::sync::PoisonError::into_inner),
-                    true,
-                )
-            }
-        };
-        Turn {
-            _held: Some(held),
-            waited,
-        }
+        Turn(turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
