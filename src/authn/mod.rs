@@ -300,9 +300,11 @@ impl Authenticator {
             rejection,
             Rejection::KeysUnavailable | Rejection::TokenInvalid(TokenFault::KeyUnknown)
         );
-        let token = credential::bearer(headers)?;
-        let token = token.filter(|token| may_come && token.len() <= compact::TOKEN_BYTES_MAX);
-        let Some(token) = token else {
+        if !may_come {
+            return Ok(None);
+        }
+        let token = credential::bearer(headers).ok().flatten();
+        let Some(token) = token.filter(|token| token.len() <= compact::TOKEN_BYTES_MAX) else {
             return Ok(None);
         };
         let Some(issuer) = self.opaque.issuer(token) else {

@@ -43,13 +43,34 @@ pub struct Node {
     control: Runtime,
     server: Server,
     lasting: Lasting,
-    _watches: (Option<Watch>, Option<assertion::Watch>),
-    delivery: Option<Delivery>,
+    chores: Chores,
     owner: AbortOnDropHandle<()>,
     readiness: Arc<Readiness>,
     stop_admin: CancellationToken,
     /// The TLS addresses bound, ports resolved.
     pub addresses: Vec<SocketAddr>,
+}
+
+/// What is done beside the requests, for as long as this lives.
+#[derive(Debug)]
+struct Chores {
+    _accounts: Option<Watch>,
+    _assertions: Option<assertion::Watch>,
+    delivery: Option<Delivery>,
+}
+
+impl Chores {
+    fn begin(lasting: &Lasting, control: &Runtime) -> Self {
+        let accounts = lasting.accounts.as_ref().map(|(accounts, _)| accounts);
+        let assertions = lasting.assertions.as_ref();
+        Self {
+            _accounts: accounts.map(|accounts| accounts.watch(control.handle())),
+            _assertions: assertions.map(|on| on.watch(control.handle())),
+            delivery: accounts.and_then(|accounts| {
+                accounts.deliver(control.handle(), Arc::clone(&lasting.telemetry))
+            }),
+        }
+    }
 }
 
 impl Node {
@@ -69,15 +90,7 @@ impl Node {
         let sockets = Sockets::bind(&config.server)?;
         let readiness = Arc::new(Readiness::new());
         let lasting = lasting(config, &control, &readiness)?;
-        let watch = lasting
-            .accounts
-            .as_ref()
-            .map(|(accounts, _)| accounts.watch(control.handle()));
-        let delivery = lasting.accounts.as_ref().and_then(|(accounts, _)| {
-            accounts.deliver(control.handle(), Arc::clone(&lasting.telemetry))
-        });
-        let assertions = lasting.assertions.as_ref();
-        let assertions = assertions.map(|on| on.watch(control.handle()));
+        let chores = Chores::begin(&lasting, &control);
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(config, &lasting)?));
         sample(&lasting.telemetry, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
@@ -132,8 +145,7 @@ impl Node {
             control,
             server,
             lasting,
-            _watches: (watch, assertions),
-            delivery,
+            chores,
             owner,
             readiness,
             stop_admin,
@@ -179,7 +191,7 @@ impl Node {
             control,
             server,
             lasting,
-            delivery,
+            chores,
             stop_admin,
             ..
         } = self;
@@ -194,7 +206,7 @@ impl Node {
                 () = either(&mut terminate, &mut interrupt) => tracing::warn!("second signal: not waiting any longer"),
             }
         });
-        if let Some(delivery) = delivery {
+        if let Some(delivery) = chores.delivery {
             control.block_on(delivery.stop());
         }
         stop_admin.cancel();
