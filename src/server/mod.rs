@@ -195,7 +195,7 @@ impl Server {
             live,
         };
         for (index, sockets) in sockets.by_worker.into_iter().enumerate() {
-            let pulse = Arc::new(Pulse::default());
+            let pulse = Arc::new(Pulse::new());
             server.pulses.push(Arc::clone(&pulse));
             match start_worker((index, pulse), sockets, shared.clone()) {
                 Ok(thread) => server.threads.push(thread),

@@ -1,9 +1,8 @@
 //! Whether the workers turn: nothing on a worker's thread may keep it from its other requests (FAULT-3).
 //!
-//! A worker polls its tasks in turns of a few dozen. Each turn is timed with the kernel's coarse clock, which costs some
-//! nanoseconds; one that took long is a stall, is counted and logged. Time that the thread waited for a processor is taken off
-//! as far as the kernel tells, for that is not the worker's doing. [`watch`] looks from outside for a worker that does not come
-//! back at all.
+//! A worker polls its tasks in turns of a few dozen. Each turn is timed; one that took long is a stall, is counted and logged.
+//! Time that the thread waited for a processor is taken off as far as the kernel tells, for that is not the worker's doing.
+//! [`watch`] looks from outside for a worker that does not come back at all.
 
 use std::{
     fs::File,
@@ -12,10 +11,8 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
-
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::telemetry::Telemetry;
 
@@ -27,9 +24,10 @@ const STUCK: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The turns of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pulse {
-    /// When the present turn began, in milliseconds of the coarse clock; 0 between turns.
+    made: Instant,
+    /// When the present turn began, in milliseconds since then; 0 between turns.
     since: AtomicU64,
 }
 
@@ -44,10 +42,24 @@ pub(super) struct Turns {
 }
 
 impl Pulse {
+    pub(super) fn new() -> Self {
+        Self {
+            made: Instant::now(),
+            since: AtomicU64::new(0),
+        }
+    }
+
     /// How long the worker has been in its present turn; `None` between turns.
     fn in_turn(&self) -> Option<Duration> {
         let since = self.since.load(Ordering::Relaxed);
-        (since != 0).then(|| Duration::from_millis(now_millis().saturating_sub(since)))
+        let now = self.millis(Instant::now());
+        (since != 0).then(|| Duration::from_millis(now.saturating_sub(since)))
+    }
+
+    /// A moment as it is noted; never 0.
+    fn millis(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.made);
+        u64::try_from(since.as_millis()).map_or(u64::MAX, |millis| millis.saturating_add(1))
     }
 }
 
@@ -66,11 +78,12 @@ impl Turns {
 
     /// Makes one turn.
     pub(super) fn turn<T>(&mut self, turn: impl FnOnce() -> T) -> T {
-        let begun = now_millis();
-        self.pulse.since.store(begun, Ordering::Relaxed);
+        let begun = Instant::now();
+        let noted = self.pulse.millis(begun);
+        self.pulse.since.store(noted, Ordering::Relaxed);
         let result = turn();
         self.pulse.since.store(0, Ordering::Relaxed);
-        let took = Duration::from_millis(now_millis().saturating_sub(begun));
+        let took = begun.elapsed();
         if took > STALL {
             self.judge(took);
         }
@@ -125,14 +138,6 @@ pub async fn watch(pulses: Vec<Arc<Pulse>>, report: impl Fn(usize, Result<(), St
     }
 }
 
-/// Milliseconds of the monotonic clock as the kernel noted them at its last tick, some milliseconds ago at most; never 0.
-fn now_millis() -> u64 {
-    let now = clock_gettime(ClockId::MonotonicCoarse);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    let millis = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or_default();
-    (seconds * 1000 + millis).max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -146,7 +151,7 @@ mod tests {
             ..LogSettings::default()
         };
         let telemetry = Telemetry::with_sink(&settings, Box::new(std::io::sink()));
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Arc::new(Pulse::new());
         let turns = Turns::new(Arc::clone(&pulse), Arc::clone(&telemetry));
         (turns, pulse, telemetry)
     }
@@ -171,9 +176,9 @@ mod tests {
     #[test]
     fn fault_3_a_turn_that_computes_for_long_is_counted() {
         let (mut turns, _pulse, telemetry) = turns();
-        let begun = now_millis();
+        let begun = Instant::now();
         turns.turn(|| {
-            while now_millis() < begun + 200 {
+            while begun.elapsed() < Duration::from_millis(200) {
                 std::hint::spin_loop();
             }
         });
@@ -193,12 +198,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn fault_2_a_stuck_worker_is_reported_until_it_comes_back() {
         let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let pulses = vec![Arc::new(Pulse::default()), Arc::new(Pulse::default())];
+        let hour = Duration::from_secs(3600);
+        let old = || Pulse {
+            made: Instant::now().checked_sub(hour).unwrap(),
+            ..Pulse::new()
+        };
+        let pulses = vec![Arc::new(old()), Arc::new(old())];
         let stuck = Arc::clone(&pulses[1]);
         tokio::spawn(watch(pulses, move |worker, condition| {
             reports.send((worker, condition.is_ok())).unwrap();
         }));
-        let past = |seconds: u64| now_millis().saturating_sub(seconds * 1000).max(1);
+        let noted = Arc::clone(&stuck);
+        let past = |seconds: u64| noted.millis(Instant::now()) - seconds * 1000;
         for (since, want) in [
             (past(1), None),
             (past(6), Some((1, false))),
