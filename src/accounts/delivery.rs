@@ -15,6 +15,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::{
     Accounts,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     mail::{Facts, Letter, Mailer, Purpose, SendError},
-    store::{Claim, MailStatus, MailToken, QueuedMail, StoreError, UserKey},
+    store::{Claim, MailStatus, MailToken, QueuedMail, RegistrationKey, StoreError, UserKey},
     telemetry::{MailResult, Telemetry},
 };
 
@@ -44,8 +45,8 @@ const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
 /// The longest wait before a server that could not be reached is tried again.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// A link to a new password is not sent later than this after it was asked for: nobody waits for it any more.
-const RESET_GIVE_UP: Duration = Duration::from_secs(3600);
+/// A link is not sent later than this after it was asked for: nobody waits for it any more.
+pub(super) const LINK_GIVE_UP: Duration = Duration::from_secs(3600);
 
 /// Batches of mails for nobody that are taken out in a row: together as many as wait.
 const DROPS_MAX: usize = 20;
@@ -88,38 +89,37 @@ impl Accounts {
         let give_up = outbox.settings.give_up;
         let over = match purpose {
             // Word of a change is worth an attempt however late, as after a long stop.
-            Purpose::PasswordChanged => mail.attempts > 1 && late(give_up),
-            Purpose::PasswordReset => late(give_up.min(RESET_GIVE_UP)),
+            Purpose::EmailChanged | Purpose::PasswordChanged => mail.attempts > 1 && late(give_up),
+            Purpose::AccountExists
+            | Purpose::NameTaken
+            | Purpose::PasswordReset
+            | Purpose::Registration => late(give_up.min(LINK_GIVE_UP)),
         };
         if over {
             return Ok(Attempt::Refused("it could not be sent in time".to_owned()));
         }
-        let mut username = mail.username.clone();
-        let mut link = None;
-        if let Some(path) = purpose.link() {
-            let Some((name, token)) = self.mint(purpose, &mail.recipient).await? else {
-                return Ok(Attempt::Void);
-            };
-            username.get_or_insert(name);
+        let Some(said) = self.said(purpose, mail).await? else {
+            return Ok(Attempt::Void);
+        };
+        let link = said.link.as_ref().map(|(path, token, life)| {
             // From the configuration alone, whatever any request said of hosts (RST-1).
             let prefix = format!("{}{}", self.settings.issuer, self.settings.path);
-            link = Some(format!("{prefix}{path}{}", token.reveal().as_str()));
-        }
+            let link = format!("{prefix}{path}{}", token.reveal().as_str());
+            (Zeroizing::new(link), *life)
+        });
         let at = i64::try_from(mail.created_at).unwrap_or_default();
         let at = jiff::Timestamp::from_second(at).unwrap_or_default();
         let facts = Facts {
             site: self.settings.host(),
-            username: username.as_deref().unwrap_or_default(),
+            username: &said.username,
             client: mail.client.as_deref(),
             at: &at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-            link: link
-                .as_deref()
-                .map(|link| (link, outbox.settings.reset_ttl)),
+            link: link.as_ref().map(|(link, life)| (link.as_str(), *life)),
         };
         let letter = Letter {
             id: &mail.message_id,
             recipient: &mail.recipient,
-            text: purpose.text(&facts),
+            text: said.purpose.text(&facts),
         };
         Ok(
             match mailer
@@ -134,12 +134,24 @@ impl Accounts {
         )
     }
 
+    /// What a mail says by what is the case now; `None` where there is nobody whom it concerns.
+    async fn said(&self, purpose: Purpose, mail: &QueuedMail) -> Result<Option<Said>, StoreError> {
+        match purpose {
+            Purpose::PasswordReset => self.say_reset(&mail.recipient).await,
+            Purpose::Registration => self.say_registration(&mail.recipient).await,
+            Purpose::AccountExists
+            | Purpose::EmailChanged
+            | Purpose::NameTaken
+            | Purpose::PasswordChanged => Ok(Some(Said {
+                purpose,
+                username: mail.username.clone().unwrap_or_default(),
+                link: None,
+            })),
+        }
+    }
+
     /// Makes the link of an address's account, in the place of the last one; `None` where there is no account that may have one.
-    async fn mint(
-        &self,
-        purpose: Purpose,
-        address: &str,
-    ) -> Result<Option<(Box<str>, RefreshToken)>, StoreError> {
+    async fn say_reset(&self, address: &str) -> Result<Option<Said>, StoreError> {
         let Some(outbox) = &self.outbox else {
             return Ok(None);
         };
@@ -148,19 +160,70 @@ impl Accounts {
             return Ok(None);
         };
         let token = RefreshToken::random().map_err(|_| StoreError::Unavailable)?;
+        let life = outbox.settings.reset_ttl;
         let kept = MailToken {
             digest: token.digest(),
             user_id: user.id,
-            purpose: purpose.name(),
+            purpose: Purpose::PasswordReset.name(),
             user_epoch: user.epoch,
-            expires_at: self
-                .clock
-                .now()
-                .saturating_add(outbox.settings.reset_ttl.as_secs()),
+            expires_at: self.clock.now().saturating_add(life.as_secs()),
         };
         let kept = self.store.add_mail_token(kept).await?;
-        Ok(kept.then_some((user.username, token)))
+        let path = Purpose::PasswordReset.link().unwrap_or_default();
+        Ok(kept.then_some(Said {
+            purpose: Purpose::PasswordReset,
+            username: user.username,
+            link: Some((path, token, life)),
+        }))
     }
+
+    /// Makes the link of a registration; or tells whoever has the address that it, or the name, is taken. This is where it is
+    /// looked up, far from the request and its answer (AUTH-1).
+    async fn say_registration(&self, address: &str) -> Result<Option<Said>, StoreError> {
+        let Some(outbox) = &self.outbox else {
+            return Ok(None);
+        };
+        let now = self.clock.now();
+        let key = RegistrationKey::Email(address.into());
+        let Some(wanted) = self.store.find_registration(key, now).await? else {
+            return Ok(None);
+        };
+        let told = |purpose, username| Said {
+            purpose,
+            username,
+            link: None,
+        };
+        let owner = self.store.find_user(UserKey::Email(address.into())).await?;
+        if let Some(owner) = owner {
+            return Ok(Some(told(Purpose::AccountExists, owner.username)));
+        }
+        let named = UserKey::Username(wanted.username.clone());
+        if self.store.find_user(named).await?.is_some() {
+            return Ok(Some(told(Purpose::NameTaken, wanted.username)));
+        }
+        let token = RefreshToken::random().map_err(|_| StoreError::Unavailable)?;
+        let life = outbox.settings.verify_ttl;
+        let end = now.saturating_add(life.as_secs());
+        let kept = self
+            .store
+            .add_registration_token(wanted.id, token.digest(), end);
+        let path = Purpose::Registration.link().unwrap_or_default();
+        Ok(kept.await?.then_some(Said {
+            purpose: Purpose::Registration,
+            username: wanted.username,
+            link: Some((path, token, life)),
+        }))
+    }
+}
+
+/// What a mail says.
+struct Said {
+    /// Which text.
+    purpose: Purpose,
+    /// Whom it greets.
+    username: Box<str>,
+    /// Where its link leads, its token, and how long it works.
+    link: Option<(&'static str, RefreshToken, Duration)>,
 }
 
 /// What came of an attempt.
