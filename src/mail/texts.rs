@@ -91,10 +91,9 @@ impl Purpose {
     #[must_use]
     pub fn text(self, facts: &Facts<'_>) -> Text {
         let site = plain(facts.site);
-        let username = plain(facts.username);
-        let at = plain(facts.at);
-        let from = facts.client.map(plain);
-        let from = from.map_or_else(String::new, |client| format!(" from the address {client}"));
+        let (username, at) = (plain(facts.username), plain(facts.at));
+        let client = facts.client.map(plain);
+        let from = client.map_or_else(String::new, |client| format!(" from the address {client}"));
         let (link, ttl) = facts.link.unwrap_or_default();
         let minutes = ttl.as_secs().div_ceil(60);
         let (subject, body) = match self {
@@ -104,8 +103,8 @@ impl Purpose {
                     "Hello {username},\n\n\
                      on {at} somebody{from} asked for a new account at {site} with your address.\n\
                      You have one already, so none was made. Its user name is the one above.\n\n\
-                     If that was you, sign in, or ask for a new password where you sign in.\n\n\
-                     If it was not you, there is nothing to do.\n"
+                     If that was you, sign in, or ask for a new password where you sign in. If it\n\
+                     was not you, there is nothing to do.\n"
                 ),
             ),
             Self::EmailChanged => (
@@ -123,8 +122,8 @@ impl Purpose {
                     "Hello,\n\n\
                      on {at} somebody{from} asked for an account at {site} with this address and the\n\
                      user name {username}. That name is taken, so no account was made.\n\n\
-                     If that was you, register again with another name.\n\n\
-                     If it was not you, there is nothing to do.\n"
+                     If that was you, register again with another name. If it was not you, there is\n\
+                     nothing to do.\n"
                 ),
             ),
             Self::PasswordChanged => (
@@ -152,9 +151,9 @@ impl Purpose {
                 format!("Confirm your account at {site}"),
                 format!(
                     "Hello {username},\n\n\
-                     on {at} somebody{from} asked for an account at {site} with this address. This\n\
-                     link makes it, with the password that was chosen then. It works once, for {minutes}\n\
-                     minutes:\n\n\
+                     on {at} somebody{from} asked for an account\n\
+                     at {site} with this address. This link makes it, with the password that was\n\
+                     chosen then. It works once, for {minutes} minutes:\n\n\
                      {link}\n\n\
                      If it was not you, do not use it: without it there is no account.\n"
                 ),

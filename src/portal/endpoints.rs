@@ -218,12 +218,11 @@ impl Operation {
 
     /// What the configuration leaves out does not exist.
     fn is_served(self, settings: &AccountSettings) -> bool {
-        let registers = match self {
-            Self::Administer(operation) => operation.is_of_invitations(),
-            Self::Register
-            | Self::VerifyRegistration
-            | Self::Page(Page::Register | Page::Verify) => true,
-            _ => false,
+        let registers = if let Self::Administer(operation) = self {
+            operation.is_of_invitations()
+        } else {
+            matches!(self, Self::Register | Self::VerifyRegistration)
+                || matches!(self, Self::Page(Page::Register | Page::Verify))
         };
         let mails = matches!(
             self,

@@ -220,7 +220,7 @@ pub const ENGLISH: Texts = Texts {
     register: "Create an account",
     register_button: "Create the account",
     username_hint: "Small letters, digits and . _ - only. It cannot be changed later.",
-    username_unfit: "A user name has 1 to 64 of a-z, 0-9, ., _ and -, and begins with a letter or digit.",
+    username_unfit: "A user name has 1 to 64 letters, digits and signs (. _ -), and begins with a letter or digit.",
     email_unfit: "Enter one e-mail address, as name@example.com.",
     invite: "Invitation",
     invite_invalid: "This invitation is not good, or not for this address.",

@@ -422,10 +422,10 @@ fn jwt_2_no_opaque_token_could_be_of_two_issuers() {
 #[test]
 fn auth_6_registration_open_to_anybody_without_mail_is_warned_of_and_closed_is_the_default() {
     let open = with("[accounts]", "registration = \"open\"");
-    let start = open.find("[mail]").unwrap();
-    let rest = open[start + 1..].find("\n[");
-    let end = rest.map_or(open.len(), |rest| start + 1 + rest);
-    let bare = format!("{}{}", &open[..start], &open[end..]);
+    let (before, after) = open.split_once("[mail]").unwrap();
+    let after = after.split_once("\n[").map_or("", |(_, after)| after);
+    let bracket = if after.is_empty() { "" } else { "[" };
+    let bare = format!("{before}{bracket}{after}");
     Project::new().warns(&bare, "accounts.registration", "under any address");
     let invite = with("[accounts]", "registration = \"invite\"");
     let closed = with("[accounts]", "registration = \"closed\"");

@@ -151,9 +151,10 @@ async fn change(
         return redirect(StatusCode::SEE_OTHER, &account);
     };
     let texts = pages.look.texts;
-    let error = match rejection {
-        Rejection::InvalidCredentials => texts.current_wrong.into(),
-        _ => form::told(&rejection, texts),
+    let error = if rejection == Rejection::InvalidCredentials {
+        texts.current_wrong.into()
+    } else {
+        form::told(&rejection, texts)
     };
     let document = respond::refusal(&rejection, &call.context.request_id);
     let shown = (document.status(), Some(error), None);

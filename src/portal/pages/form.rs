@@ -90,17 +90,24 @@ pub(super) fn told(rejection: &Rejection, texts: &Texts) -> String {
         let wait = respond::whole_seconds(exceeded.retry_after);
         return format!("{} {wait} {}", texts.limited_before, texts.limited_after);
     }
-    let text = match rejection {
-        Rejection::AccountExists => texts.taken,
-        Rejection::BadRequest(_) => texts.unfit,
-        Rejection::InvalidCredentials => texts.wrong,
-        Rejection::LinkInvalid => texts.invite_invalid,
-        Rejection::Overloaded => texts.overloaded,
-        Rejection::PasswordRefused(PasswordFault::Common) => texts.password_common,
-        Rejection::PasswordRefused(PasswordFault::TooLong) => texts.password_too_long,
-        Rejection::PasswordRefused(PasswordFault::TooShort) => texts.password_too_short,
-        _ => texts.unavailable,
-    };
+    if let Rejection::PasswordRefused(fault) = rejection {
+        return match fault {
+            PasswordFault::Common => texts.password_common,
+            PasswordFault::TooLong => texts.password_too_long,
+            PasswordFault::TooShort => texts.password_too_short,
+        }
+        .into();
+    }
+    let known = [
+        (Rejection::AccountExists, texts.taken),
+        (super::BAD, texts.unfit),
+        (Rejection::InvalidCredentials, texts.wrong),
+        (Rejection::LinkInvalid, texts.invite_invalid),
+        (Rejection::Overloaded, texts.overloaded),
+    ];
+    let mut known = known.into_iter();
+    let found = known.find(|(known, _)| known == rejection);
+    let text = found.map_or(texts.unavailable, |(_, text)| text);
     text.into()
 }
 

@@ -105,15 +105,17 @@ login_limit = { per_ip = "1000/1s", per_account = "1000/1s" }"""
     def link(self, to, path):
         """Waits for a mail to an address with a link to this path; gives the link, at the gateway's own port."""
 
-        def read():
+        links = []
+
+        def is_there():
             for mail in (self.gateway.folder / "data" / "mail").glob("*.eml"):
                 text = mail.read_text(encoding="utf-8")
-                found = re.search(rf"^https://\S+{re.escape(path)}\?token=\S+$", text, re.MULTILINE)
-                if found and f"To: {to}\n" in text:
-                    return found[0]
-            return None
+                if f"To: {to}\n" in text:
+                    links.extend(re.findall(rf"^https://\S+{re.escape(path)}\?token=\S+$", text, re.MULTILINE))
+            return links
 
-        return eventually(f"a mail to {to}", read)
+        eventually(f"a mail to {to}", is_there)
+        return links[0]
 
     def sign_in(self, url, user="alice"):
         self.browser.get(url)
