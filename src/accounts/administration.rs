@@ -5,10 +5,14 @@
 
 use super::{
     AccountError, Accounts,
+    outbox::Mail,
     passwords::{Password, is_verifiable},
     users::{canonical_email, canonical_username, checked_roles, display_name},
 };
-use crate::store::{Act, Acted, PasswordHash, User, UserEdit, UserKey};
+use crate::{
+    mail::Purpose,
+    store::{Act, Acted, PasswordHash, User, UserEdit, UserKey},
+};
 
 /// On whose behalf something is done.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +126,19 @@ impl Accounts {
             Some(password) => Some(self.passwords.hash(password, &self.words(&user)).await?),
             None => None,
         };
+        // Whoever had the old address learns that it is no longer the account's (AUTH-9).
+        let old = user.email.as_deref();
+        let old = old.filter(|old| email.as_deref().is_some_and(|new| new != *old));
+        let notice = old.and_then(|recipient| {
+            self.notice(Mail {
+                purpose: Purpose::EmailChanged,
+                recipient,
+                username: Some(&user.username),
+                client: None,
+            })
+        });
         let changes = UserEdit {
+            notice,
             email,
             name,
             password,
@@ -132,6 +148,7 @@ impl Accounts {
         let what = describe(&changes);
         self.act(actor, Act::EditUser(id.into(), Box::new(changes)))
             .await?;
+        self.mail_was_queued();
         audit("user_changed", actor, id, what);
         self.user_by_id(id).await
     }

@@ -3,6 +3,8 @@
 //! One process has a mail in hand at a time. One that cannot be sent is tried again later, less and less often; a server that is
 //! down is tried with one mail, after a wait for all. Nothing here is ever waited for by a request.
 
+mod said;
+
 use std::{
     sync::{Arc, Weak},
     time::{Duration, UNIX_EPOCH},
@@ -15,14 +17,12 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
-use super::{
-    Accounts,
-    sessions::{RefreshToken, may_enter},
-};
+use super::Accounts;
 use crate::{
     mail::{Facts, Letter, Mailer, Purpose, SendError},
-    store::{Claim, MailStatus, MailToken, QueuedMail, StoreError, UserKey},
+    store::{Claim, MailStatus, QueuedMail, StoreError},
     telemetry::{MailResult, Telemetry},
 };
 
@@ -44,8 +44,8 @@ const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
 /// The longest wait before a server that could not be reached is tried again.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// A link to a new password is not sent later than this after it was asked for: nobody waits for it any more.
-const RESET_GIVE_UP: Duration = Duration::from_secs(3600);
+/// A link is not sent later than this after it was asked for: nobody waits for it any more.
+pub(super) const LINK_GIVE_UP: Duration = Duration::from_secs(3600);
 
 /// Batches of mails for nobody that are taken out in a row: together as many as wait.
 const DROPS_MAX: usize = 20;
@@ -88,38 +88,37 @@ impl Accounts {
         let give_up = outbox.settings.give_up;
         let over = match purpose {
             // Word of a change is worth an attempt however late, as after a long stop.
-            Purpose::PasswordChanged => mail.attempts > 1 && late(give_up),
-            Purpose::PasswordReset => late(give_up.min(RESET_GIVE_UP)),
+            Purpose::EmailChanged | Purpose::PasswordChanged => mail.attempts > 1 && late(give_up),
+            Purpose::AccountExists
+            | Purpose::NameTaken
+            | Purpose::PasswordReset
+            | Purpose::Registration => late(give_up.min(LINK_GIVE_UP)),
         };
         if over {
             return Ok(Attempt::Refused("it could not be sent in time".to_owned()));
         }
-        let mut username = mail.username.clone();
-        let mut link = None;
-        if let Some(path) = purpose.link() {
-            let Some((name, token)) = self.mint(purpose, &mail.recipient).await? else {
-                return Ok(Attempt::Void);
-            };
-            username.get_or_insert(name);
+        let Some(said) = self.said(purpose, mail).await? else {
+            return Ok(Attempt::Void);
+        };
+        let link = said.link.as_ref().map(|(path, token, life)| {
             // From the configuration alone, whatever any request said of hosts (RST-1).
             let prefix = format!("{}{}", self.settings.issuer, self.settings.path);
-            link = Some(format!("{prefix}{path}{}", token.reveal().as_str()));
-        }
+            let link = format!("{prefix}{path}{}", token.reveal().as_str());
+            (Zeroizing::new(link), *life)
+        });
         let at = i64::try_from(mail.created_at).unwrap_or_default();
         let at = jiff::Timestamp::from_second(at).unwrap_or_default();
         let facts = Facts {
             site: self.settings.host(),
-            username: username.as_deref().unwrap_or_default(),
+            username: &said.username,
             client: mail.client.as_deref(),
             at: &at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-            link: link
-                .as_deref()
-                .map(|link| (link, outbox.settings.reset_ttl)),
+            link: link.as_ref().map(|(link, life)| (link.as_str(), *life)),
         };
         let letter = Letter {
             id: &mail.message_id,
             recipient: &mail.recipient,
-            text: purpose.text(&facts),
+            text: said.purpose.text(&facts),
         };
         Ok(
             match mailer
@@ -132,34 +131,6 @@ impl Accounts {
                 Err(SendError::Refused(why)) => Attempt::Refused(why),
             },
         )
-    }
-
-    /// Makes the link of an address's account, in the place of the last one; `None` where there is no account that may have one.
-    async fn mint(
-        &self,
-        purpose: Purpose,
-        address: &str,
-    ) -> Result<Option<(Box<str>, RefreshToken)>, StoreError> {
-        let Some(outbox) = &self.outbox else {
-            return Ok(None);
-        };
-        let user = self.store.find_user(UserKey::Email(address.into())).await?;
-        let Some(user) = user.filter(|user| may_enter(user) && user.password.is_some()) else {
-            return Ok(None);
-        };
-        let token = RefreshToken::random().map_err(|_| StoreError::Unavailable)?;
-        let kept = MailToken {
-            digest: token.digest(),
-            user_id: user.id,
-            purpose: purpose.name(),
-            user_epoch: user.epoch,
-            expires_at: self
-                .clock
-                .now()
-                .saturating_add(outbox.settings.reset_ttl.as_secs()),
-        };
-        let kept = self.store.add_mail_token(kept).await?;
-        Ok(kept.then_some((user.username, token)))
     }
 }
 

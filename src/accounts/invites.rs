@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     policy::Rejection,
-    store::{ADMIN, Act, Invite, NewInvite, Redemption, User},
+    store::{ADMIN, Act, Digest, Invite, NewInvite, Redemption, User},
 };
 
 /// Life of an invitation, unless its maker says otherwise.
@@ -45,6 +45,15 @@ pub enum Registered<'a> {
     Invite(&'a str),
     /// Nothing: whoever comes.
     Oneself,
+}
+
+/// What came of a registration.
+#[derive(Debug)]
+pub enum Enrolled {
+    /// The account is there.
+    Made(User),
+    /// A mail is on its way to the address. Whether there will be an account is told nobody else.
+    Pending,
 }
 
 impl Accounts {
@@ -125,7 +134,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Makes an account for whoever brings what the configuration asks for. `new.roles` is not looked at: roles are those of
+    /// Makes an account for whoever brings what the configuration asks for; with mail, once he has shown that the address is
+    /// his ([`Accounts::verify_registration`]). `new.roles` is not looked at: roles are those of
     /// the invitation, and none without one.
     ///
     /// # Errors
@@ -137,7 +147,7 @@ impl Accounts {
         by: Registered<'_>,
         new: NewAccount<'_>,
         ip: IpAddr,
-    ) -> Result<User, Rejection> {
+    ) -> Result<Enrolled, Rejection> {
         self.registrations_per_ip
             .check(network(ip))
             .map_err(Rejection::RateLimited)?;
@@ -148,6 +158,13 @@ impl Accounts {
             (Registered::Oneself, Registration::Invite) => return Err(Rejection::LinkInvalid),
             (Registered::Oneself, Registration::Open) => (None, false),
         };
+        // The first administrator is known to the operator, who told him the secret.
+        if self.has_mail() && !bootstrap {
+            return self
+                .apply_for_account(secret, new, ip)
+                .await
+                .map(|()| Enrolled::Pending);
+        }
         let done = self.enrol(secret, bootstrap, new).await;
         match &done {
             Ok(user) => {
@@ -163,7 +180,7 @@ impl Accounts {
                 );
             }
         }
-        Ok(done?)
+        Ok(Enrolled::Made(done?))
     }
 
     async fn enrol(
@@ -172,18 +189,8 @@ impl Accounts {
         bootstrap: bool,
         new: NewAccount<'_>,
     ) -> Result<User, AccountError> {
-        let digest = match secret {
-            None => None,
-            Some(text) => {
-                let secret = RefreshToken::parse(text).ok_or(AccountError::InviteInvalid)?;
-                // Before a password is hashed for nothing. What counts is decided again in the transaction.
-                let now = self.clock.now();
-                let digest = secret.digest();
-                let found = self.store.find_invite(digest, bootstrap, now).await?;
-                found.ok_or(AccountError::InviteInvalid)?;
-                Some(digest)
-            }
-        };
+        let found = self.usable(secret, bootstrap).await?;
+        let digest = found.map(|(digest, _)| digest);
         let mut user = self.described(new.username, new.email, new.name)?;
         let password = new.password.ok_or(AccountError::Internal)?;
         let hash = self.passwords.hash(password, &self.words(&user)).await?;
@@ -204,6 +211,23 @@ impl Accounts {
                 made.ok_or(AccountError::InviteInvalid)
             }
         }
+    }
+
+    /// The digest of a secret that is good now, before a password is hashed for nothing. What counts is decided again in the
+    /// transaction that consumes it.
+    pub(super) async fn usable(
+        &self,
+        secret: Option<&str>,
+        bootstrap: bool,
+    ) -> Result<Option<(Digest, Invite)>, AccountError> {
+        let Some(text) = secret else {
+            return Ok(None);
+        };
+        let secret = RefreshToken::parse(text).ok_or(AccountError::InviteInvalid)?;
+        let digest = secret.digest();
+        let found = self.store.find_invite(digest, bootstrap, self.clock.now());
+        let invite = found.await?.ok_or(AccountError::InviteInvalid)?;
+        Ok(Some((digest, invite)))
     }
 
     fn new_invite(

@@ -11,6 +11,7 @@ mod invites;
 mod outbox;
 pub mod passwords;
 mod recovery;
+mod registration;
 mod sessions;
 pub mod settings;
 mod signing;
@@ -44,7 +45,7 @@ use signing::SigningKeys;
 
 pub use administration::{Actor, Edit, ImportedUser, NewAccount};
 pub use delivery::Delivery;
-pub use invites::{INVITE_TTL, InviteSecret, Registered};
+pub use invites::{Enrolled, INVITE_TTL, InviteSecret, Registered};
 pub use outbox::Mail;
 pub use recovery::ChangePassword;
 pub use sessions::{Client, Grant, Login, RefreshToken};

@@ -38,8 +38,8 @@ pub struct Mail<'a> {
     pub recipient: &'a str,
     /// Whom it greets; `None`: whose address it is when it is sent.
     pub username: Option<&'a str>,
-    /// Where the request came from.
-    pub client: IpAddr,
+    /// Where the request came from; `None`: from here.
+    pub client: Option<IpAddr>,
 }
 
 impl Outbox {
@@ -85,14 +85,22 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::Store`]; nothing is queued then.
     pub async fn send_mail(&self, mail: Mail<'_>) -> Result<(), AccountError> {
-        let (Some(outbox), Some(new)) = (&self.outbox, self.notice(mail)) else {
+        let Some(new) = self.notice(mail) else {
             return Ok(());
         };
         let purpose = new.purpose;
-        match self.store.queue_mail(new, self.clock.now()).await? {
+        let queued = self.store.queue_mail(new, self.clock.now()).await?;
+        self.heed(queued, purpose, mail.client);
+        Ok(())
+    }
+
+    /// Writes down what became of a mail, and lets the sending task look at the queue.
+    pub(super) fn heed(&self, queued: Queued, purpose: &str, client: Option<IpAddr>) {
+        match queued {
             Queued::Yes | Queued::Waits => {}
             Queued::OverBudget => {
-                tracing::info!(target: "audit", event = "mail_over_budget", purpose, client = %mail.client);
+                let client = client.map(tracing::field::display);
+                tracing::info!(target: "audit", event = "mail_over_budget", purpose, client);
             }
             Queued::Full => {
                 tracing::error!(
@@ -102,8 +110,7 @@ impl Accounts {
                 );
             }
         }
-        outbox.wake.notify_one();
-        Ok(())
+        self.mail_was_queued();
     }
 
     /// A mail as the store queues it, for a transaction that does more; `None` where mail is off.
@@ -114,11 +121,14 @@ impl Accounts {
             purpose: mail.purpose.name(),
             recipient: mail.recipient.into(),
             username: mail.username.map(Into::into),
-            client: Some(mail.client.to_string().into()),
+            client: mail.client.map(|client| client.to_string().into()),
             beyond: match mail.purpose {
                 // Who could use up the budget could otherwise keep its owner from hearing of it.
-                Purpose::PasswordChanged => Beyond::Delay,
-                Purpose::PasswordReset => Beyond::Drop,
+                Purpose::EmailChanged | Purpose::PasswordChanged => Beyond::Delay,
+                Purpose::AccountExists
+                | Purpose::NameTaken
+                | Purpose::PasswordReset
+                | Purpose::Registration => Beyond::Drop,
             },
             total: (total.count, total.window),
         })

@@ -102,7 +102,7 @@ impl Accounts {
             purpose: Purpose::PasswordReset,
             recipient: &email,
             username: None,
-            client: ip,
+            client: Some(ip),
         })
         .await?;
         Ok(())
@@ -162,7 +162,7 @@ impl Accounts {
             purpose: Purpose::PasswordChanged,
             recipient: user.email.as_deref()?,
             username: Some(&user.username),
-            client,
+            client: Some(client),
         })
     }
 }

@@ -8,6 +8,7 @@ mod login;
 mod names;
 mod recovery;
 mod refresh;
+mod registration;
 mod revocation;
 mod rotation;
 
@@ -21,6 +22,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+pub(crate) use recovery::mail_settings;
 use tempfile::TempDir;
 use tracing::Dispatch;
 use zeroize::Zeroizing;

@@ -34,10 +34,10 @@ const REGISTRATION: [(&str, Choice<Registration>); 3] = [
     ("open", Is(Registration::Open)),
 ];
 
-/// Reads the section. `present` is whether it is there at all: without it there are no accounts.
+/// Reads the section. `present` is whether it is there at all: without it there are no accounts. `has_mail` is whether `[mail]` is.
 pub(super) fn read(
     mut table: Table<'_>,
-    present: bool,
+    (present, has_mail): (bool, bool),
     server: Option<&ServerSettings>,
 ) -> Option<AccountSettings> {
     let enabled = table.flag("enabled").unwrap_or(true) && present;
@@ -51,7 +51,7 @@ pub(super) fn read(
     let signing = table.choice("signing", &SIGNING);
     let cookie_session = table.flag("cookie_session").unwrap_or(true);
     let pages = super::pages::read(table.section("pages"));
-    let registration = registration(&mut table);
+    let registration = registration(&mut table, has_mail);
     let password_min = Bounds::new(8, 128).because("shorter ones are guessed");
     let password_min = table.number("password_min", password_min);
     let argon2 = argon2(table.section("argon2"));
@@ -146,9 +146,9 @@ fn refresh(table: &mut Table<'_>) -> (Duration, Duration, Duration) {
     (idle, max, grace.unwrap_or(secs(10)))
 }
 
-fn registration(table: &mut Table<'_>) -> Registration {
+fn registration(table: &mut Table<'_>, has_mail: bool) -> Registration {
     let registration = table.choice("registration", &REGISTRATION);
-    if registration == Some(Registration::Open) {
+    if registration == Some(Registration::Open) && !has_mail {
         let hint = "without mail no address is proved to be its owner's, and the answers tell which names and addresses are \
                     taken; \"invite\" admits those alone whom somebody knows";
         let fault = Fault::new("anybody may make an account under any address", hint);

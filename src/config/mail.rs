@@ -47,6 +47,9 @@ pub(super) fn read(mut table: Table<'_>) -> Option<MailSettings> {
     let reset_ttl = Bounds::new(secs(60), secs(HOUR))
         .because("whoever reads the mailbox later could use the link");
     let reset_ttl = table.duration("reset_ttl", reset_ttl);
+    let verify_ttl = Bounds::new(secs(300), secs(DAY))
+        .because("whoever reads the mailbox later could use the link");
+    let verify_ttl = table.duration("verify_ttl", verify_ttl);
     let give_up = Bounds::new(secs(HOUR), secs(7 * DAY))
         .because("the queue must not keep for ever what nobody takes");
     let give_up = table.duration("give_up", give_up);
@@ -56,6 +59,7 @@ pub(super) fn read(mut table: Table<'_>) -> Option<MailSettings> {
         from: from?,
         transport: transport?,
         reset_ttl: reset_ttl.unwrap_or(secs(600)),
+        verify_ttl: verify_ttl.unwrap_or(secs(HOUR)),
         give_up: give_up.unwrap_or(secs(2 * DAY)),
         per_ip,
         total,

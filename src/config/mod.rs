@@ -259,7 +259,11 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
     let limit = limit::read(top.section("rate_limit"));
     let upstreams = upstream::read(top.sections("upstream"), statements.is_some());
     let has_accounts = top.has("accounts");
-    let mut accounts = accounts::read(top.section("accounts"), has_accounts, server);
+    let mut accounts = accounts::read(
+        top.section("accounts"),
+        (has_accounts, top.has("mail")),
+        server,
+    );
     let mail = mail::read(top.section("mail"));
     check_mail(&top, accounts.is_some(), tls.development);
     if let Some(accounts) = &mut accounts {

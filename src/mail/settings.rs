@@ -17,6 +17,8 @@ pub struct MailSettings {
     pub transport: TransportSettings,
     /// How long a link in a mail works, from the moment when the mail is sent: at most an hour.
     pub reset_ttl: Duration,
+    /// How long the link that finishes a registration works, from the moment when the mail is sent: at most a day.
+    pub verify_ttl: Duration,
     /// How long a mail that cannot be sent is tried again.
     pub give_up: Duration,
     /// Mails that one client address (IPv4) or network of 64 bits (IPv6) may ask for.

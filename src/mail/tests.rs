@@ -25,6 +25,7 @@ fn mailer(folder: &Path) -> Mailer {
         from: "Portcullis <no-reply@example.com>".parse().unwrap(),
         transport: TransportSettings::Spool(folder.to_owned()),
         reset_ttl: Duration::from_secs(600),
+        verify_ttl: Duration::from_secs(3600),
         give_up: Duration::from_secs(600),
         per_ip: quota(),
         total: quota(),

@@ -8,10 +8,18 @@ use std::time::Duration;
 /// What a mail is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
+    /// Somebody wants an account for an address that has one.
+    AccountExists,
+    /// An account has another address: told to the old one.
+    EmailChanged,
+    /// The name that somebody wants to register is taken. Not a word of whose it is.
+    NameTaken,
     /// A password was changed or reset: whoever did not do it must know.
     PasswordChanged,
     /// A link that sets a new password.
     PasswordReset,
+    /// A link that finishes a registration. Which of the texts about registrations is sent is decided when it is sent.
+    Registration,
 }
 
 /// What a text is made of.
@@ -39,14 +47,25 @@ pub struct Text {
 }
 
 impl Purpose {
-    pub(super) const ALL: [Self; 2] = [Self::PasswordChanged, Self::PasswordReset];
+    pub(super) const ALL: [Self; 6] = [
+        Self::AccountExists,
+        Self::EmailChanged,
+        Self::NameTaken,
+        Self::PasswordChanged,
+        Self::PasswordReset,
+        Self::Registration,
+    ];
 
     /// The word for it in the store, the log and the documentation.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::AccountExists => "account_exists",
+            Self::EmailChanged => "email_changed",
+            Self::NameTaken => "name_taken",
             Self::PasswordChanged => "password_changed",
             Self::PasswordReset => "password_reset",
+            Self::Registration => "registration",
         }
     }
 
@@ -60,8 +79,11 @@ impl Purpose {
     #[must_use]
     pub const fn link(self) -> Option<&'static str> {
         match self {
-            Self::PasswordChanged => None,
+            Self::AccountExists | Self::EmailChanged | Self::NameTaken | Self::PasswordChanged => {
+                None
+            }
             Self::PasswordReset => Some("/password/reset?token="),
+            Self::Registration => Some("/register/verify?token="),
         }
     }
 
@@ -69,37 +91,75 @@ impl Purpose {
     #[must_use]
     pub fn text(self, facts: &Facts<'_>) -> Text {
         let site = plain(facts.site);
-        let username = plain(facts.username);
-        let at = plain(facts.at);
-        let from = facts.client.map(plain);
-        let from = from.map_or_else(String::new, |client| format!(" from the address {client}"));
-        match self {
-            Self::PasswordChanged => Text {
-                subject: format!("Your password at {site} was changed"),
-                body: format!(
+        let (username, at) = (plain(facts.username), plain(facts.at));
+        let client = facts.client.map(plain);
+        let from = client.map_or_else(String::new, |client| format!(" from the address {client}"));
+        let (link, ttl) = facts.link.unwrap_or_default();
+        let minutes = ttl.as_secs().div_ceil(60);
+        let (subject, body) = match self {
+            Self::AccountExists => (
+                format!("You have an account at {site} already"),
+                format!(
+                    "Hello {username},\n\n\
+                     on {at} somebody{from} asked for a new account at {site} with your address.\n\
+                     You have one already, so none was made. Its user name is the one above.\n\n\
+                     If that was you, sign in, or ask for a new password where you sign in. If it\n\
+                     was not you, there is nothing to do.\n"
+                ),
+            ),
+            Self::EmailChanged => (
+                format!("The address of your account at {site} was changed"),
+                format!(
+                    "Hello {username},\n\n\
+                     on {at} an administrator gave your account at {site} another e-mail address.\n\
+                     This one is no longer part of it.\n\n\
+                     If you do not know why, ask whoever runs {site}.\n"
+                ),
+            ),
+            Self::NameTaken => (
+                format!("Your account at {site} needs another name"),
+                format!(
+                    "Hello,\n\n\
+                     on {at} somebody{from} asked for an account at {site} with this address and the\n\
+                     user name {username}. That name is taken, so no account was made.\n\n\
+                     If that was you, register again with another name. If it was not you, there is\n\
+                     nothing to do.\n"
+                ),
+            ),
+            Self::PasswordChanged => (
+                format!("Your password at {site} was changed"),
+                format!(
                     "Hello {username},\n\n\
                      the password of your account at {site} was changed on {at}{from}.\n\n\
                      If that was you, there is nothing to do.\n\n\
                      If it was not, somebody else may have your account: ask for a new password at\n\
                      once, where you sign in, and tell whoever runs {site}.\n"
                 ),
-            },
-            Self::PasswordReset => {
-                let (link, ttl) = facts.link.unwrap_or_default();
-                let minutes = ttl.as_secs().div_ceil(60);
-                Text {
-                    subject: format!("A new password for {site}"),
-                    body: format!(
-                        "Hello {username},\n\n\
-                         on {at} somebody{from} asked for a new password for your account at {site}.\n\
-                         This link sets one. It works once, for {minutes} minutes:\n\n\
-                         {link}\n\n\
-                         If it was not you, there is nothing to do: your password stays as it is, as long\n\
-                         as nobody else has this mail.\n"
-                    ),
-                }
-            }
-        }
+            ),
+            Self::PasswordReset => (
+                format!("A new password for {site}"),
+                format!(
+                    "Hello {username},\n\n\
+                     on {at} somebody{from} asked for a new password for your account at {site}.\n\
+                     This link sets one. It works once, for {minutes} minutes:\n\n\
+                     {link}\n\n\
+                     If it was not you, there is nothing to do: your password stays as it is, as long\n\
+                     as nobody else has this mail.\n"
+                ),
+            ),
+            Self::Registration => (
+                format!("Confirm your account at {site}"),
+                format!(
+                    "Hello {username},\n\n\
+                     on {at} somebody{from} asked for an account\n\
+                     at {site} with this address. This link makes it, with the password that was\n\
+                     chosen then. It works once, for {minutes} minutes:\n\n\
+                     {link}\n\n\
+                     If it was not you, do not use it: without it there is no account.\n"
+                ),
+            ),
+        };
+        Text { subject, body }
     }
 }
 

@@ -82,6 +82,15 @@ struct Active<'a> {
     nbf: Option<u64>,
 }
 
+/// What was asked for is done later, or not: nothing more is told.
+pub(super) fn accepted(json: &'static [u8]) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(json));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
 /// Tokens, with the refresh token among them or without.
 pub(super) fn grant(grant: &Grant, with_refresh_token: bool) -> Response<Bytes> {
     let token = grant.refresh_token.as_ref().filter(|_| with_refresh_token);

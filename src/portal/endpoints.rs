@@ -77,11 +77,12 @@ enum Operation {
     ResetPassword,
     Revoke,
     Sessions,
+    VerifyRegistration,
 }
 
 /// Every endpoint. What needs an access token needs one of ours; a foreign issuer's users have no account here.
 #[rustfmt::skip]
-const ENDPOINTS: [Endpoint; 32] = [
+const ENDPOINTS: [Endpoint; 37] = [
     Endpoint { name: "auth.login",       method: Method::POST,   path: Place::Under("/login"),         access: Access::Public,        operation: Operation::Login },
     Endpoint { name: "auth.refresh",     method: Method::POST,   path: Place::Under("/refresh"),       access: Access::Public,        operation: Operation::Refresh },
     Endpoint { name: "auth.logout",      method: Method::POST,   path: Place::Under("/logout"),        access: Access::Public,        operation: Operation::Logout },
@@ -95,6 +96,7 @@ const ENDPOINTS: [Endpoint; 32] = [
     Endpoint { name: "auth.introspect",  method: Method::POST,   path: Place::Under("/introspect"),    access: Access::Public,        operation: Operation::Introspect },
     Endpoint { name: "auth.revoke",      method: Method::POST,   path: Place::Under("/revoke"),        access: Access::Public,        operation: Operation::Revoke },
     Endpoint { name: "auth.register",    method: Method::POST,   path: Place::Under("/register"),      access: Access::Public,        operation: Operation::Register },
+    Endpoint { name: "auth.verify",      method: Method::POST,   path: Place::Under("/register/verify"), access: Access::Public,      operation: Operation::VerifyRegistration },
     Endpoint { name: "auth.bootstrap",   method: Method::POST,   path: Place::Under("/bootstrap"),     access: Access::Public,        operation: Operation::Bootstrap },
     Endpoint { name: "auth.users",         method: Method::GET,    path: Place::Under("/users"),              access: Access::Authenticated, operation: Operation::Administer(administration::Operation::List) },
     Endpoint { name: "auth.create_user",   method: Method::POST,   path: Place::Under("/users"),              access: Access::Authenticated, operation: Operation::Administer(administration::Operation::Create) },
@@ -114,6 +116,10 @@ const ENDPOINTS: [Endpoint; 32] = [
     Endpoint { name: "auth.renew",          method: Method::GET,  path: Place::Under("/renew"),    access: Access::Public,        operation: Operation::Page(Page::Renew) },
     Endpoint { name: "auth.handover",       method: Method::GET,  path: Place::Under("/handover"), access: Access::Public,        operation: Operation::Page(Page::Handover) },
     Endpoint { name: "auth.arrive",         method: Method::GET,  path: Place::Under("/arrive"),   access: Access::Public,        operation: Operation::Page(Page::Arrive) },
+    Endpoint { name: "auth.forgot_page",    method: Method::GET,  path: Place::Under("/password/forgot"), access: Access::Public, operation: Operation::Page(Page::Forgot) },
+    Endpoint { name: "auth.reset_page",     method: Method::GET,  path: Place::Under("/password/reset"),  access: Access::Public, operation: Operation::Page(Page::Reset) },
+    Endpoint { name: "auth.register_page",  method: Method::GET,  path: Place::Under("/register"),        access: Access::Public, operation: Operation::Page(Page::Register) },
+    Endpoint { name: "auth.verify_page",    method: Method::GET,  path: Place::Under("/register/verify"), access: Access::Public, operation: Operation::Page(Page::Verify) },
 ];
 
 /// What the gateway found out about a request.
@@ -215,9 +221,15 @@ impl Operation {
         let registers = if let Self::Administer(operation) = self {
             operation.is_of_invitations()
         } else {
-            matches!(self, Self::Register)
+            matches!(self, Self::Register | Self::VerifyRegistration)
+                || matches!(self, Self::Page(Page::Register | Page::Verify))
         };
-        (!registers || settings.registration != Registration::Closed)
+        let mails = matches!(
+            self,
+            Self::VerifyRegistration | Self::Page(Page::Forgot | Page::Reset | Page::Verify)
+        );
+        (!mails || settings.mail.is_some())
+            && (!registers || settings.registration != Registration::Closed)
             && (!self.is_page() || settings.pages.is_some())
     }
 
@@ -309,6 +321,7 @@ fn operate<'a>(
         Operation::Register => Box::pin(registration::register(accounts, call)),
         Operation::Revoke => Box::pin(clients::revoke(accounts, call)),
         Operation::Sessions => Box::pin(own_sessions::sessions(accounts, call)),
+        Operation::VerifyRegistration => Box::pin(registration::verify(accounts, call)),
     }
 }
 

@@ -5,9 +5,12 @@
 //! cookie has expired goes through [`renewal`] and sees no form.
 
 mod account;
+pub(super) mod form;
 pub(super) mod handover;
 mod login;
 mod logout;
+mod passwords;
+mod registration;
 mod renewal;
 
 use aws_lc_rs::{digest, rand};
@@ -29,7 +32,10 @@ use crate::{
         HeadFault, HostPattern, RedirectTarget, RedirectTargets, Rejection, Route, head,
         headers::HANDOVER_COOKIE,
     },
-    respond::page::{Look, redirect},
+    respond::{
+        page::{Look, redirect},
+        texts::Texts,
+    },
 };
 
 const BAD: Rejection = Rejection::BadRequest(HeadFault::Body);
@@ -43,14 +49,29 @@ pub(super) enum Page {
     Account,
     Arrive,
     ChangeAccount,
+    /// Asks for a link to a new password.
+    Forgot,
     Handover,
     Login,
     Logout,
+    Register,
     Renew,
+    /// Where such a link leads.
+    Reset,
+    /// The form of [`Page::Forgot`]. Its row is that of the request for programs.
+    SubmitForgot,
     /// The login page's form. Its row is that of the login for programs.
     SubmitLogin,
     /// The logout page's form, likewise.
     SubmitLogout,
+    /// The registration's form, likewise.
+    SubmitRegister,
+    /// The form of [`Page::Reset`], likewise.
+    SubmitReset,
+    /// The form of [`Page::Verify`], likewise.
+    SubmitVerify,
+    /// Where the link of a registration leads.
+    Verify,
 }
 
 /// What the pages of one configuration need to know.
@@ -180,12 +201,22 @@ impl Pages {
 
     /// Sends a browser that opened a page at another of our hosts to the same page at `public_url`.
     fn elsewhere(&self, call: &Call) -> Option<Answered> {
+        let target = call.parts.uri.path_and_query()?.as_str();
+        self.away(call, target)
+    }
+
+    /// The same for a page whose query may have a secret, which no redirect repeats (SESS-7). Links of ours lead to
+    /// `public_url` at once.
+    fn elsewhere_bare(&self, call: &Call) -> Option<Answered> {
+        self.away(call, call.parts.uri.path())
+    }
+
+    fn away(&self, call: &Call, target: &str) -> Option<Answered> {
         let authority = call.parts.headers.get(header::HOST)?.to_str().ok()?;
         let host = head::host(authority)?;
         if *host == *self.host {
             return None;
         }
-        let target = call.parts.uri.path_and_query()?.as_str();
         Some(redirect(
             StatusCode::FOUND,
             &format!("{}{target}", self.origin),
@@ -201,12 +232,20 @@ pub(super) async fn serve(accounts: &Accounts, page: Page, call: Call) -> Answer
         Page::Account => account::show(accounts, call, pages).await,
         Page::Arrive => handover::arrive(accounts, &call, pages),
         Page::ChangeAccount => account::submit(accounts, call, pages).await,
+        Page::Forgot => passwords::show_forgot(&call, pages),
         Page::Handover => handover::begin(accounts, &call, pages),
         Page::Login => login::show(accounts, &call, pages),
         Page::Logout => logout::show(&call, pages),
+        Page::Register => registration::show_register(accounts, &call, pages),
         Page::Renew => renewal::renew(accounts, call, pages).await,
+        Page::Reset => passwords::show_reset(accounts, &call, pages),
+        Page::SubmitForgot => passwords::submit_forgot(accounts, call, pages).await,
         Page::SubmitLogin => login::submit(accounts, call, pages).await,
         Page::SubmitLogout => logout::submit(accounts, call, pages).await,
+        Page::SubmitRegister => registration::submit_register(accounts, call, pages).await,
+        Page::SubmitReset => passwords::submit_reset(accounts, call, pages).await,
+        Page::SubmitVerify => registration::submit_verify(accounts, call, pages).await,
+        Page::Verify => registration::show_verify(&call, pages),
     }
 }
 
@@ -216,6 +255,32 @@ fn parameter(call: &Call, name: &str) -> Option<String> {
     let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
     let (_, value) = values.next()?;
     values.next().is_none().then(|| value.into_owned())
+}
+
+/// A field for a password that is to be chosen.
+fn new_password<'a>(accounts: &Accounts, label: &'a str, texts: &Texts) -> form::Field<'a> {
+    form::Field {
+        name: if label == texts.new_password {
+            "new_password"
+        } else {
+            "password"
+        },
+        label,
+        kind: "password",
+        value: "",
+        autocomplete: "new-password",
+        hint: Some(form::password_hint(accounts.settings().password_min, texts)),
+        most: 256,
+    }
+}
+
+/// What was done just now, by the word that a redirect of ours added: one of our own sentences, or nothing.
+fn done(call: &Call, texts: &Texts) -> Option<&'static str> {
+    match parameter(call, "done")?.as_str() {
+        "password" => Some(texts.password_done),
+        "registered" => Some(texts.registered),
+        _ => None,
+    }
 }
 
 fn query(pairs: &[(&str, &str)]) -> String {

@@ -1,12 +1,11 @@
 //! The routes over passwords: changing one's own, asking for a link, using it.
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
 
 use super::{
     answers,
     endpoints::{Answered, Call, claims},
+    pages::{self, Page, form::is_of_page},
     requests::{self, Secret},
 };
 use crate::{
@@ -58,6 +57,9 @@ pub(super) async fn change(accounts: &Accounts, call: Call) -> Answered {
 
 /// Takes a request for a link. The answer is the same for every address.
 pub(super) async fn forgot(accounts: &Accounts, call: Call) -> Answered {
+    if is_of_page(&call) {
+        return pages::serve(accounts, Page::SubmitForgot, call).await;
+    }
     let headers = &call.parts.headers;
     requests::refuse_foreign_origin(headers, accounts.settings())?;
     let body: ForgotBody = requests::json(headers, &call.body)?;
@@ -66,11 +68,14 @@ pub(super) async fn forgot(accounts: &Accounts, call: Call) -> Answered {
     }
     let ip = call.context.client.ip();
     accounts.forgot_password(&body.email, ip).await?;
-    Ok(accepted())
+    Ok(answers::accepted(br#"{"status":"accepted"}"#))
 }
 
 /// Sets a new password by a link's token. Signs nobody in (RST-3).
 pub(super) async fn reset(accounts: &Accounts, call: Call) -> Answered {
+    if is_of_page(&call) {
+        return pages::serve(accounts, Page::SubmitReset, call).await;
+    }
     let headers = &call.parts.headers;
     requests::refuse_foreign_origin(headers, accounts.settings())?;
     let body: ResetBody = requests::json(headers, &call.body)?;
@@ -78,12 +83,4 @@ pub(super) async fn reset(accounts: &Accounts, call: Call) -> Answered {
     let ip = call.context.client.ip();
     accounts.reset_password(&body.token.0, new, ip).await?;
     Ok(answers::no_content())
-}
-
-fn accepted() -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(b"{\"status\":\"accepted\"}"));
-    *response.status_mut() = StatusCode::ACCEPTED;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
 }

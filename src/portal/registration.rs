@@ -9,10 +9,11 @@ use super::{
     administration::{created, password},
     answers,
     endpoints::{Answered, Call},
+    pages::{self, Page, form::is_of_page},
     requests::{self, Secret},
 };
 use crate::{
-    accounts::{Accounts, NewAccount, Registered},
+    accounts::{Accounts, Enrolled, NewAccount, Registered, passwords::Password},
     policy::Rejection,
     store::User,
 };
@@ -53,6 +54,9 @@ struct RegisteredUser<'a> {
 }
 
 pub(super) async fn register(accounts: &Accounts, call: Call) -> Answered {
+    if is_of_page(&call) {
+        return pages::serve(accounts, Page::SubmitRegister, call).await;
+    }
     requests::refuse_foreign_origin(&call.parts.headers, accounts.settings())?;
     let body: RegisterBody = requests::json(&call.parts.headers, &call.body)?;
     let by = match &body.invite {
@@ -83,8 +87,35 @@ pub(super) async fn bootstrap(accounts: &Accounts, call: Call) -> Answered {
     answer(accounts.register(by, new, call.context.client.ip()).await)
 }
 
-fn answer(made: Result<User, Rejection>) -> Answered {
-    let user = made?;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyBody {
+    token: Secret,
+    password: Secret,
+}
+
+/// Makes the account of a registration whose link came by mail.
+pub(super) async fn verify(accounts: &Accounts, call: Call) -> Answered {
+    if is_of_page(&call) {
+        return pages::serve(accounts, Page::SubmitVerify, call).await;
+    }
+    let headers = &call.parts.headers;
+    requests::refuse_foreign_origin(headers, accounts.settings())?;
+    let body: VerifyBody = requests::json(headers, &call.body)?;
+    let password = Password::new(body.password.0)?;
+    let ip = call.context.client.ip();
+    let user = accounts.verify_registration(&body.token.0, password, ip);
+    describe(&user.await?)
+}
+
+fn answer(made: Result<Enrolled, Rejection>) -> Answered {
+    match made? {
+        Enrolled::Made(user) => describe(&user),
+        Enrolled::Pending => Ok(answers::accepted(br#"{"status":"pending"}"#)),
+    }
+}
+
+fn describe(user: &User) -> Answered {
     Ok(created(answers::json(&RegisteredAnswer {
         user: RegisteredUser {
             id: &user.id,

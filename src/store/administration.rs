@@ -1,6 +1,6 @@
 //! What administrators change and what invitations make, as transactions.
 
-use super::{Answer, Digest, PasswordHash, Times, User};
+use super::{Answer, Digest, NewMail, PasswordHash, Times, User};
 
 /// The role of those who administer accounts.
 pub const ADMIN: &str = "admin";
@@ -21,6 +21,8 @@ pub struct UserEdit {
     pub roles: Option<Vec<Box<str>>>,
     /// Whether every door is shut.
     pub disabled: Option<bool>,
+    /// What the owner is told by mail, queued in the same transaction.
+    pub notice: Option<NewMail>,
 }
 
 /// What an administrator does. Accounts are named by `sub`.

@@ -10,6 +10,9 @@ pub const QUEUE_MAX: u32 = 10_000;
 /// How many more wait of those that must not be lost, so that no flood of requests keeps them out.
 pub const QUEUE_RESERVE: u32 = 1_000;
 
+/// Registrations that wait at most.
+pub const REGISTRATIONS_MAX: u32 = 10_000;
+
 /// Mails to one recipient within an hour, and within a day (RST-4).
 pub const PER_RECIPIENT_HOUR: u32 = 3;
 /// See [`PER_RECIPIENT_HOUR`].
@@ -151,6 +154,34 @@ pub struct ResetDone {
     pub ended: Vec<Box<str>>,
 }
 
+/// A registration that waits until its address is shown to be the applicant's.
+#[derive(Debug, Clone)]
+pub struct NewRegistration {
+    /// Random; not a secret.
+    pub id: Box<str>,
+    /// Canonical.
+    pub email: Box<str>,
+    /// Canonical; it may be taken.
+    pub username: Box<str>,
+    /// For display.
+    pub name: Option<Box<str>>,
+    /// What must be given again with the link.
+    pub password: PasswordHash,
+    /// SHA-256 of the invitation's secret that it redeems; `None`: it needs none.
+    pub invite: Option<Digest>,
+    /// Seconds since 1970: not good from then on.
+    pub expires_at: u64,
+}
+
+/// Which registration is meant.
+#[derive(Debug, Clone)]
+pub enum RegistrationKey {
+    /// By the digest of its link's token.
+    Digest(Digest),
+    /// By its canonical address.
+    Email(Box<str>),
+}
+
 /// Keeps mail, links and changes of passwords. As with [`Store`](super::Store) each method is one transaction.
 pub trait RecoveryStore {
     /// Changes a password, ends every other session of the account and says which those were; `None` where the account was
@@ -191,4 +222,21 @@ pub trait RecoveryStore {
 
     /// Lets go of a mail: to be tried again at a time, or, with `None`, gone for good.
     fn settle_mail(&self, id: i64, again_at: Option<u64>) -> Answer<()>;
+
+    /// Queues a mail within the limits, and, where it was queued, keeps the registration in the place of the last one of its
+    /// address. Nothing of it is looked for among the accounts: the same is done whoever has the name or the address.
+    /// [`Queued::Full`] also where [`REGISTRATIONS_MAX`] wait. One transaction.
+    fn add_registration(&self, new: NewRegistration, mail: NewMail, now: u64) -> Answer<Queued>;
+
+    /// A registration that is good now.
+    fn find_registration(&self, key: RegistrationKey, now: u64) -> Answer<Option<NewRegistration>>;
+
+    /// Gives a registration its link, in the place of the last one, and its end; `false` where there is none of this id.
+    fn add_registration_token(&self, id: Box<str>, digest: Digest, expires_at: u64)
+    -> Answer<bool>;
+
+    /// Consumes a registration, and the invitation that it redeems, and makes the account, in one transaction: of two at once
+    /// one gets it. `None` where registration or invitation is not good;
+    /// [`StoreError::Conflict`](super::StoreError::Conflict) where name or address is taken by now. Neither changes anything.
+    fn complete_registration(&self, digest: Digest, user: User, now: u64) -> Answer<Option<User>>;
 }

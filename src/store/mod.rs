@@ -14,8 +14,8 @@ pub use administration::{
     ADMIN, Act, Acted, AdministrationStore, Invite, NewInvite, Redemption, UserEdit,
 };
 pub use mail::{
-    Beyond, Claim, MailStatus, MailToken, NewMail, PasswordChange, PasswordReset, Queued,
-    QueuedMail, RecoveryStore, ResetDone,
+    Beyond, Claim, MailStatus, MailToken, NewMail, NewRegistration, PasswordChange, PasswordReset,
+    Queued, QueuedMail, RecoveryStore, RegistrationKey, ResetDone,
 };
 pub use sqlite::{OpenError, Sqlite};
 

@@ -7,6 +7,7 @@
 mod administration;
 mod mail;
 mod open;
+mod registrations;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -156,6 +157,7 @@ impl Store for Sqlite {
         self.write(move |transaction| {
             Ok(sessions::purge(transaction, &times)?
                 + administration::purge_invites(transaction, times.now)?
+                + registrations::purge(transaction, times.now)?
                 + mail::purge(transaction, &times)?)
         })
     }

@@ -1001,3 +1001,62 @@ async fn log_1_no_line_has_a_cookie_a_password_or_a_code() {
         assert!(!written.contains(secret), "{secret}");
     }
 }
+
+#[tokio::test]
+async fn auth_9_the_account_page_changes_the_password_and_spares_this_browser_alone() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream).await;
+    let jar = signed_in(&gateway).await;
+    let other = signed_in(&gateway).await;
+    let page = text(&open(&gateway, "/auth/account", &jar, &[]).await);
+    assert!(page.contains("name=\"current_password\""), "{page}");
+    let right = PASSWORD.replace(' ', "+");
+    let body = |current: &str, new: &str| format!("current_password={current}&new_password={new}");
+    for (body, status, words) in [
+        (
+            body("wrong+and+long+enough", "another+horse+battery"),
+            401,
+            "The current password is wrong.",
+        ),
+        (body(&right, "short"), 400, "too short"),
+        (
+            body(&right, "passwordpassword"),
+            400,
+            "first that are tried",
+        ),
+        (body(&right, ""), 400, "too short"),
+    ] {
+        let answer = submit(&gateway, "/auth/account", &jar, &body).await;
+        is_page(&answer, status, None);
+        assert!(text(&answer).contains(words), "{words}: {}", text(&answer));
+    }
+    for body in [
+        format!("{}&end=all", body(&right, "another+horse+battery")),
+        format!("current_password={right}"),
+        "new_password=another+horse+battery".to_owned(),
+    ] {
+        submit(&gateway, "/auth/account", &jar, &body).await.is(400);
+    }
+    // No other page may send the form, and the route for programs takes no cookie.
+    let good = body(&right, "another+horse+battery");
+    let foreign = [FORM, ("Sec-Fetch-Site", "same-site")];
+    send(&gateway, ("POST", "/auth/account"), &jar, &foreign, &good)
+        .await
+        .refused(403, "origin_denied");
+    submit(&gateway, "/auth/password", &jar, &good)
+        .await
+        .is(401);
+    let done = submit(&gateway, "/auth/account", &jar, &good).await;
+    let account = "https://localhost:8443/auth/account?done=password";
+    assert_eq!(done.is(303).header("location"), Some(account));
+    let page = open(&gateway, "/auth/account?done=password", &jar, &[]).await;
+    is_page(&page, 200, None);
+    assert!(text(&page).contains("Your password was changed."));
+    send(&gateway, ("GET", "/private"), &other, &[], "")
+        .await
+        .is(401);
+    let old = format!("username=alice&password={right}");
+    submit(&gateway, "/auth/login", &Jar::default(), &old)
+        .await
+        .is(401);
+}

@@ -52,6 +52,7 @@ mod providers;
 mod proxied;
 mod raw_answers;
 mod raw_requests;
+mod registration;
 mod reload;
 mod retries;
 mod route_limits;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{CLIENT, PASSWORD, Registration, Site, password};
 use crate::{
-    accounts::{AccountError, Actor, NewAccount, Registered},
+    accounts::{AccountError, Actor, Enrolled, NewAccount, Registered},
     policy::Rejection,
     store::User,
 };
@@ -31,7 +31,10 @@ async fn register_as(
         password: Some(password(PASSWORD)),
         roles: &["admin".into()], // not looked at
     };
-    site.accounts.register(by, new, CLIENT).await
+    match site.accounts.register(by, new, CLIENT).await? {
+        Enrolled::Made(user) => Ok(user),
+        Enrolled::Pending => panic!("there is no mail"),
+    }
 }
 
 async fn invitation(site: &Site, roles: &[&str], email: Option<&str>) -> String {

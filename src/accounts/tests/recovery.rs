@@ -1,6 +1,6 @@
 //! Changed and forgotten passwords: AUTH-9, AUTH-11, RST-1 to RST-5, by a folder that mails are written into.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use rusqlite::Connection;
 use tokio::runtime::Handle;
@@ -29,17 +29,22 @@ async fn site() -> Site {
     site_with(|_| ()).await
 }
 
+/// Mails go into a folder beside the database.
+pub(crate) fn mail_settings(database: &Path) -> MailSettings {
+    MailSettings {
+        from: "Gate <no-reply@example.com>".parse().unwrap(),
+        transport: TransportSettings::Spool(database.with_file_name("mail")),
+        reset_ttl: Duration::from_secs(600),
+        verify_ttl: Duration::from_secs(3600),
+        give_up: Duration::from_secs(86_400),
+        per_ip: quota(10_000),
+        total: quota(10_000),
+    }
+}
+
 async fn site_with(change: impl FnOnce(&mut MailSettings)) -> Site {
     let site = Site::with(|settings| {
-        let folder = settings.database.with_file_name("mail");
-        let mut mail = MailSettings {
-            from: "Gate <no-reply@example.com>".parse().unwrap(),
-            transport: TransportSettings::Spool(folder),
-            reset_ttl: Duration::from_secs(600),
-            give_up: Duration::from_secs(86_400),
-            per_ip: quota(10_000),
-            total: quota(10_000),
-        };
+        let mut mail = mail_settings(&settings.database);
         change(&mut mail);
         settings.mail = Some(mail);
     });
@@ -60,7 +65,7 @@ fn deliver(site: &Site) -> Delivery {
 }
 
 /// The mails in the folder, as text.
-fn mails(site: &Site) -> Vec<String> {
+pub(super) fn mails(site: &Site) -> Vec<String> {
     let folder = site.settings.database.with_file_name("mail");
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
@@ -72,17 +77,17 @@ fn mails(site: &Site) -> Vec<String> {
         .collect()
 }
 
-fn database(site: &Site) -> Connection {
+pub(super) fn database(site: &Site) -> Connection {
     Connection::open(&site.settings.database).unwrap()
 }
 
-fn queued(site: &Site) -> u32 {
+pub(super) fn queued(site: &Site) -> u32 {
     let sql = "SELECT count(*) FROM mail";
     database(site).query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
 /// Lets what is queued be sent, and waits until it was.
-async fn sent(site: &Site) {
+pub(super) async fn sent(site: &Site) {
     let delivery = deliver(site);
     for _ in 0..3000 {
         if queued(site) == 0 {

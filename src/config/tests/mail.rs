@@ -180,8 +180,8 @@ fn urls_and_defaults_mean_what_the_documentation_says() {
     );
     assert_eq!(&**password, "from the environment");
     let mail = mail(BASE);
-    let seconds = [mail.reset_ttl, mail.give_up].map(|time| time.as_secs());
-    assert_eq!(seconds, [600, 2 * 86_400]);
+    let seconds = [mail.reset_ttl, mail.verify_ttl, mail.give_up].map(|time| time.as_secs());
+    assert_eq!(seconds, [600, 3600, 2 * 86_400]);
     assert_eq!(
         (
             mail.per_ip.count,
@@ -201,6 +201,10 @@ fn rst_2_a_link_lives_an_hour_at_most() {
     for ttl in ["0s", "59s", "61m", "1d"] {
         let text = with("[mail]", &format!("reset_ttl = {ttl:?}"));
         project().refuses(&text, "mail.reset_ttl", "allowed");
+    }
+    for ttl in ["0s", "299s", "25h"] {
+        let text = with("[mail]", &format!("verify_ttl = {ttl:?}"));
+        project().refuses(&text, "mail.verify_ttl", "allowed");
     }
     let text = with("[mail]", "limit = { total = \"10/7d\" }");
     project().refuses(&text, "mail.limit.total", "above the most allowed, 1d");

@@ -1,17 +1,22 @@
-//! The account page: who one is, and where one is signed in. A change of the password will have its form here.
+//! The account page: who one is, and where one is signed in. The password is changed here.
 
 use askama::Template;
 use http::StatusCode;
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
-use super::{BAD, Pages, logout};
+use super::{BAD, Pages, form, logout};
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, ChangePassword, passwords::Password},
+    policy::Rejection,
     portal::{
         endpoints::{Answered, Call, claims},
         forms,
     },
-    respond::page::{Look, redirect},
+    respond::{
+        self,
+        page::{Look, redirect},
+    },
     store::Session,
 };
 
@@ -28,6 +33,11 @@ struct AccountPage<'a> {
     email: Option<&'a str>,
     roles: String,
     sessions: Vec<Row<'a>>,
+    /// Why the password was not changed.
+    error: Option<String>,
+    /// What was done just now.
+    done: Option<&'static str>,
+    password_hint: String,
 }
 
 /// A session, as it is shown.
@@ -47,7 +57,17 @@ pub(super) async fn show(accounts: &Accounts, call: Call, pages: &Pages) -> Answ
     if let Some(answer) = pages.elsewhere(&call) {
         return answer;
     }
-    let claims = claims(&call)?;
+    let done = super::done(&call, pages.look.texts);
+    write(accounts, &call, pages, (StatusCode::OK, None, done)).await
+}
+
+async fn write(
+    accounts: &Accounts,
+    call: &Call,
+    pages: &Pages,
+    (status, error, done): (StatusCode, Option<String>, Option<&'static str>),
+) -> Answered {
+    let claims = claims(call)?;
     let sessions = accounts.sessions(&claims.subject).await?;
     let current = claims.session.as_deref();
     let page = AccountPage {
@@ -61,27 +81,85 @@ pub(super) async fn show(accounts: &Accounts, call: Call, pages: &Pages) -> Answ
             .iter()
             .map(|session| row(session, current))
             .collect(),
+        error,
+        done,
+        password_hint: form::password_hint(accounts.settings().password_min, pages.look.texts),
     };
-    pages.look.page(StatusCode::OK, &page, None)
+    pages.look.page(status, &page, None)
 }
 
-/// Ends one session of the caller's own, or all.
+/// Changes the password of the caller, ends one of his sessions, or all.
+///
+/// The route over passwords for programs takes no cookie, so the form of this page is sent here.
 pub(super) async fn submit(accounts: &Accounts, call: Call, pages: &Pages) -> Answered {
     let headers = &call.parts.headers;
-    let [end] = forms::read(headers, accounts.settings(), &call.body, ["end"])?;
-    let end = end.filter(|id| id.len() <= 64).ok_or(BAD)?;
-    let claims = claims(&call)?;
-    if *end == "all" {
+    let names = ["end", "current_password", "new_password"];
+    let fields = forms::read(headers, accounts.settings(), &call.body, names)?;
+    match fields {
+        [Some(end), None, None] => self::end(accounts, &call, pages, &end).await,
+        [None, Some(current), Some(new)] => change(accounts, &call, pages, (current, new)).await,
+        _ => Err(BAD),
+    }
+}
+
+async fn end(accounts: &Accounts, call: &Call, pages: &Pages, end: &str) -> Answered {
+    if end.len() > 64 {
+        return Err(BAD);
+    }
+    let claims = claims(call)?;
+    if end == "all" {
         accounts.logout_all(&claims.subject).await?;
         return logout::signed_out(accounts, pages);
     }
     // Sought among the caller's own; one that has ended meanwhile needs nothing.
-    accounts.end_session(&claims.subject, &end).await?;
-    if claims.session.as_deref() == Some(end.as_str()) {
+    accounts.end_session(&claims.subject, end).await?;
+    if claims.session.as_deref() == Some(end) {
         return logout::signed_out(accounts, pages);
     }
     let account = format!("{}{}/account", pages.origin, pages.path);
     redirect(StatusCode::SEE_OTHER, &account)
+}
+
+type Secret = Zeroizing<String>;
+
+/// The session of this browser goes on, all others end (AUTH-9).
+async fn change(
+    accounts: &Accounts,
+    call: &Call,
+    pages: &Pages,
+    (current, new): (Secret, Secret),
+) -> Answered {
+    let claims = claims(call)?;
+    // Every token of ours names its session.
+    let session_id = claims.session.as_deref().ok_or(Rejection::Internal)?;
+    let changed = match (Password::new(current), Password::new(new)) {
+        (Ok(current), Ok(new)) => {
+            let change = ChangePassword {
+                user_id: &claims.subject,
+                session_id,
+                current,
+                new,
+                ip: call.context.client.ip(),
+            };
+            accounts.change_password(change).await
+        }
+        (_, Err(error)) => Err(error.into()),
+        (Err(_), _) => Err(Rejection::InvalidCredentials),
+    };
+    let Err(rejection) = changed else {
+        let account = format!("{}{}/account?done=password", pages.origin, pages.path);
+        return redirect(StatusCode::SEE_OTHER, &account);
+    };
+    let texts = pages.look.texts;
+    let error = if rejection == Rejection::InvalidCredentials {
+        texts.current_wrong.into()
+    } else {
+        form::told(&rejection, texts)
+    };
+    let document = respond::refusal(&rejection, &call.context.request_id);
+    let shown = (document.status(), Some(error), None);
+    let page = write(accounts, call, pages, shown).await?;
+    Ok(respond::page::instead_of(document, page))
 }
 
 fn row<'a>(session: &'a Session, current: Option<&str>) -> Row<'a> {

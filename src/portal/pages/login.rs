@@ -4,9 +4,11 @@ use askama::Template;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::{Pages, parameter, renewal};
+use super::{Pages, form::told, parameter, renewal};
 use crate::{
-    accounts::{Accounts, Client, Login, RefreshToken, passwords::Password},
+    accounts::{
+        Accounts, Client, Login, RefreshToken, passwords::Password, settings::Registration,
+    },
     authn::credential,
     policy::{RedirectTarget, Rejection},
     portal::{
@@ -17,7 +19,6 @@ use crate::{
     respond::{
         self,
         page::{Look, redirect},
-        texts::Texts,
     },
 };
 
@@ -29,6 +30,10 @@ struct LoginPage<'a> {
     next: Option<&'a str>,
     username: &'a str,
     error: Option<String>,
+    /// What was done just now.
+    done: Option<&'static str>,
+    has_mail: bool,
+    has_registration: bool,
 }
 
 /// Shows the form; or the page behind it to whoever is signed in, and the step of a renewal to whoever may be renewed.
@@ -40,10 +45,20 @@ pub(super) fn show(accounts: &Accounts, call: &Call, pages: &Pages) -> Answered 
     if is_signed_in(accounts, call)? {
         return redirect(StatusCode::SEE_OTHER, &pages.goal(next.as_ref()));
     }
-    if let Some(answer) = renewal::begin(call, pages, next.as_ref())? {
+    let done = super::done(call, pages.look.texts);
+    // Whoever has just set a new password has no session left to renew.
+    if done.is_none()
+        && let Some(answer) = renewal::begin(call, pages, next.as_ref())?
+    {
         return Ok(answer);
     }
-    form(pages, next.as_ref(), "", None)
+    let page = LoginPage {
+        done,
+        ..form(accounts, pages, next.as_ref(), "")
+    };
+    pages
+        .look
+        .page(StatusCode::OK, &page, pages.form_target(next.as_ref()))
 }
 
 /// Whether the browser's session cookie is good.
@@ -65,38 +80,22 @@ pub(super) fn is_signed_in(accounts: &Accounts, call: &Call) -> Result<bool, Rej
     }
 }
 
-fn form(
-    pages: &Pages,
-    next: Option<&RedirectTarget>,
-    username: &str,
-    refused: Option<(&Rejection, StatusCode)>,
-) -> Answered {
-    let page = LoginPage {
+fn form<'a>(
+    accounts: &Accounts,
+    pages: &'a Pages,
+    next: Option<&'a RedirectTarget>,
+    username: &'a str,
+) -> LoginPage<'a> {
+    LoginPage {
         look: &pages.look,
         path: &pages.path,
         next: next.map(RedirectTarget::as_str),
         username,
-        error: refused.map(|(rejection, _)| told(rejection, pages.look.texts)),
-    };
-    let status = refused.map_or(StatusCode::OK, |(_, status)| status);
-    pages.look.page(status, &page, pages.form_target(next))
-}
-
-fn told(rejection: &Rejection, texts: &Texts) -> String {
-    if let Rejection::RateLimited(exceeded) = rejection {
-        let wait = respond::whole_seconds(exceeded.retry_after);
-        return format!("{} {wait} {}", texts.limited_before, texts.limited_after);
+        error: None,
+        done: None,
+        has_mail: accounts.has_mail(),
+        has_registration: accounts.settings().registration != Registration::Closed,
     }
-    let text = if *rejection == Rejection::InvalidCredentials {
-        texts.wrong
-    } else if *rejection == Rejection::Overloaded {
-        texts.overloaded
-    } else if *rejection == super::BAD {
-        texts.unfit
-    } else {
-        texts.unavailable
-    };
-    text.into()
 }
 
 /// Signs in whoever filled in the form, and sends him on. Whatever session the browser had is over (AUTH-8).
@@ -109,14 +108,18 @@ pub(super) async fn submit(accounts: &Accounts, call: Call, pages: &Pages) -> An
     let next = pages.next(next.as_deref().map(String::as_str));
     let refuse = |rejection: Rejection| {
         let document = respond::refusal(&rejection, &call.context.request_id);
-        let refused = Some((&rejection, document.status()));
         let shown = username.get(..NAME_BYTES_MAX).unwrap_or(&username);
         let shown = if username.len() > NAME_BYTES_MAX {
             ""
         } else {
             shown
         };
-        let page = form(pages, next.as_ref(), shown, refused)?;
+        let page = LoginPage {
+            error: Some(told(&rejection, pages.look.texts)),
+            ..form(accounts, pages, next.as_ref(), shown)
+        };
+        let target = pages.form_target(next.as_ref());
+        let page = pages.look.page(document.status(), &page, target)?;
         Ok(respond::page::instead_of(document, page))
     };
     if username.len() > NAME_BYTES_MAX || username.is_empty() {

@@ -3,7 +3,7 @@
 use askama::Template;
 use http::StatusCode;
 
-use super::Pages;
+use super::{Pages, form::MessagePage};
 use crate::{
     accounts::{Accounts, RefreshToken},
     authn::credential,
@@ -21,15 +21,6 @@ use crate::{
 struct LogoutPage<'a> {
     look: &'a Look,
     path: &'a str,
-}
-
-#[derive(Template)]
-#[template(path = "message.html")]
-struct SignedOutPage<'a> {
-    look: &'a Look,
-    path: &'a str,
-    heading: &'a str,
-    text: &'a str,
 }
 
 /// Asks.
@@ -80,11 +71,12 @@ pub(super) async fn submit(accounts: &Accounts, call: Call, pages: &Pages) -> An
 /// Says that the session has ended, and takes the cookies back.
 pub(super) fn signed_out(accounts: &Accounts, pages: &Pages) -> Answered {
     let texts = pages.look.texts;
-    let page = SignedOutPage {
+    let page = MessagePage {
         look: &pages.look,
-        path: &pages.path,
         heading: texts.signed_out,
         text: texts.signed_out_text,
+        href: format!("{}/login", pages.path),
+        label: texts.sign_in_again,
     };
     let response = pages.look.page(StatusCode::OK, &page, None)?;
     cookies::forget(response, accounts.settings())

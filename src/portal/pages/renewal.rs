@@ -13,7 +13,7 @@ use askama::Template;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 
-use super::{Pages, parameter, query};
+use super::{Pages, form::MessagePage, parameter, query};
 use crate::{
     accounts::{Accounts, RefreshToken},
     policy::{
@@ -41,15 +41,6 @@ const WINDOW: u64 = 8;
 struct RenewPage<'a> {
     look: &'a Look,
     target: &'a str,
-}
-
-#[derive(Template)]
-#[template(path = "message.html")]
-struct LoopPage<'a> {
-    look: &'a Look,
-    path: &'a str,
-    heading: &'a str,
-    text: &'a str,
 }
 
 /// The page that leads to the renewal; `None` for a browser that has nothing to renew.
@@ -125,11 +116,12 @@ fn renewals(headers: &HeaderMap) -> Result<u32, Rejection> {
 /// Says why a browser is not sent on once more, and takes back what would begin it again.
 pub(super) fn looping(pages: &Pages) -> Answered {
     let texts = pages.look.texts;
-    let page = LoopPage {
+    let page = MessagePage {
         look: &pages.look,
-        path: &pages.path,
         heading: texts.looping,
         text: texts.looping_text,
+        href: format!("{}/login", pages.path),
+        label: texts.sign_in_again,
     };
     let response = pages.look.page(StatusCode::BAD_REQUEST, &page, None)?;
     cookies::set_host_cookie(response, RENEWABLE_COOKIE, "", 0)

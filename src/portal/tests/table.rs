@@ -5,14 +5,20 @@ use serde_json::json;
 
 use super::Portal;
 use crate::{
-    accounts::{settings::Registration, tests::Site},
+    accounts::{
+        settings::Registration,
+        tests::{Site, mail_settings},
+    },
     policy::{Access, PathPattern, Target},
     portal::routes,
 };
 
 #[test]
 fn auth_10_the_table_is_this() {
-    let site = Site::with(|settings| settings.registration = Registration::Invite);
+    let site = Site::with(|settings| {
+        settings.registration = Registration::Invite;
+        settings.mail = Some(mail_settings(&settings.database));
+    });
     let rows: Vec<_> = routes(&site.settings)
         .iter()
         .map(|route| {
@@ -50,6 +56,7 @@ fn auth_10_the_table_is_this() {
             "POST exact /auth/introspect Public",
             "POST exact /auth/revoke Public",
             "POST exact /auth/register Public",
+            "POST exact /auth/register/verify Public",
             "POST exact /auth/bootstrap Public",
             "GET exact /auth/users Authenticated admin",
             "POST exact /auth/users Authenticated admin",
@@ -69,22 +76,22 @@ fn auth_10_the_table_is_this() {
             "GET exact /auth/renew Public",
             "GET exact /auth/handover Public",
             "GET exact /auth/arrive Public",
+            "GET exact /auth/password/forgot Public",
+            "GET exact /auth/password/reset Public",
+            "GET exact /auth/register Public",
+            "GET exact /auth/register/verify Public",
         ]
     );
 }
 
 #[test]
 fn auth_10_only_pages_know_a_session_cookie() {
-    let site = Site::new();
+    let site = Site::with(|settings| {
+        settings.registration = Registration::Open;
+        settings.mail = Some(mail_settings(&settings.database));
+    });
     for route in routes(&site.settings) {
-        let pages = [
-            "account",
-            "arrive",
-            "handover",
-            "login_page",
-            "logout_page",
-            "renew",
-        ];
+        let pages = ["account", "arrive", "handover", "_page", "renew"];
         let is_page = pages.iter().any(|page| route.name.ends_with(page));
         assert_eq!(route.browsers.cookie, is_page, "{}", route.name);
     }
@@ -92,6 +99,16 @@ fn auth_10_only_pages_know_a_session_cookie() {
     let left = routes(&site.settings);
     assert!(left.iter().any(|route| &*route.name == "auth.login"));
     assert!(left.iter().all(|route| !route.name.ends_with("_page")));
+    // Without mail nothing that needs it is there.
+    let site = Site::with(|settings| settings.registration = Registration::Open);
+    let names: Vec<_> = routes(&site.settings)
+        .into_iter()
+        .map(|route| route.name)
+        .collect();
+    for name in ["forgot_page", "reset_page", "verify_page", "verify"] {
+        assert!(!names.contains(&format!("auth.{name}").into()), "{name}");
+    }
+    assert!(names.contains(&"auth.register_page".into()));
     assert!(
         left.iter()
             .all(|route| !route.browsers.cookie && !route.browsers.sign_in)

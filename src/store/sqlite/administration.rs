@@ -10,7 +10,7 @@ use super::{
             UserEdit,
         },
     },
-    Sqlite, column, count, sessions, users,
+    Sqlite, column, count, mail, sessions, users,
 };
 
 /// Who may administer: the condition of the index `users_admins`, word by word, or the index is not used.
@@ -155,6 +155,9 @@ fn edit_user(
             ":matters": matters,
             ":now": column(times.now),
         })?;
+    if let (1, Some(notice)) = (changed, &edit.notice) {
+        mail::queue(connection, notice, times.now)?;
+    }
     if changed == 1 && !matters {
         return Ok(Acted::Done(Vec::new()));
     }
@@ -230,7 +233,10 @@ fn find_invite(
     Ok(found)
 }
 
-fn redeem(connection: &Connection, redemption: Redemption) -> rusqlite::Result<Option<User>> {
+pub(super) fn redeem(
+    connection: &Connection,
+    redemption: Redemption,
+) -> rusqlite::Result<Option<User>> {
     let Redemption {
         digest,
         bootstrap,

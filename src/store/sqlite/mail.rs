@@ -7,11 +7,12 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 
 use super::{
     super::{
-        Answer, Beyond, Claim, Digest, MailStatus, MailToken, NewMail, PasswordChange,
-        PasswordReset, QueuedMail, RecoveryStore, ResetDone, Times, User,
+        Answer, Beyond, Claim, Digest, MailStatus, MailToken, NewMail, NewRegistration,
+        PasswordChange, PasswordReset, QueuedMail, RecoveryStore, RegistrationKey, ResetDone,
+        Times, User,
         mail::{PER_RECIPIENT_DAY, PER_RECIPIENT_HOUR, QUEUE_MAX, QUEUE_RESERVE, Queued},
     },
-    Sqlite, column, count, sessions, users,
+    Sqlite, column, count, registrations, sessions, users,
 };
 
 const HOUR: u64 = 3600;
@@ -67,6 +68,29 @@ impl RecoveryStore for Sqlite {
 
     fn settle_mail(&self, id: i64, again_at: Option<u64>) -> Answer<()> {
         self.write(move |transaction| settle(transaction, id, again_at))
+    }
+
+    fn add_registration(&self, new: NewRegistration, mail: NewMail, now: u64) -> Answer<Queued> {
+        self.write(move |transaction| registrations::add(transaction, &new, &mail, now))
+    }
+
+    fn find_registration(&self, key: RegistrationKey, now: u64) -> Answer<Option<NewRegistration>> {
+        self.read(move |connection| registrations::find(connection, &key, now))
+    }
+
+    fn add_registration_token(
+        &self,
+        id: Box<str>,
+        digest: Digest,
+        expires_at: u64,
+    ) -> Answer<bool> {
+        self.write(move |transaction| {
+            registrations::add_token(transaction, &id, &digest, expires_at)
+        })
+    }
+
+    fn complete_registration(&self, digest: Digest, user: User, now: u64) -> Answer<Option<User>> {
+        self.write(move |transaction| registrations::complete(transaction, &digest, user, now))
     }
 }
 

@@ -1,8 +1,9 @@
 """Chromium: signing in, silent renewal, several hosts, the account page. What only a browser decides is decided here."""
 
-# Proves: SESS-5, SESS-6, URI-6
+# Proves: AUTH-6, AUTH-9, RST-3, SESS-5, SESS-6, URI-6
 
 import importlib.util
+import re
 import unittest
 
 from frame.echo import Echo
@@ -26,7 +27,11 @@ hosts = ["other.localhost"]
 path_prefix = "/"
 upstream = "echo"
 access = "authenticated"
+[mail]
+from = "Gate <no-reply@example.com>"
+spool = "data/mail"
 """
+NEW = "another horse battery staple"
 
 
 class Chromium(Topic):
@@ -39,9 +44,11 @@ class Chromium(Topic):
         cls.echo = cls.keep(Echo())
         routes = ROUTES.format(url=cls.echo.url)
         # The shortest life that there is, for one test waits for its end.
-        accounts = 'access_ttl = "10s"\nlogin_limit = { per_ip = "1000/1s", per_account = "1000/1s" }'
+        accounts = """access_ttl = "10s"
+registration = "open"
+login_limit = { per_ip = "1000/1s", per_account = "1000/1s" }"""
         cls.gateway = cls.keep(
-            Gateway(cls.folder, routes, users={"alice": ["clerk"]}, accounts=accounts, port=free_port())
+            Gateway(cls.folder, routes, users={"alice": ["clerk"], "carol": [], "dave": []}, accounts=accounts, port=free_port())
         )
         cls.url = cls.gateway.url
         cls.other = cls.url.replace("localhost", "other.localhost")
@@ -79,10 +86,10 @@ class Chromium(Topic):
     def find(self, selector):
         return self.browser.find_element("css selector", selector)
 
-    def fill_in(self, password=PASSWORD):
+    def fill_in(self, password=PASSWORD, user="alice"):
         name = self.find("#username")
         name.clear()
-        name.send_keys("alice")
+        name.send_keys(user)
         self.find("#password").send_keys(password)
         self.find("button").click()
 
@@ -92,10 +99,28 @@ class Chromium(Topic):
     def is_at(self, title):
         eventually(f"the page {title!r}", lambda: self.browser.title.startswith(title))
 
-    def sign_in(self, url):
+    def says(self, words):
+        eventually(f"the words {words!r}", lambda: words in self.find("[role=status], [role=alert]").text)
+
+    def link(self, to, path):
+        """Waits for a mail to an address with a link to this path; gives the link, at the gateway's own port."""
+
+        links = []
+
+        def is_there():
+            for mail in (self.gateway.folder / "data" / "mail").glob("*.eml"):
+                text = mail.read_text(encoding="utf-8")
+                if f"To: {to}\n" in text:
+                    links.extend(re.findall(rf"^https://\S+{re.escape(path)}\?token=\S+$", text, re.MULTILINE))
+            return links
+
+        eventually(f"a mail to {to}", is_there)
+        return links[0]
+
+    def sign_in(self, url, user="alice"):
         self.browser.get(url)
         self.is_at("Sign in")
-        self.fill_in()
+        self.fill_in(user=user)
         self.arrives(url)
 
     def test_signs_in_and_comes_back_to_the_page(self):
@@ -129,9 +154,75 @@ class Chromium(Topic):
             self.browser.get(url)
             self.is_at("Sign in")
 
+    def test_a_forgotten_password_is_reset_by_the_mail(self):
+        self.sign_in(f"{self.url}/app", "carol")
+        self.browser.delete_all_cookies()
+        self.browser.get(f"{self.url}/auth/login")
+        self.find("a[href$='/password/forgot']").click()
+        self.is_at("Forgot your password?")
+        self.find("#email").send_keys("carol@example.com")
+        self.find("button").click()
+        self.is_at("Look into your mail")
+        self.browser.get(self.link("carol@example.com", "/auth/password/reset"))
+        self.is_at("Choose a new password")
+        self.find("#new_password").send_keys("passwordpassword")
+        self.find("button").click()
+        self.says("first that are tried")
+        self.find("#new_password").send_keys(NEW)
+        self.find("button").click()
+        self.is_at("Sign in")
+        self.says("Your password was changed.")
+        self.assertNotIn("token", self.browser.current_url)
+        self.fill_in(user="carol")
+        self.says("wrong")
+        self.fill_in(NEW, "carol")
+        self.is_at("Your account")
+
+    def test_the_password_is_changed_on_the_account_page(self):
+        self.sign_in(f"{self.url}/app", "dave")
+        self.browser.get(f"{self.url}/auth/account")
+        for current, words in (("wrong horse battery", "current password is wrong"), (PASSWORD, "was changed")):
+            self.find("#current_password").send_keys(current)
+            self.find("#new_password").send_keys(NEW)
+            self.find("form.change button").click()
+            self.says(words)
+        self.find("button.danger").click()
+        self.is_at("You are signed out")
+        self.browser.get(f"{self.url}/app")
+        self.is_at("Sign in")
+        self.fill_in(user="dave")
+        self.says("wrong")
+        self.fill_in(NEW, "dave")
+        self.arrives(f"{self.url}/app")
+
+    def test_a_registration_is_an_account_once_its_address_is_proved(self):
+        self.browser.get(f"{self.url}/auth/login")
+        self.find("a[href$='/register']").click()
+        self.is_at("Create an account")
+        for name, words in (("e e", "A user name has"), ("erin", None)):
+            for field, value in (("username", name), ("email", "erin@example.com"), ("password", PASSWORD)):
+                self.find(f"#{field}").clear()
+                self.find(f"#{field}").send_keys(value)
+            self.find("button").click()
+            if words:
+                self.says(words)
+        self.is_at("Look into your mail")
+        link = self.link("erin@example.com", "/auth/register/verify")
+        self.browser.get(f"{self.url}/app")
+        self.fill_in(user="erin")
+        self.says("wrong")
+        self.browser.get(link)
+        self.is_at("Confirm your account")
+        self.find("#password").send_keys(PASSWORD)
+        self.find("button").click()
+        self.says("Your account is ready.")
+        self.fill_in(user="erin")
+        self.is_at("Your account")
+
     def test_pages_run_no_script_and_break_no_policy(self):
         self.sign_in(f"{self.url}/app")
-        for path in ("/auth/account", "/auth/logout", "/nowhere"):
+        links = ("/auth/password/reset?token=" + "A" * 43, "/auth/register/verify?token=" + "A" * 43)
+        for path in ("/auth/account", "/auth/logout", "/nowhere", "/auth/password/forgot", "/auth/register", *links):
             self.browser.get(self.url + path)
             colour = self.find("main").value_of_css_property("background-color")
             self.assertEqual(colour, "rgba(255, 255, 255, 1)", "the style sheet is not applied")
