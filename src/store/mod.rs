@@ -1,13 +1,18 @@
 //! What accounts keep, and the promises of whatever keeps it.
 //!
 //! Each method of [`Store`] is one transaction: all of it is durable when the answer comes, or none of it happened
-//! (SESS-3, STORE-2). No method is a look-up on the way of a proxied request. SQLite is behind it today; nothing here knows
-//! SQL, so a shared engine can take its place.
+//! (SESS-3, STORE-2). No method is a look-up on the way of a proxied request. Behind it is SQLite for one machine, or
+//! PostgreSQL for several; nothing here knows SQL.
 
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod settings;
 pub mod sqlite;
 
 use std::{fmt, future::Future, pin::Pin};
 
+#[cfg(feature = "postgres")]
+pub use postgres::Postgres;
 pub use sqlite::{OpenError, Sqlite};
 
 /// What a method of the store answers with, later.
@@ -28,7 +33,8 @@ pub enum StoreError {
     /// A name or address that must be unique is taken. Nothing was changed.
     #[error("the name or the address is taken")]
     Conflict,
-    /// The disk or the file failed; the log has the cause. Nothing was changed.
+    /// The disk, the file or the server failed; the log has the cause. Nothing was changed, unless a shared server was lost
+    /// after it had been told to commit: whoever asks again finds out.
     #[error("the account store cannot be used")]
     Unavailable,
 }
