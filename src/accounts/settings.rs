@@ -8,15 +8,18 @@ use std::{
 
 use jsonwebtoken::Algorithm;
 
-use crate::limit::settings::Quota;
+use crate::{limit::settings::Quota, store::settings::PostgresSettings};
 
 /// The checked section `[accounts]`.
 #[derive(Debug, Clone)]
 pub struct AccountSettings {
     /// The prefix of the built-in routes, `/auth` by default; begins with a slash, ends without.
     pub path: Box<str>,
-    /// The SQLite file. Signing keys live beside it, in `keys/`.
+    /// The SQLite file, unless there is a shared database. Signing keys live beside it, in `keys/`; with a shared database in
+    /// the same folder, `data/` by default.
     pub database: PathBuf,
+    /// The shared database, where accounts are in one.
+    pub postgres: Option<PostgresSettings>,
     /// `iss` of the tokens: the public URL without a trailing slash.
     pub issuer: Arc<str>,
     /// `aud` of the tokens; never empty.

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accounts::{Accounts, Watch},
+    accounts::{self, Accounts, Watch},
     admin::{self, AdminState, Readiness},
     authn::{
         Revocations,
@@ -69,7 +69,7 @@ impl Node {
         let watch = lasting
             .accounts
             .as_ref()
-            .map(|(accounts, _)| accounts.watch(control.handle()));
+            .map(|(accounts, _)| accounts.watch(control.handle(), report_store(&readiness)));
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(&config, &lasting)?));
         sample(&lasting.telemetry, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
@@ -220,7 +220,7 @@ fn lasting(
     let accounts = match &config.accounts {
         None => None,
         Some(settings) => {
-            let accounts = Accounts::open(settings, Arc::clone(&revocations))
+            let accounts = Accounts::open_or_await(settings, Arc::clone(&revocations))
                 .context("cannot open the account store")?;
             let portal = portal::start(Arc::clone(&accounts), control.handle());
             Some((accounts, portal))
@@ -247,6 +247,13 @@ fn report(readiness: Arc<Readiness>) -> Report {
     Arc::new(move |issuer, condition| {
         readiness.set_degraded(&format!("keys of {issuer}"), condition);
     })
+}
+
+/// Shows a store that cannot be used without making the node un-ready: proxied requests do not need it, and every node would
+/// be at once (STORE-3).
+fn report_store(readiness: &Arc<Readiness>) -> accounts::Report {
+    let readiness = Arc::clone(readiness);
+    Box::new(move |condition| readiness.set_degraded("account store", condition))
 }
 
 /// Lets a scrape read what changes without an event.

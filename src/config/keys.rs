@@ -233,7 +233,7 @@ fn secret_env(
 
 /// Editors and `openssl rand -base64` end a file of text with a newline, which nobody means to be part of the secret. A
 /// secret of raw bytes is taken as it is.
-fn without_newline(content: &[u8]) -> &[u8] {
+pub(super) fn without_newline(content: &[u8]) -> &[u8] {
     if std::str::from_utf8(content).is_err() {
         return content;
     }

@@ -23,8 +23,6 @@ pub(super) const NOT_YET: &[(&str, &str, Harmless)] = &[
     ("", "cluster", Nothing),
     ("", "mail", Nothing),
     ("accounts", "cookie_session", Flag(false)),
-    ("accounts", "store_password_env", Nothing),
-    ("accounts", "store_password_file", Nothing),
     ("identity", "assertion", Flag(false)),
     ("issuer", "introspection_url", Nothing),
     ("route", "sign_in", Word("never")),

@@ -31,6 +31,7 @@ mod route;
 mod rule;
 mod server;
 mod starter;
+mod store;
 mod tls;
 mod units;
 mod upstream;

@@ -235,11 +235,7 @@ async fn perform<A, T>(link: &Link, arguments: &A, job: Job<A, T>) -> Result<T, 
     Err(StoreError::Busy)
 }
 
-async fn transact<A, T>(
-    client: &mut Object,
-    arguments: &A,
-    job: Job<A, T>,
-) -> Result<T, Fault> {
+async fn transact<A, T>(client: &mut Object, arguments: &A, job: Job<A, T>) -> Result<T, Fault> {
     let transaction = client.transaction().await?;
     let value = job(&transaction, arguments).await?;
     transaction.commit().await?;
@@ -293,7 +289,9 @@ fn ready<T: Send + 'static>(value: T) -> Answer<T> {
 
 impl Store for Postgres {
     fn add_user(&self, user: User) -> Answer<()> {
-        self.call(user, |transaction, user| Box::pin(users::add(transaction, user)))
+        self.call(user, |transaction, user| {
+            Box::pin(users::add(transaction, user))
+        })
     }
 
     fn find_user(&self, key: UserKey) -> Answer<Option<User>> {
@@ -301,7 +299,9 @@ impl Store for Postgres {
         if names_nothing(text) {
             return ready(None);
         }
-        self.call(key, |transaction, key| Box::pin(users::find(transaction, key)))
+        self.call(key, |transaction, key| {
+            Box::pin(users::find(transaction, key))
+        })
     }
 
     fn users(&self, after: Box<str>, limit: u32) -> Answer<Vec<User>> {
@@ -343,7 +343,9 @@ impl Store for Postgres {
     }
 
     fn add_session(&self, new: NewSession) -> Answer<Option<Vec<Box<str>>>> {
-        self.call(new, |transaction, new| Box::pin(sessions::add(transaction, new)))
+        self.call(new, |transaction, new| {
+            Box::pin(sessions::add(transaction, new))
+        })
     }
 
     fn rotate(&self, rotation: Rotation) -> Answer<Rotated> {
@@ -380,16 +382,25 @@ impl Store for Postgres {
 
     fn revoke_token(&self, token_id: Box<str>, times: Times) -> Answer<()> {
         self.call(([token_id], times), |transaction, (token_id, times)| {
-            Box::pin(feed::publish(transaction, RevocationKind::Token, token_id, times))
+            Box::pin(feed::publish(
+                transaction,
+                RevocationKind::Token,
+                token_id,
+                times,
+            ))
         })
     }
 
     fn revocations_after(&self, id: u64) -> Answer<Vec<Revocation>> {
-        self.call(id, |transaction, id| Box::pin(feed::after(transaction, *id)))
+        self.call(id, |transaction, id| {
+            Box::pin(feed::after(transaction, *id))
+        })
     }
 
     fn purge(&self, times: Times) -> Answer<usize> {
-        self.call(times, |transaction, times| Box::pin(purge::run(transaction, times)))
+        self.call(times, |transaction, times| {
+            Box::pin(purge::run(transaction, times))
+        })
     }
 }
 

@@ -168,7 +168,12 @@ impl Parameters {
                 "host" if value.starts_with('/') => {
                     found.socket.replace(PathBuf::from(&*value)).is_some()
                 }
-                "host" => return Err(fault("has a `host` that is no folder of a socket", "host=/run/postgresql")),
+                "host" => {
+                    return Err(fault(
+                        "has a `host` that is no folder of a socket",
+                        "host=/run/postgresql",
+                    ));
+                }
                 "password" => {
                     return Err(fault(
                         "holds a password",
@@ -212,7 +217,12 @@ fn servers(hosts: &str, socket: Option<PathBuf>) -> Result<Vec<Server>, UrlFault
         let port = match hosts.strip_prefix(':') {
             Some(port) => parse_port(port)?,
             None if hosts.is_empty() => PORT,
-            None => return Err(fault("has two hosts", "host= is for URLs that name none before")),
+            None => {
+                return Err(fault(
+                    "has two hosts",
+                    "host= is for URLs that name none before",
+                ));
+            }
         };
         return Ok(vec![Server {
             host: Host::Socket(folder),
@@ -230,7 +240,12 @@ fn servers(hosts: &str, socket: Option<PathBuf>) -> Result<Vec<Server>, UrlFault
 }
 
 fn server(text: &str) -> Result<Server, UrlFault> {
-    let bad = || fault("has an empty or broken host", "postgres://user@host:5432/database");
+    let bad = || {
+        fault(
+            "has an empty or broken host",
+            "postgres://user@host:5432/database",
+        )
+    };
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest.split_once(']').ok_or_else(bad)?;
         let port = rest.strip_prefix(':');
@@ -275,7 +290,9 @@ fn decoded(text: &str) -> Result<Box<str>, UrlFault> {
         }
         let mut digit = || {
             let digit = rest.next().and_then(|byte| char::from(byte).to_digit(16));
-            digit.and_then(|digit| u8::try_from(digit).ok()).ok_or_else(bad)
+            digit
+                .and_then(|digit| u8::try_from(digit).ok())
+                .ok_or_else(bad)
         };
         let high = digit()?;
         bytes.push(high << 4 | digit()?);
@@ -320,7 +337,9 @@ impl fmt::Display for PostgresSettings {
         for (index, server) in self.servers.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             match &server.host {
-                Host::Name(name) if name.contains(':') => write!(f, "{comma}[{name}]:{}", server.port)?,
+                Host::Name(name) if name.contains(':') => {
+                    write!(f, "{comma}[{name}]:{}", server.port)?
+                }
                 Host::Name(name) => write!(f, "{comma}{name}:{}", server.port)?,
                 Host::Socket(folder) => write!(f, "{comma}{}:{}", folder.display(), server.port)?,
             }

@@ -72,7 +72,11 @@ async fn go_on_after(transaction: &Transaction<'_>, id: i64) -> Result<bool, Fau
     let statement = transaction
         .prepare_cached("SELECT last < $1 FROM feed")
         .await?;
-    if !transaction.query_one(&statement, &[&id]).await?.try_get(0)? {
+    if !transaction
+        .query_one(&statement, &[&id])
+        .await?
+        .try_get(0)?
+    {
         return Ok(false);
     }
     let statement = transaction

@@ -230,7 +230,9 @@ async fn check(client: &mut ClientWrapper) -> Result<(), HookError> {
             .map_err(HookError::Backend)?;
     }
     if read(3)? {
-        tracing::warn!("the account store runs with fsync = off: a crash of its machine may destroy it");
+        tracing::warn!(
+            "the account store runs with fsync = off: a crash of its machine may destroy it"
+        );
     }
     Ok(())
 }

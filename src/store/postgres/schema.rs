@@ -31,7 +31,7 @@ pub(super) async fn migrate(client: &mut Client) -> Result<Schema, Fault> {
             "SET LOCAL lock_timeout = '30s'; SET LOCAL statement_timeout = '60s';
              SELECT pg_advisory_xact_lock(hashtext('portcullis.schema'));
              CREATE TABLE IF NOT EXISTS schema_version (
-                 only BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (only),
+                 single BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (single),
                  version BIGINT NOT NULL
              );
              INSERT INTO schema_version (version) VALUES (0) ON CONFLICT DO NOTHING;",
@@ -57,7 +57,11 @@ pub(super) async fn migrate(client: &mut Client) -> Result<Schema, Fault> {
         transaction
             .execute("UPDATE schema_version SET version = $1", &[&version])
             .await?;
-        tracing::info!(from = done, to = known, "the schema of the account store was brought up to date");
+        tracing::info!(
+            from = done,
+            to = known,
+            "the schema of the account store was brought up to date"
+        );
     }
     transaction.commit().await?;
     Ok(Schema::Current)

@@ -8,7 +8,9 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
 use super::{
-    super::{Digest, Ending, NewSession, RevocationKind, Rotated, Rotation, Salt, Session, Times, User},
+    super::{
+        Digest, Ending, NewSession, RevocationKind, Rotated, Rotation, Salt, Session, Times, User,
+    },
     Fault, bytes, column, count, feed, users,
 };
 
@@ -70,10 +72,7 @@ pub(super) async fn add(
 }
 
 /// The sessions that must end so that one more is within the cap: those idle for longest.
-async fn surplus(
-    transaction: &Transaction<'_>,
-    new: &NewSession,
-) -> Result<Vec<Box<str>>, Fault> {
+async fn surplus(transaction: &Transaction<'_>, new: &NewSession) -> Result<Vec<Box<str>>, Fault> {
     let statement = transaction
         .prepare_cached(&format!(
             "SELECT sessions.id FROM sessions WHERE sessions.user_id = $1 AND {ALIVE}
@@ -253,10 +252,7 @@ async fn insert_token(
         )
         .await?;
     transaction
-        .execute(
-            &statement,
-            &[&digest.as_slice(), &session_id, &column(now)],
-        )
+        .execute(&statement, &[&digest.as_slice(), &session_id, &column(now)])
         .await?;
     Ok(())
 }
@@ -302,14 +298,14 @@ pub(super) async fn end(
             let sql =
                 "SELECT id FROM sessions WHERE user_id = $1 AND id = $2 AND revoked_at IS NULL";
             let statement = transaction.prepare_cached(sql).await?;
-            transaction.query(&statement, &[user_id, session_id]).await?
+            transaction
+                .query(&statement, &[user_id, session_id])
+                .await?
         }
         Ending::OfToken(digest) => {
             let sql = "SELECT session_id FROM refresh_tokens WHERE digest = $1";
             let statement = transaction.prepare_cached(sql).await?;
-            transaction
-                .query(&statement, &[&digest.as_slice()])
-                .await?
+            transaction.query(&statement, &[&digest.as_slice()]).await?
         }
     };
     let ended = revoke(transaction, &ids(&rows)?, times).await?;

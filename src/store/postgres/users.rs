@@ -98,11 +98,7 @@ pub(super) async fn change(
     let changed = match change {
         UserChange::Delete => transaction.execute(&statement, &[&id, &now]).await,
         UserChange::Disabled(value) => transaction.execute(&statement, &[&id, &now, value]).await,
-        UserChange::Password(hash) => {
-            transaction
-                .execute(&statement, &[&id, &now, &hash.0])
-                .await
-        }
+        UserChange::Password(hash) => transaction.execute(&statement, &[&id, &now, &hash.0]).await,
         UserChange::Roles(roles) => transaction.execute(&statement, &[&id, &now, roles]).await,
     }?;
     Ok(changed == 1)

@@ -56,7 +56,7 @@ CREATE INDEX revocations_by_until ON revocations (until);
 -- The number of the last entry. Whoever adds entries holds this row until the end of its transaction, so entries become visible
 -- in the order of their numbers; with a sequence, a reader could see the later of two first and never ask for the earlier.
 CREATE TABLE feed (
-    only         BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (only),
+    single       BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (single),
     last         BIGINT NOT NULL
 ) WITH (fillfactor = 10);
 INSERT INTO feed (last) VALUES (0);
