@@ -11,6 +11,7 @@ mod files;
 mod overlaps;
 mod routes;
 mod server;
+mod store;
 mod upstream_tls;
 
 /// A good configuration without any default left to chance.

@@ -1,5 +1,8 @@
 //! Where a shared store is, as a URL says it.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, net::IpAddr, path::PathBuf};
 
 use zeroize::Zeroizing;

@@ -145,11 +145,22 @@ impl Server {
     pub(crate) fn kill(&mut self) {
         let file = std::fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
         let process = file.lines().next().unwrap();
-        let killed = Command::new("kill").args(["-9", process]).status().unwrap();
+        let children = format!("/proc/{process}/task/{process}/children");
+        let children = std::fs::read_to_string(children).unwrap();
+        let killed = Command::new("kill")
+            .arg("-9")
+            .arg(process)
+            .args(children.split_whitespace())
+            .status()
+            .unwrap();
         assert!(killed.success());
         self.stop();
-        // Its children end by themselves when they see that it is gone; a new one waits for them.
-        let _ = std::fs::remove_file(self.folder.path().join("data/postmaster.pid"));
+        // A new one does not start while one of the old is left.
+        let is_there = |child: &str| Path::new("/proc").join(child).exists();
+        let until = Instant::now() + Duration::from_secs(30);
+        while children.split_whitespace().any(is_there) && Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// Shuts it down in order.
