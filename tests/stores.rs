@@ -1,13 +1,22 @@
 //! Both stores keep the same promises: one suite, on SQLite and on a private PostgreSQL.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests fail by panicking"
+    clippy::string_slice,
+    clippy::too_many_lines,
+    reason = "a broken step fails its test"
 )]
+
+#[expect(dead_code, unused_imports, reason = "the other tests use the rest")]
+#[path = "gateway/harness/mod.rs"]
+mod harness;
 
 #[path = "stores/faults.rs"]
 mod faults;
+#[path = "stores/node.rs"]
+mod node;
 #[path = "stores/place.rs"]
 mod place;
 #[path = "stores/promises.rs"]

@@ -70,7 +70,9 @@ async fn store_1_more_calls_than_there_are_places_for_are_busy_at_once() {
     let store = open(&url).unwrap();
     let calls = (0..300).map(|_| store.find_user(key("ann")));
     let results = join_all(calls).await;
-    let busy = results.iter().filter(|one| one.as_ref().err() == Some(&StoreError::Busy));
+    let busy = results
+        .iter()
+        .filter(|one| one.as_ref().err() == Some(&StoreError::Busy));
     assert_eq!(busy.count(), 44);
     assert!(store.find_user(key("ann")).await.unwrap().is_none());
 }
@@ -92,7 +94,9 @@ async fn store_2_commits_are_on_the_disk_although_the_role_says_otherwise() {
         .unwrap();
     let store = open(&url.replace("postgres@", "hasty@")).unwrap();
     admin
-        .batch_execute("CREATE TRIGGER look AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION look()")
+        .batch_execute(
+            "CREATE TRIGGER look AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION look()",
+        )
         .await
         .unwrap();
     store.add_user(user("ann")).await.unwrap();
@@ -112,9 +116,8 @@ async fn store_6_a_server_that_takes_no_writes_is_not_read_either() {
     open(&url).unwrap().add_user(user("ann")).await.unwrap();
     let admin = connect(&url).await;
     let name = url.rsplit('/').next().unwrap().split('?').next().unwrap();
-    let set = |value: &str| {
-        format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}")
-    };
+    let set =
+        |value: &str| format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}");
     admin.batch_execute(&set("on")).await.unwrap();
     let store = open(&url).unwrap();
     let found = store.find_user(key("ann")).await;
@@ -124,7 +127,10 @@ async fn store_6_a_server_that_takes_no_writes_is_not_read_either() {
         Err(StoreError::Unavailable)
     );
     admin
-        .batch_execute(&format!("SET default_transaction_read_only = off; {}", set("off")))
+        .batch_execute(&format!(
+            "SET default_transaction_read_only = off; {}",
+            set("off")
+        ))
         .await
         .unwrap();
     recovered(&store).await;
@@ -154,10 +160,19 @@ async fn store_6_entries_given_twice_by_a_server_that_lost_some_are_all_read() {
     let (first, second) = tokio::join!(store.revocations_after(10), other.revocations_after(10));
     for page in [first.unwrap(), second.unwrap()] {
         let keys: Vec<&str> = page.iter().map(|entry| &*entry.key).collect();
-        assert_eq!(keys, ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "new1", "new2"]);
+        assert_eq!(
+            keys,
+            ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "new1", "new2"]
+        );
         assert!(page[0].id > 10);
     }
-    let last = store.revocations_after(10).await.unwrap().last().unwrap().id;
+    let last = store
+        .revocations_after(10)
+        .await
+        .unwrap()
+        .last()
+        .unwrap()
+        .id;
     store.revoke_token("next".into(), TIMES).await.unwrap();
     let next = other.revocations_after(last).await.unwrap();
     assert_eq!((next.len(), &*next[0].key), (1, "next"));
@@ -193,8 +208,10 @@ async fn sess_3_transactions_that_the_server_ends_in_favour_of_others_are_done_a
     assert_eq!(attempts.get::<_, i64>(0), 3);
     // For ever is too long.
     admin
-        .batch_execute("CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             PERFORM nextval('attempts'); RAISE EXCEPTION 'again' USING ERRCODE = '40P01'; END $$")
+        .batch_execute(
+            "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             PERFORM nextval('attempts'); RAISE EXCEPTION 'again' USING ERRCODE = '40P01'; END $$",
+        )
         .await
         .unwrap();
     let rotated = store.rotate(rotation(2, 3)).await;

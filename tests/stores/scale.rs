@@ -28,13 +28,19 @@ async fn use_all(store: &dyn Store) {
     store.rotate(rotation(1, 2)).await.unwrap();
     store.rotate(rotation(1, 2)).await.unwrap();
     store.sessions(id(), TIMES).await.unwrap();
-    store.end_sessions(Ending::OfToken([2; 32]), TIMES).await.unwrap();
+    store
+        .end_sessions(Ending::OfToken([2; 32]), TIMES)
+        .await
+        .unwrap();
     let one = Ending::One {
         user_id: id(),
         session_id: "t".into(),
     };
     store.end_sessions(one, TIMES).await.unwrap();
-    store.change_user(id(), UserChange::Roles(Vec::new()), TIMES).await.unwrap();
+    store
+        .change_user(id(), UserChange::Roles(Vec::new()), TIMES)
+        .await
+        .unwrap();
     store.revoke_token("jti".into(), TIMES).await.unwrap();
     store.revocations_after(0).await.unwrap();
     store.purge(TIMES).await.unwrap();

@@ -37,7 +37,9 @@ fn prepare(data: &Path, (certificate, key): &(String, String)) {
 }
 
 fn open(port: u16, host: &str, roots: Option<&Path>) -> Postgres {
-    let roots = roots.map_or_else(String::new, |path| format!("?sslrootcert={}", path.display()));
+    let roots = roots.map_or_else(String::new, |path| {
+        format!("?sslrootcert={}", path.display())
+    });
     let url = format!("postgres://postgres@{host}:{port}/postgres{roots}");
     Postgres::open(&PostgresSettings::parse(&url).unwrap()).unwrap()
 }

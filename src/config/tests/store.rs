@@ -63,7 +63,7 @@ fn key_5_a_password_of_the_store_is_a_file_of_its_owner_or_in_the_environment() 
     };
     refused(&project, file, "does not exist");
     project.write("pw", "\n", 0o600);
-    refused(&project, file, "holds no password");
+    refused(&project, file, "is empty");
     project.write("pw", format!("{SECRET}\n"), 0o640);
     refused(&project, file, "by others");
     project.write("pw", format!("{SECRET}\n"), 0o600);
