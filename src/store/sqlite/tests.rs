@@ -231,6 +231,58 @@ async fn store_4_hostile_values_are_values() {
     assert_eq!(&*kept[0].device, "'); DELETE FROM users; --");
 }
 
+#[tokio::test]
+async fn store_3_a_full_or_read_only_file_fails_writes_as_a_whole_and_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&path(&folder)).unwrap();
+    let ann = user("ann");
+    store.add_user(ann.clone()).await.unwrap();
+    store.add_session(session(&ann, "s1")).await.unwrap();
+    let rotation = |presented, successor| Rotation {
+        presented: [presented; 32],
+        successor: [successor; 32],
+        salt: [9; 32],
+        times: TIMES,
+    };
+    for (name, bad, good) in [
+        ("max_page_count", 1, i64::from(u32::MAX - 1)),
+        ("query_only", 1, 0),
+    ] {
+        // A file cannot be told to be smaller than it is: then no page can be added to it.
+        let set = |value| {
+            store.writer.run(move |connection| {
+                connection
+                    .pragma_update_and_check(None, name, value, |_| Ok(()))
+                    .or(Ok(()))
+            })
+        };
+        set(bad).await.unwrap();
+        let mut refused = 0;
+        for index in 0..200 {
+            let mut long = user(&format!("{name}-{index}"));
+            long.name = Some("x".repeat(8000).into());
+            match store.add_user(long).await {
+                Ok(()) => {}
+                Err(StoreError::Unavailable) => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(refused > 150, "{name}: {refused}");
+        let all = store.users("".into(), 1000).await.unwrap();
+        assert!(
+            all.len() < 50,
+            "reads go on, and what was refused is not there"
+        );
+        set(good).await.unwrap();
+        store
+            .add_user(user(&format!("{name}-after")))
+            .await
+            .unwrap();
+    }
+    let rotated = store.rotate(rotation(7, 8)).await.unwrap();
+    assert!(matches!(rotated, Rotated::Live { .. }));
+}
+
 #[test]
 fn store_5_a_newer_schema_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
