@@ -5,7 +5,6 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
-    clippy::too_many_lines,
     reason = "a broken step fails its test"
 )]
 

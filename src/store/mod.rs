@@ -259,7 +259,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Makes the end of one access token known to every process.
     fn revoke_token(&self, token_id: Box<str>, times: Times) -> Answer<()>;
 
-    /// Entries of the feed after this one, in order, at most 1000.
+    /// Entries of the feed after this one, in order, at most 1000; where the store may have lost some that were read, pages of
+    /// earlier ones come first. Read until a page is empty.
     fn revocations_after(&self, id: u64) -> Answer<Vec<Revocation>>;
 
     /// Erases what is over, in one bounded batch; says how many rows it touched, 0 when nothing is left to do.

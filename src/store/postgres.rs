@@ -392,8 +392,26 @@ impl Store for Postgres {
     }
 
     fn revocations_after(&self, id: u64) -> Answer<Vec<Revocation>> {
-        self.call(id, |transaction, id| {
-            Box::pin(feed::after(transaction, *id))
+        let link = Arc::clone(&self.link);
+        let read = |from| {
+            self.call(from, |transaction, from| {
+                Box::pin(feed::after(transaction, *from))
+            })
+        };
+        let from = link.feed_from(id);
+        let (page, next) = (read(from), read(id));
+        Box::pin(async move {
+            if from == id {
+                return page.await;
+            }
+            let page = page.await.inspect_err(|_| link.feed_again_from(from))?;
+            match page.last() {
+                Some(last) if last.id < id => link.feed_again_from(last.id),
+                Some(_) => {}
+                // What was to be read again is gone. Whether numbers were is seen from `id`.
+                None => return next.await,
+            }
+            Ok(page)
         })
     }
 

