@@ -13,45 +13,33 @@ mod purge;
 mod schema;
 mod sessions;
 mod users;
+mod work;
 
-use std::{
-    fmt, io,
-    path::PathBuf,
-    pin::Pin,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt, io, path::PathBuf, sync::Arc, thread, time::Duration};
 
-use deadpool_postgres::{Object, Transaction};
 use rustls_pki_types::pem;
 use tokio::{
     runtime::{Builder, Handle},
     sync::{Semaphore, oneshot},
-    time::{sleep, timeout},
+    time::timeout,
 };
-use tokio_postgres::{Row, error::SqlState};
+use tokio_postgres::Row;
 
 use self::{
-    link::{Chain, Link, NoLink},
+    link::{Link, NoLink},
     schema::Schema,
+    work::Job,
 };
 use super::{
     Answer, Ending, NewSession, PasswordHash, Revocation, RevocationKind, Rotated, Rotation,
     Session, Store, StoreError, Times, User, UserChange, UserKey, settings::PostgresSettings,
 };
 
-/// From the call to the answer.
-const DEADLINE: Duration = Duration::from_secs(5);
-
 /// What a start waits for the server, and for another node that brings the schema up to date.
 const OPEN_PATIENCE: Duration = Duration::from_secs(40);
 
 /// Calls at once, waiting or in work.
 const CALLS_MAX: usize = 256;
-
-/// How often a transaction is begun that the server ended in favour of another one.
-const ATTEMPTS_MAX: u32 = 4;
 
 /// The shared store.
 pub struct Postgres {
@@ -114,11 +102,6 @@ enum Fault {
     #[error("the server")]
     Server(#[from] tokio_postgres::Error),
 }
-
-/// What a transaction does, given its arguments. It may run more than once.
-type Job<A, T> = for<'a> fn(&'a Transaction<'a>, &'a A) -> Work<'a, T>;
-
-type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 
 impl Postgres {
     /// Connects, and brings the schema up to date. A server that cannot be reached is no error here: every call then says
@@ -193,74 +176,10 @@ impl Postgres {
             // In a task, so that a caller who leaves does not leave a transaction half way.
             let task = runtime.spawn(async move {
                 let _place = place;
-                perform(&link, &arguments, job).await
+                work::perform(&link, &arguments, job).await
             });
             task.await.unwrap_or(Err(StoreError::Unavailable))
         })
-    }
-}
-
-async fn perform<A, T>(link: &Link, arguments: &A, job: Job<A, T>) -> Result<T, StoreError> {
-    let until = Instant::now() + DEADLINE;
-    let left = || until.saturating_duration_since(Instant::now());
-    let mut client = match timeout(left(), link.client()).await {
-        Ok(Ok(client)) => client,
-        Ok(Err(fault)) => return Err((&fault).into()),
-        Err(_) => return Err(StoreError::Busy),
-    };
-    for attempt in 1..=ATTEMPTS_MAX {
-        let fault = match timeout(left(), transact(&mut client, arguments, job)).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(fault)) => fault,
-            Err(_) => {
-                // Nobody knows in what state it is.
-                drop(Object::take(client));
-                tracing::error!(store = link.place(), "the account store does not answer");
-                return Err(StoreError::Unavailable);
-            }
-        };
-        match judge(&fault) {
-            Verdict::Again if attempt < ATTEMPTS_MAX => {
-                sleep(Duration::from_millis(u64::from(attempt * attempt) * 3)).await;
-            }
-            Verdict::Again => break,
-            Verdict::Over(error) => {
-                if error == StoreError::Unavailable {
-                    tracing::error!(store = link.place(), error = %Chain(&fault), "the account store failed");
-                }
-                return Err(error);
-            }
-        }
-    }
-    Err(StoreError::Busy)
-}
-
-async fn transact<A, T>(client: &mut Object, arguments: &A, job: Job<A, T>) -> Result<T, Fault> {
-    let transaction = client.transaction().await?;
-    let value = job(&transaction, arguments).await?;
-    transaction.commit().await?;
-    Ok(value)
-}
-
-enum Verdict {
-    /// The server chose another transaction over this one.
-    Again,
-    /// It will not get better by doing it again at once.
-    Over(StoreError),
-}
-
-fn judge(fault: &Fault) -> Verdict {
-    let Fault::Server(error) = fault else {
-        return Verdict::Again;
-    };
-    let Some(code) = error.code() else {
-        return Verdict::Over(StoreError::Unavailable);
-    };
-    match *code {
-        SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Verdict::Again,
-        SqlState::LOCK_NOT_AVAILABLE | SqlState::QUERY_CANCELED => Verdict::Over(StoreError::Busy),
-        SqlState::UNIQUE_VIOLATION => Verdict::Over(StoreError::Conflict),
-        _ => Verdict::Over(StoreError::Unavailable),
     }
 }
 
