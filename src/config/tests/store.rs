@@ -56,6 +56,27 @@ fn key_5_a_password_of_the_store_is_a_file_of_its_owner_or_in_the_environment() 
         let message = &report.problems()[0].message;
         assert!(!message.contains("hunter2"), "{message}");
     }
+    for (written, shown) in [
+        (
+            "gate:hünter2@localhost/portcullis",
+            "gate:********@localhost/portcullis",
+        ),
+        (
+            "gate:a/b@c@localhost/portcullis",
+            "gate:*****@localhost/portcullis",
+        ),
+        (
+            "gate@localhost/db?password=pw&x=y",
+            "gate@localhost/db?password=**&x=y",
+        ),
+    ] {
+        let text = postgres(&[&format!("store = \"postgres://{written}\"")]);
+        let report = project.read(&text).map(drop).unwrap_err().to_string();
+        assert!(
+            report.contains(&format!("\"postgres://{shown}\"")),
+            "{report}"
+        );
+    }
     let file = "store_password_file = \"pw\"";
     let refused = |project: &Project, line: &str, words: &str| {
         let key = format!("accounts.{}", line.split(" =").next().unwrap());
