@@ -18,13 +18,15 @@ use tokio_postgres::{Client, NoTls};
 /// Nobody: PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
 
-/// Starts the server and ends it when its standard input does, which the death of the test's process brings about too.
+/// Starts the server and ends it when its standard input does, which the death of the test's process brings about too. Then
+/// removes the folder of a server that nobody resumes: what tests share is not dropped at their end.
 const KEEPER: &str = r#"
 "$0" "$@" >>"$LOG" 2>&1 &
 server=$!
 read -r _
 kill -INT $server 2>/dev/null
 wait $server
+[ -z "$LAST" ] || rm -rf "$LAST"
 "#;
 
 pub(crate) struct Server {
@@ -32,6 +34,7 @@ pub(crate) struct Server {
     programs: PathBuf,
     pub(crate) port: u16,
     keeper: Option<Child>,
+    shared: bool,
 }
 
 /// Where the programs of PostgreSQL are: the newest of Debian's folders, or the path.
@@ -56,11 +59,15 @@ impl Server {
     /// is a failure where `CI=true`.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Server>> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start(|_| ())).as_ref()
+        SHARED.get_or_init(|| Self::make(|_| (), true)).as_ref()
     }
 
     /// One for a single test, after `change` to its data folder.
     pub(crate) fn start(change: impl FnOnce(&Path)) -> Option<Self> {
+        Self::make(change, false)
+    }
+
+    fn make(change: impl FnOnce(&Path), shared: bool) -> Option<Self> {
         let Some(programs) = programs() else {
             assert!(
                 std::env::var("CI").as_deref() != Ok("true"),
@@ -85,6 +92,7 @@ impl Server {
             programs,
             port: 0,
             keeper: None,
+            shared,
         };
         for _ in 0..5 {
             // Somebody may take the port before the server does.
@@ -95,6 +103,7 @@ impl Server {
             if server.try_resume() {
                 return Some(server);
             }
+            assert!(!shared, "{}", server.log());
             server.stop();
         }
         panic!("{}", server.log());
@@ -119,6 +128,7 @@ impl Server {
             .args(["-c", &format!("port={}", self.port)])
             .args(["-c", &format!("unix_socket_directories={socket}")])
             .env("LOG", self.folder.path().join("log"))
+            .env("LAST", if self.shared { &*socket } else { "" })
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
