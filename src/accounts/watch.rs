@@ -15,6 +15,10 @@ use crate::store::{Revocation, RevocationKind, StoreError};
 
 const POLL_PERIOD: Duration = Duration::from_secs(1);
 
+/// Pages of one poll, a million entries; the next goes on where it ended. A store whose every connection is a new one would show
+/// its whole feed for ever.
+const POLL_PAGES_MAX: usize = 1000;
+
 /// Polls between two rounds of erasing.
 const PURGE_EVERY: u32 = 10;
 
@@ -44,7 +48,7 @@ impl Accounts {
     /// [`StoreError`]; what was read until then is applied.
     pub async fn poll(&self) -> Result<usize, StoreError> {
         let mut applied = 0;
-        loop {
+        for _ in 0..POLL_PAGES_MAX {
             let after = self.feed.load(Ordering::Acquire);
             let entries = self.store.revocations_after(after).await?;
             let Some(last) = entries.last() else {
@@ -58,6 +62,7 @@ impl Accounts {
             self.feed.fetch_max(last.id, Ordering::AcqRel);
             applied += entries.len();
         }
+        Ok(applied)
     }
 
     /// Erases expired sessions, tokens and entries of the feed, in bounded batches; says how many rows.
