@@ -15,13 +15,14 @@ mod registration;
 mod sessions;
 pub mod settings;
 mod signing;
+mod start;
 #[cfg(test)]
 pub(crate) mod tests;
 mod users;
 mod watch;
 
 use std::{
-    fmt, io,
+    fmt,
     net::IpAddr,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -36,7 +37,7 @@ use crate::{
     },
     limit::KeyedLimiter,
     policy::{PasswordFault, Rejection},
-    store::{OpenError as StoreOpenError, Sqlite, Store, StoreError, Times},
+    store::{Store, StoreError, Times},
 };
 use outbox::Outbox;
 use passwords::{Password, Passwords};
@@ -53,8 +54,9 @@ pub use signing::{
     ASSERTION_ALGORITHM, AssertionKeys, KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD,
     PUBLISHED_MAX_AGE, Signature,
 };
+pub use start::OpenError;
 pub use users::{NewUser, canonical_email, canonical_username};
-pub use watch::Watch;
+pub use watch::{Report, Watch};
 
 /// The name of the built-in issuer in rules, logs and metrics.
 pub const ISSUER_NAME: &str = BUILT_IN;
@@ -88,26 +90,6 @@ pub struct Accounts {
     registrations_per_ip: KeyedLimiter<IpAddr>,
     /// The last entry of the feed that was applied.
     feed: AtomicU64,
-}
-
-/// Why accounts could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A signing key.
-    #[error("signing key")]
-    Key(#[from] KeyError),
-    /// The password hash parameters.
-    #[error("accounts.argon2: parameters out of range")]
-    Passwords,
-    /// The revocations could not be read.
-    #[error("cannot read the revocations")]
-    Revocations(#[source] StoreError),
-    /// The runtime in which the store is read at start.
-    #[error("cannot start a runtime")]
-    Runtime(#[source] io::Error),
-    /// The store.
-    #[error("account store")]
-    Store(#[from] StoreOpenError),
 }
 
 /// Why an operation over accounts did not happen.
@@ -185,59 +167,6 @@ pub enum AccountError {
 pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 
 impl Accounts {
-    /// Opens the store, the keys and the feed, and makes what is missing: database (0600), signing key (0600). Blocks.
-    ///
-    /// # Errors
-    /// [`OpenError`] by variant.
-    pub fn open(
-        settings: &AccountSettings,
-        revocations: Arc<Revocations>,
-    ) -> Result<Arc<Self>, OpenError> {
-        Self::open_at(settings, revocations, Clock::system())
-    }
-
-    /// As [`Accounts::open`], with a clock.
-    ///
-    /// # Errors
-    /// [`OpenError`] by variant.
-    pub fn open_at(
-        settings: &AccountSettings,
-        revocations: Arc<Revocations>,
-        clock: Clock,
-    ) -> Result<Arc<Self>, OpenError> {
-        let store = Sqlite::open(&settings.database)?;
-        let passwords = Passwords::new(&settings.argon2, settings.password_min)
-            .map_err(|_| OpenError::Passwords)?;
-        let accounts = Self {
-            store: Arc::new(store),
-            passwords: Arc::new(passwords),
-            signing: SigningKeys::open(
-                KeyFolder::open(&settings.key_folder(), settings.signing, clock.now())?,
-                Arc::clone(&revocations),
-                clock.now(),
-            )?,
-            revocations,
-            clock,
-            logins_per_ip: KeyedLimiter::new("login_per_ip", settings.login_per_ip, LIMIT_KEYS_MAX),
-            logins_per_account: KeyedLimiter::new(
-                "login_per_account",
-                settings.login_per_account,
-                LIMIT_KEYS_MAX,
-            ),
-            outbox: settings.mail.as_ref().map(Outbox::new),
-            registrations_per_ip: KeyedLimiter::new(
-                "register_per_ip",
-                settings.register_per_ip,
-                LIMIT_KEYS_MAX,
-            ),
-            feed: AtomicU64::new(0),
-            settings: settings.clone(),
-        };
-        // Before the first token is verified: what was revoked before this start.
-        accounts.catch_up()?;
-        Ok(Arc::new(accounts))
-    }
-
     /// The built-in issuer, for the [`Authenticator`](crate::authn::Authenticator): an entry for each kind of keys that it has,
     /// which is one, save while it changes from a shared secret to key pairs or back.
     #[must_use]

@@ -12,6 +12,7 @@ use crate::{
     limit::settings::Quota,
     mail::MailSettings,
     respond::page::{ACCENT, TITLE},
+    store::settings::PostgresSettings,
 };
 
 /// The checked section `[accounts]`.
@@ -19,8 +20,11 @@ use crate::{
 pub struct AccountSettings {
     /// The prefix of the built-in routes, `/auth` by default; begins with a slash, ends without.
     pub path: Box<str>,
-    /// The SQLite file. Signing keys live beside it, in `keys/`.
+    /// The SQLite file, unless there is a shared database. Signing keys live beside it, in `keys/`; with a shared database in
+    /// the same folder, `data/` by default.
     pub database: PathBuf,
+    /// The shared database, where accounts are in one.
+    pub postgres: Option<PostgresSettings>,
     /// `iss` of the tokens: the public URL without a trailing slash.
     pub issuer: Arc<str>,
     /// `aud` of the tokens; never empty.

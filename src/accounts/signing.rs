@@ -13,7 +13,10 @@ mod ring;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -47,6 +50,8 @@ pub(super) struct SigningKeys {
     change: Mutex<()>,
     public: Arc<LiveKeys>,
     secret: Arc<LiveKeys>,
+    /// Whether anything is verified with them: not before it is known what was revoked.
+    trusted: AtomicBool,
     revocations: Arc<Revocations>,
 }
 
@@ -60,7 +65,7 @@ struct State {
 }
 
 impl SigningKeys {
-    /// Reads the keys of a folder. Blocks.
+    /// Reads the keys of a folder. No token of theirs is believed until [`trust`](Self::trust) is called. Blocks.
     ///
     /// # Errors
     /// [`KeyError`] by variant.
@@ -70,16 +75,31 @@ impl SigningKeys {
         now: u64,
     ) -> Result<Self, KeyError> {
         let (stamp, keys) = folder.read_all()?;
-        let keys = Self {
+        let state = State::new(stamp, Arc::new(keys), now);
+        // Read now, so that keys that cannot verify are found at the start.
+        let (public, secret) = (LiveKeys::empty(), LiveKeys::empty());
+        put_keys(&state, [&public, &secret], &Revocations::new())?;
+        Ok(Self {
             folder,
-            state: ArcSwap::from_pointee(State::new(stamp, Arc::new(keys), now)),
+            state: ArcSwap::from_pointee(state),
             change: Mutex::new(()),
-            public: Arc::new(LiveKeys::empty()),
-            secret: Arc::new(LiveKeys::empty()),
+            public: Arc::default(),
+            secret: Arc::default(),
+            trusted: AtomicBool::new(false),
             revocations,
-        };
-        keys.verify_with(&keys.state.load())?;
-        Ok(keys)
+        })
+    }
+
+    /// Believes tokens of these keys from now on.
+    pub(super) fn trust(&self) {
+        if self.trusted.load(Ordering::Acquire) {
+            return;
+        }
+        let _one = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        self.trusted.store(true, Ordering::Release);
+        if let Err(error) = self.verify_with(&self.state.load()) {
+            tracing::error!(error = %error, "the signing keys cannot verify");
+        }
     }
 
     /// Reads what another process changed, and lets go of what is over. Blocks, for a look at a file where nothing changed.
@@ -106,19 +126,10 @@ impl SigningKeys {
     }
 
     fn verify_with(&self, state: &State) -> Result<(), KeyError> {
-        let good = || {
-            let keys = state.keys.iter();
-            keys.filter(|(entry, _)| state.good.contains(&entry.kid))
-        };
-        let public: Vec<&Value> = good().filter_map(|(_, key)| key.public()).collect();
-        let secret: Vec<Value> = good().filter_map(|(_, key)| key.secret()).collect();
-        let put = |live: &LiveKeys, keys: Value, algorithms: &[Algorithm]| {
-            let set = json!({ "keys": keys }).to_string().into_bytes();
-            live.put(set, algorithms, &self.revocations)
-                .map_err(KeyError::Unusable)
-        };
-        put(&self.public, json!(public), &ASYMMETRIC)?;
-        put(&self.secret, json!(secret), &[Algorithm::HS256])
+        if !self.trusted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        put_keys(state, [&self.public, &self.secret], &self.revocations)
     }
 
     /// What verifies our tokens: for each kind of algorithm that keys of ours have, the algorithms and the keys.
@@ -162,6 +173,27 @@ impl SigningKeys {
         let key = state.signing(now).ok_or(KeyError::Generate)?;
         key.sign(claims).ok_or(KeyError::Generate)
     }
+}
+
+/// Puts the keys of a state where tokens are verified: the public ones, then the shared secrets.
+fn put_keys(
+    state: &State,
+    [public, secret]: [&LiveKeys; 2],
+    revocations: &Revocations,
+) -> Result<(), KeyError> {
+    let good = || {
+        let keys = state.keys.iter();
+        keys.filter(|(entry, _)| state.good.contains(&entry.kid))
+    };
+    let public_keys: Vec<&Value> = good().filter_map(|(_, key)| key.public()).collect();
+    let secrets: Vec<Value> = good().filter_map(|(_, key)| key.secret()).collect();
+    let put = |live: &LiveKeys, keys: Value, algorithms: &[Algorithm]| {
+        let set = json!({ "keys": keys }).to_string().into_bytes();
+        live.put(set, algorithms, revocations)
+            .map_err(KeyError::Unusable)
+    };
+    put(public, json!(public_keys), &ASYMMETRIC)?;
+    put(secret, json!(secrets), &[Algorithm::HS256])
 }
 
 impl State {

@@ -172,6 +172,7 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
     AccountSettings {
         path: "/auth".into(),
         database: folder.path().join("data/portcullis.db"),
+        postgres: None,
         issuer: "https://localhost:8443".into(),
         signing: jsonwebtoken::Algorithm::ES256,
         clients: Vec::new(),

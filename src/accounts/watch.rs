@@ -10,10 +10,14 @@ use std::{
 
 use tokio::{runtime::Handle, task::JoinHandle, time::MissedTickBehavior};
 
-use super::{Accounts, OpenError};
+use super::Accounts;
 use crate::store::{Revocation, RevocationKind, StoreError};
 
 const POLL_PERIOD: Duration = Duration::from_secs(1);
+
+/// Pages of one poll, a million entries; the next goes on where it ended. A store whose every connection is a new one would show
+/// its whole feed for ever.
+const POLL_PAGES_MAX: usize = 1000;
 
 /// Polls between two rounds of erasing.
 const PURGE_EVERY: u32 = 10;
@@ -21,16 +25,21 @@ const PURGE_EVERY: u32 = 10;
 /// Batches of one round: the writer is free again between them.
 const PURGE_BATCHES_MAX: usize = 20;
 
+/// Is told whether the store can be used, when that changes.
+pub type Report = Box<dyn Fn(Result<(), String>) + Send + Sync>;
+
 /// The watching task. Dropping this stops it.
 #[derive(Debug)]
 pub struct Watch(JoinHandle<()>);
 
 impl Accounts {
     /// Starts to watch the store for what other processes revoke, until the returned value or these accounts are dropped.
+    ///
+    /// `report` is told when the store cannot be read, with the reason, and when it is read again.
     #[must_use]
-    pub fn watch(self: &Arc<Self>, runtime: &Handle) -> Watch {
+    pub fn watch(self: &Arc<Self>, runtime: &Handle, report: Report) -> Watch {
         let accounts = Arc::downgrade(self);
-        Watch(runtime.spawn(run(accounts)))
+        Watch(runtime.spawn(run(accounts, report)))
     }
 
     /// Applies what is new in the feed, and says how many entries that was.
@@ -39,10 +48,12 @@ impl Accounts {
     /// [`StoreError`]; what was read until then is applied.
     pub async fn poll(&self) -> Result<usize, StoreError> {
         let mut applied = 0;
-        loop {
+        for _ in 0..POLL_PAGES_MAX {
             let after = self.feed.load(Ordering::Acquire);
             let entries = self.store.revocations_after(after).await?;
             let Some(last) = entries.last() else {
+                // All is known that was revoked.
+                self.signing.trust();
                 return Ok(applied);
             };
             for entry in &entries {
@@ -51,6 +62,7 @@ impl Accounts {
             self.feed.fetch_max(last.id, Ordering::AcqRel);
             applied += entries.len();
         }
+        Ok(applied)
     }
 
     /// Erases expired sessions, tokens and entries of the feed, in bounded batches; says how many rows.
@@ -70,25 +82,6 @@ impl Accounts {
         Ok(erased)
     }
 
-    /// Reads the whole feed, on a thread of its own as the caller may be part of a runtime.
-    pub(super) fn catch_up(&self) -> Result<(), OpenError> {
-        let read = std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                tokio::runtime::Builder::new_current_thread()
-                    .enable_time()
-                    .build()
-                    .map_err(OpenError::Runtime)?
-                    .block_on(self.poll())
-                    .map_err(OpenError::Revocations)
-            });
-            reader.join()
-        });
-        match read {
-            Ok(result) => result.map(|_| ()),
-            Err(_) => Err(OpenError::Revocations(StoreError::Unavailable)),
-        }
-    }
-
     fn apply(&self, entry: &Revocation) {
         let issuer = &self.settings.issuer;
         match entry.kind {
@@ -104,7 +97,7 @@ impl Accounts {
     }
 }
 
-async fn run(accounts: Weak<Accounts>) {
+async fn run(accounts: Weak<Accounts>, report: Report) {
     let mut ticks = tokio::time::interval(POLL_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
@@ -123,10 +116,12 @@ async fn run(accounts: Weak<Accounts>) {
         match (result, failing) {
             (Err(error), false) => {
                 tracing::error!(error = %error, "revocations of other processes cannot be read");
+                report(Err(format!("{error}: sign-in and sign-out are refused")));
                 failing = true;
             }
             (Ok(()), true) => {
                 tracing::info!("revocations of other processes are read again");
+                report(Ok(()));
                 failing = false;
             }
             (Err(_), true) | (Ok(()), false) => {}

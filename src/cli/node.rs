@@ -5,14 +5,14 @@ use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::reload::{self, Owner};
 use crate::{
-    accounts::{Accounts, Delivery, Watch},
+    accounts::{self, Accounts, Delivery, Watch},
     admin::{self, AdminState, Readiness, reload::Reloads},
     assertion::{self, Assertions},
     authn::{
@@ -60,15 +60,14 @@ struct Chores {
 }
 
 impl Chores {
-    fn begin(lasting: &Lasting, control: &Runtime) -> Self {
+    fn begin(lasting: &Lasting, control: &Handle, readiness: &Arc<Readiness>) -> Self {
         let accounts = lasting.accounts.as_ref().map(|(accounts, _)| accounts);
         let assertions = lasting.assertions.as_ref();
         Self {
-            _accounts: accounts.map(|accounts| accounts.watch(control.handle())),
-            _assertions: assertions.map(|on| on.watch(control.handle())),
-            delivery: accounts.and_then(|accounts| {
-                accounts.deliver(control.handle(), Arc::clone(&lasting.telemetry))
-            }),
+            _accounts: accounts.map(|accounts| accounts.watch(control, report_store(readiness))),
+            _assertions: assertions.map(|on| on.watch(control)),
+            delivery: accounts
+                .and_then(|accounts| accounts.deliver(control, Arc::clone(&lasting.telemetry))),
         }
     }
 }
@@ -90,7 +89,7 @@ impl Node {
         let sockets = Sockets::bind(&config.server)?;
         let readiness = Arc::new(Readiness::new());
         let lasting = lasting(config, &control, &readiness)?;
-        let chores = Chores::begin(&lasting, &control);
+        let chores = Chores::begin(&lasting, control.handle(), &readiness);
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(config, &lasting)?));
         sample(&lasting.telemetry, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
@@ -133,12 +132,7 @@ impl Node {
         };
         let owner = Owner::new(loaded, &lasting, &gateway, around);
         let owner = AbortOnDropHandle::new(control.spawn(owner.run(asked, hangup)));
-        for address in &addresses {
-            tracing::info!(listener = "tls", %address, "listening");
-        }
-        for address in redirects {
-            tracing::info!(listener = "redirect", %address, "listening");
-        }
+        announce(&addresses, &redirects);
         readiness.set("listeners", Ok(()));
         tracing::info!(listener = "admin", address = %admin_address, "listening");
         Ok(Self {
@@ -263,7 +257,7 @@ fn lasting(
     let accounts = match &config.accounts {
         None => None,
         Some(settings) => {
-            let accounts = Accounts::open(settings, Arc::clone(&revocations))
+            let accounts = Accounts::open_or_await(settings, Arc::clone(&revocations))
                 .context("cannot open the account store")?;
             let portal = portal::start(Arc::clone(&accounts), control.handle());
             Some((accounts, portal))
@@ -296,6 +290,22 @@ fn report(readiness: Arc<Readiness>) -> Report {
     Arc::new(move |issuer, condition| {
         readiness.set_degraded(&format!("keys of {issuer}"), condition);
     })
+}
+
+fn announce(addresses: &[SocketAddr], redirects: &[SocketAddr]) {
+    for address in addresses {
+        tracing::info!(listener = "tls", %address, "listening");
+    }
+    for address in redirects {
+        tracing::info!(listener = "redirect", %address, "listening");
+    }
+}
+
+/// Shows a store that cannot be used without making the node un-ready: proxied requests do not need it, and every node would
+/// be at once (STORE-3).
+fn report_store(readiness: &Arc<Readiness>) -> accounts::Report {
+    let readiness = Arc::clone(readiness);
+    Box::new(move |condition| readiness.set_degraded("account store", condition))
 }
 
 /// Lets a scrape read what changes without an event.

@@ -1,13 +1,12 @@
 //! The section `[accounts]`.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 
 use super::{
     bounds::Bounds,
     diagnostic::Fault,
-    files,
     reader::Table,
     server::{cores, secs},
     words::{Choice, Choice::Is},
@@ -42,7 +41,7 @@ pub(super) fn read(
 ) -> Option<AccountSettings> {
     let enabled = table.flag("enabled").unwrap_or(true) && present;
     let path = table.parsed("path", path).unwrap_or_else(|| "/auth".into());
-    let database = database(&mut table);
+    let (database, postgres) = super::store::read(&mut table);
     let audience = table.texts("audience", "no token would be for anybody");
     let access_ttl = Bounds::new(secs(10), secs(15 * 60))
         .because("a token lives for so long after its session has ended elsewhere");
@@ -63,6 +62,7 @@ pub(super) fn read(
     enabled.then(|| AccountSettings {
         path,
         database,
+        postgres,
         issuer: issuer.into(),
         audience: audience.map_or_else(
             || vec!["portcullis".into()],
@@ -96,28 +96,6 @@ pub(super) fn path(text: &str) -> Result<Box<str>, Fault> {
         ));
     }
     Ok(text.into())
-}
-
-fn database(table: &mut Table<'_>) -> PathBuf {
-    let root = table.context.root;
-    let store = table.parsed("store", |text| {
-        let hint = "store = \"sqlite:data/portcullis.db\"";
-        if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-            return Err(Fault::new("`postgres:` is not yet supported", hint));
-        }
-        let path = text.strip_prefix("sqlite:").map(str::trim);
-        match path {
-            None => Err(Fault::new(format!("`{text}` is not a store"), hint)),
-            Some("") => Err(Fault::new("names no file", hint)),
-            Some(path) if path.contains(":memory:") || path.contains('?') => Err(Fault::new(
-                "is not the path of a file",
-                "accounts that are gone after a restart, and locks that others do not see, are no accounts",
-            )),
-            Some(path) if path.ends_with('/') => Err(Fault::new("is a folder", hint)),
-            Some(path) => Ok(files::resolve(root, path)),
-        }
-    });
-    store.unwrap_or_else(|| files::resolve(root, "data/portcullis.db"))
 }
 
 fn refresh(table: &mut Table<'_>) -> (Duration, Duration, Duration) {

@@ -224,7 +224,7 @@ impl Problems {
         }
         Report {
             origin: origin.to_owned(),
-            text: text.to_owned(),
+            text: without_passwords(text),
             problems,
         }
     }
@@ -260,6 +260,32 @@ impl<T: Into<String>> From<T> for Fault {
             hint: None,
         }
     }
+}
+
+/// The text to be shown, with each byte of a password in a URL replaced by a star: reports go to terminals and logs. Places in
+/// it stay where they were. A password may have been written as it is, so it ends with the last `@` of the URL.
+fn without_passwords(text: &str) -> String {
+    let ends_url = |byte: &u8| matches!(byte, b'"' | b'\'' | b' ' | b'\n');
+    let mut shown = text.as_bytes().to_vec();
+    let mut rest = shown.as_mut_slice();
+    while let Some(at) = rest.windows(3).position(|three| three == b"://") {
+        let (_, after) = rest.split_at_mut(at + 3);
+        let end = after.iter().position(ends_url);
+        let (url, after) = after.split_at_mut(end.unwrap_or(after.len()));
+        let before_at = url.iter().rposition(|byte| *byte == b'@').unwrap_or(0);
+        let password = url.iter_mut().take(before_at);
+        let password = password.skip_while(|byte| **byte != b':').skip(1);
+        password.for_each(|byte| *byte = b'*');
+        let key = b"password=";
+        if let Some(at) = url.windows(key.len()).position(|part| part == key) {
+            let value = url.iter_mut().skip(at + key.len());
+            let value = value.take_while(|byte| **byte != b'&');
+            value.for_each(|byte| *byte = b'*');
+        }
+        rest = after;
+    }
+    // Stars take the place of whole characters, as those that begin and end a password are ASCII.
+    String::from_utf8(shown).unwrap_or_default()
 }
 
 /// Keeps a span inside the text and on the borders of characters, and ends it at its first line: a caret under twenty

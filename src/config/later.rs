@@ -4,8 +4,4 @@
 //! Whoever builds a feature deletes its rows here.
 
 /// Section and key.
-pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("", "cluster"),
-    ("accounts", "store_password_env"),
-    ("accounts", "store_password_file"),
-];
+pub(super) const NOT_YET: &[(&str, &str)] = &[("", "cluster")];

@@ -38,6 +38,7 @@ mod rule;
 mod server;
 mod source;
 mod starter;
+mod store;
 mod tls;
 mod units;
 mod upstream;

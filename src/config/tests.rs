@@ -12,6 +12,7 @@ mod mail;
 mod overlaps;
 mod routes;
 mod server;
+mod store;
 mod upstream_tls;
 
 /// A good configuration without any default left to chance.

@@ -1,11 +1,14 @@
 //! What accounts keep, and the promises of whatever keeps it.
 //!
 //! Each method of [`Store`] is one transaction: all of it is durable when the answer comes, or none of it happened
-//! (SESS-3, STORE-2). No method is a look-up on the way of a proxied request. SQLite is behind it today; nothing here knows
-//! SQL, so a shared engine can take its place.
+//! (SESS-3, STORE-2). No method is a look-up on the way of a proxied request. Behind it is SQLite for one machine, or
+//! PostgreSQL for several; nothing here knows SQL.
 
 pub mod administration;
 pub mod mail;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod settings;
 pub mod sqlite;
 
 use std::{fmt, future::Future, pin::Pin};
@@ -17,6 +20,8 @@ pub use mail::{
     Beyond, Claim, MailStatus, MailToken, NewMail, NewRegistration, PasswordChange, PasswordReset,
     Queued, QueuedMail, RecoveryStore, RegistrationKey, ResetDone,
 };
+#[cfg(feature = "postgres")]
+pub use postgres::Postgres;
 pub use sqlite::{OpenError, Sqlite};
 
 /// What a method of the store answers with, later.
@@ -37,7 +42,8 @@ pub enum StoreError {
     /// A name or address that must be unique is taken. Nothing was changed.
     #[error("the name or the address is taken")]
     Conflict,
-    /// The disk or the file failed; the log has the cause. Nothing was changed.
+    /// The disk, the file or the server failed; the log has the cause. Nothing was changed, unless a shared server was lost
+    /// after it had been told to commit: whoever asks again finds out.
     #[error("the account store cannot be used")]
     Unavailable,
 }
@@ -264,7 +270,8 @@ pub trait Store: AdministrationStore + RecoveryStore + Send + Sync + fmt::Debug 
     /// Makes the end of one access token known to every process.
     fn revoke_token(&self, token_id: Box<str>, times: Times) -> Answer<()>;
 
-    /// Entries of the feed after this one, in order, at most 1000.
+    /// Entries of the feed after this one, in order, at most 1000; where the store may have lost some that were read, pages of
+    /// earlier ones come first. Read until a page is empty.
     fn revocations_after(&self, id: u64) -> Answer<Vec<Revocation>>;
 
     /// Erases what is over, in one bounded batch; says how many rows it touched, 0 when nothing is left to do.

@@ -62,6 +62,7 @@ fn trust(before: &Config, after: &Config, found: &mut Vec<String>) {
             after.identity.pass_token && !before.identity.pass_token,
         ),
         ("upstream.tls", unverified(after) > unverified(before)),
+        ("store without TLS", exposed(after) && !exposed(before)),
         (
             "development",
             after.tls.development && !before.tls.development,
@@ -97,6 +98,13 @@ fn unverified(config: &Config) -> usize {
     let upstreams = config.upstreams.iter();
     let unverified = upstreams.filter(|upstream| upstream.tls.danger_accept_any_certificate);
     unverified.count()
+}
+
+/// Whether the account store is spoken to in a way that others can read.
+fn exposed(config: &Config) -> bool {
+    let shared = config.accounts.as_ref();
+    let shared = shared.and_then(|accounts| accounts.postgres.as_ref());
+    shared.is_some_and(|store| store.is_exposed())
 }
 
 /// Everything of which more is weaker; where less is weaker, with its sign turned.

@@ -26,6 +26,7 @@ mod corpus;
 mod cuts;
 mod deadlines;
 mod development;
+mod disk;
 mod early_hints;
 mod exhaustion;
 mod expectations;

@@ -142,7 +142,9 @@ async fn sess_5_a_watching_process_obeys_within_five_seconds_and_stops_when_told
     let node = Site::new();
     node.add("ann", &[]).await;
     let grant = node.login("ann").await;
-    let watch = node.accounts.watch(&tokio::runtime::Handle::current());
+    let watch = node
+        .accounts
+        .watch(&tokio::runtime::Handle::current(), Box::new(|_| ()));
     node.beside().accounts.logout(grant.token()).await.unwrap();
     let mut looks = tokio::time::interval(Duration::from_millis(20));
     tokio::time::timeout(Duration::from_secs(5), async {

@@ -125,7 +125,8 @@ fn accounts() {
         store = "sqlite::memory:"              | accounts.store              | not the path of a file
         store = "sqlite:x.db?mode=memory"      | accounts.store              | not the path of a file
         store = "data/x.db"                    | accounts.store              | not a store
-        store = "postgres://u@h/db"            | accounts.store              | not yet supported
+        store = "postgres://h/db"              | accounts.store              | names no user
+        store = "mysql://u@h/db"               | accounts.store              | not a store
         audience = []                          | accounts.audience           | empty list
         access_ttl = "16m"                     | accounts.access_ttl         | above the most
         access_ttl = "0s"                      | accounts.access_ttl         | below the least

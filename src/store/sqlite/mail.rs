@@ -1,8 +1,5 @@
 //! The statements over mail, links and changes of passwords. Every value is bound, none is written into SQL (STORE-4).
 
-#[cfg(test)]
-mod tests;
-
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 
 use super::{

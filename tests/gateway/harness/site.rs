@@ -276,7 +276,7 @@ impl Site {
         self.variables.insert(name.into(), value.into());
     }
 
-    /// Limits the open files of its commands.
+    /// Limits the open files of its commands. A file that may not grow is an error for them, not their end.
     pub(crate) fn descriptors(mut self, limit: u32) -> Self {
         self.descriptors = Some(limit);
         self
@@ -289,7 +289,7 @@ impl Site {
             None => Command::new(GATEWAY),
             Some(limit) => {
                 let mut shell = Command::new("sh");
-                let script = format!("ulimit -n {limit} && exec \"$@\"");
+                let script = format!("trap '' XFSZ && ulimit -n {limit} && exec \"$@\"");
                 shell.args(["-c", &script, "sh", GATEWAY]);
                 shell
             }

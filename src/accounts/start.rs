@@ -1,0 +1,161 @@
+//! How accounts are opened: the store, the keys, and what was revoked before.
+
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use super::{
+    Accounts, Clock, KeyError, KeyFolder, LIMIT_KEYS_MAX, outbox::Outbox, passwords::Passwords,
+    settings::AccountSettings, signing::SigningKeys,
+};
+use crate::{
+    authn::Revocations,
+    limit::KeyedLimiter,
+    store::{OpenError as StoreOpenError, Sqlite, Store, StoreError},
+};
+
+/// Why accounts could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A signing key.
+    #[error("signing key")]
+    Key(#[from] KeyError),
+    /// A build that has only the embedded store.
+    #[error("accounts.store: this program was built without PostgreSQL (feature `postgres`)")]
+    NoPostgres,
+    /// The password hash parameters.
+    #[error("accounts.argon2: parameters out of range")]
+    Passwords,
+    /// The revocations could not be read.
+    #[error("cannot read the revocations")]
+    Revocations(#[source] StoreError),
+    /// The runtime in which the store is read at start.
+    #[error("cannot start a runtime")]
+    Runtime(#[source] io::Error),
+    /// The shared store.
+    #[cfg(feature = "postgres")]
+    #[error("account store")]
+    Shared(#[from] crate::store::postgres::OpenError),
+    /// The store.
+    #[error("account store")]
+    Store(#[from] StoreOpenError),
+}
+
+impl Accounts {
+    /// Opens the store, the keys and the feed, and makes what is missing: database (0600), signing key (0600). Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`] by variant.
+    pub fn open(
+        settings: &AccountSettings,
+        revocations: Arc<Revocations>,
+    ) -> Result<Arc<Self>, OpenError> {
+        Self::open_at(settings, revocations, Clock::system())
+    }
+
+    /// As [`Accounts::open`], with a clock.
+    ///
+    /// # Errors
+    /// [`OpenError`] by variant.
+    pub fn open_at(
+        settings: &AccountSettings,
+        revocations: Arc<Revocations>,
+        clock: Clock,
+    ) -> Result<Arc<Self>, OpenError> {
+        let accounts = Self::assemble(settings, revocations, clock)?;
+        // Before the first token is verified: what was revoked before this start.
+        accounts.catch_up()?;
+        Ok(Arc::new(accounts))
+    }
+
+    /// As [`Accounts::open`], for a node that has other things to do: a store that cannot be reached now is awaited (FAULT-5).
+    /// Until [`Accounts::watch`] has read the revocations in it, no token of these accounts is believed or made.
+    ///
+    /// # Errors
+    /// [`OpenError`] by variant, for what waiting does not mend.
+    pub fn open_or_await(
+        settings: &AccountSettings,
+        revocations: Arc<Revocations>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let accounts = Self::assemble(settings, revocations, Clock::system())?;
+        match accounts.catch_up() {
+            Ok(()) => {}
+            Err(OpenError::Revocations(error)) => {
+                tracing::error!(
+                    error = %error,
+                    "accounts begin without their store: sign-in and tokens of this issuer are refused until it can be read"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Arc::new(accounts))
+    }
+
+    fn assemble(
+        settings: &AccountSettings,
+        revocations: Arc<Revocations>,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let store = open_store(settings)?;
+        let passwords = Passwords::new(&settings.argon2, settings.password_min)
+            .map_err(|_| OpenError::Passwords)?;
+        Ok(Self {
+            store,
+            passwords: Arc::new(passwords),
+            signing: SigningKeys::open(
+                KeyFolder::open(&settings.key_folder(), settings.signing, clock.now())?,
+                Arc::clone(&revocations),
+                clock.now(),
+            )?,
+            revocations,
+            clock,
+            logins_per_ip: KeyedLimiter::new("login_per_ip", settings.login_per_ip, LIMIT_KEYS_MAX),
+            logins_per_account: KeyedLimiter::new(
+                "login_per_account",
+                settings.login_per_account,
+                LIMIT_KEYS_MAX,
+            ),
+            outbox: settings.mail.as_ref().map(Outbox::new),
+            registrations_per_ip: KeyedLimiter::new(
+                "register_per_ip",
+                settings.register_per_ip,
+                LIMIT_KEYS_MAX,
+            ),
+            feed: AtomicU64::new(0),
+            settings: settings.clone(),
+        })
+    }
+
+    /// Reads the whole feed, on a thread of its own as the caller may be part of a runtime.
+    fn catch_up(&self) -> Result<(), OpenError> {
+        let read = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .build()
+                    .map_err(OpenError::Runtime)?
+                    .block_on(self.poll())
+                    .map_err(OpenError::Revocations)
+            });
+            reader.join()
+        });
+        match read {
+            Ok(result) => result.map(|_| ()),
+            Err(_) => Err(OpenError::Revocations(StoreError::Unavailable)),
+        }
+    }
+}
+
+fn open_store(settings: &AccountSettings) -> Result<Arc<dyn Store>, OpenError> {
+    let Some(shared) = &settings.postgres else {
+        return Ok(Arc::new(Sqlite::open(&settings.database)?));
+    };
+    #[cfg(feature = "postgres")]
+    return Ok(Arc::new(crate::store::Postgres::open(shared)?));
+    #[cfg(not(feature = "postgres"))]
+    {
+        let _ = shared;
+        Err(OpenError::NoPostgres)
+    }
+}
