@@ -9,6 +9,7 @@ mod clients;
 mod cookies;
 mod endpoints;
 mod forms;
+mod openapi;
 mod own_sessions;
 mod pages;
 mod passwords;
@@ -75,12 +76,14 @@ pub struct PortalHandle {
     runtime: Handle,
     calls: Arc<Semaphore>,
     handovers: Arc<Handovers>,
+    openapi: Bytes,
 }
 
 /// Starts to serve the built-in routes; the work is done on `runtime`.
 #[must_use]
 pub fn start(accounts: Arc<Accounts>, runtime: &Handle) -> PortalHandle {
     PortalHandle {
+        openapi: openapi::document(accounts.settings()).into(),
         router: endpoints::router(accounts),
         runtime: runtime.clone(),
         calls: Arc::new(Semaphore::new(CALLS_MAX)),
@@ -99,9 +102,9 @@ impl PortalHandle {
             return refuse(Rejection::Overloaded);
         };
         let router = self.router.clone();
-        let handovers = Arc::clone(&self.handovers);
+        let shared = (Arc::clone(&self.handovers), self.openapi.clone());
         let work = self.runtime.spawn(async move {
-            let response = answer(router, call, handovers).await;
+            let response = answer(router, call, shared).await;
             drop(permit);
             response
         });
@@ -116,7 +119,7 @@ impl PortalHandle {
 async fn answer(
     mut router: Router,
     call: PortalCall,
-    handovers: Arc<Handovers>,
+    (handovers, openapi): (Arc<Handovers>, Bytes),
 ) -> Option<Response<Bytes>> {
     let (mut parts, body) = call.request.into_parts();
     parts.extensions.insert(endpoints::Context {
@@ -127,6 +130,7 @@ async fn answer(
         bad_tokens: call.bad_tokens,
         pages: call.pages,
         handovers,
+        openapi,
     });
     let request = Request::from_parts(parts, Body::from(body));
     let response = match Service::call(&mut router, request).await {

@@ -1,8 +1,9 @@
 //! The routes over passwords: changing one's own, asking for a link, using it.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
-use serde::Deserialize;
+use http::{Response, StatusCode};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{
     answers,
@@ -17,24 +18,33 @@ use crate::{
 /// The longest address that is looked at (RFC 5321 §4.5.3.1.3).
 const EMAIL_BYTES_MAX: usize = 254;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ChangeBody {
+#[schemars(rename = "ChangePassword")]
+pub(super) struct ChangeBody {
     current_password: Secret,
     new_password: Secret,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ForgotBody {
+#[schemars(rename = "ForgotPassword")]
+pub(super) struct ForgotBody {
     email: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ResetBody {
+#[schemars(rename = "ResetPassword")]
+pub(super) struct ResetBody {
     token: Secret,
     new_password: Secret,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Accepted")]
+pub(super) struct AcceptedAnswer {
+    status: &'static str,
 }
 
 /// Changes the caller's password. Needs the old one, not an access token alone (AUTH-9).
@@ -81,9 +91,7 @@ pub(super) async fn reset(accounts: &Accounts, call: Call) -> Answered {
 }
 
 fn accepted() -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(b"{\"status\":\"accepted\"}"));
+    let mut response = answers::json(&AcceptedAnswer { status: "accepted" });
     *response.status_mut() = StatusCode::ACCEPTED;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
     response
 }

@@ -3,6 +3,7 @@
 //!
 //! No field of these bodies is a role or a state (AUTH-7). Roles are those of the invitation.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -17,9 +18,10 @@ use crate::{
     store::User,
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RegisterBody {
+#[schemars(rename = "Register")]
+pub(super) struct RegisterBody {
     username: String,
     email: String,
     password: Secret,
@@ -27,9 +29,10 @@ struct RegisterBody {
     invite: Option<Secret>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct BootstrapBody {
+#[schemars(rename = "Bootstrap")]
+pub(super) struct BootstrapBody {
     secret: Secret,
     username: String,
     email: String,
@@ -37,13 +40,14 @@ struct BootstrapBody {
     name: Option<String>,
 }
 
-#[derive(Serialize)]
-struct RegisteredAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Registered")]
+pub(super) struct RegisteredAnswer<'a> {
     user: RegisteredUser<'a>,
 }
 
-#[derive(Serialize)]
-struct RegisteredUser<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RegisteredUser<'a> {
     id: &'a str,
     username: &'a str,
     email: Option<&'a str>,
