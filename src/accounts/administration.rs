@@ -19,6 +19,13 @@ pub enum Actor<'a> {
     Operator,
 }
 
+/// Whom or what an act is about, by id.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum About<'a> {
+    Invite(&'a str),
+    User(&'a str),
+}
+
 /// An account that an administrator makes.
 #[derive(Debug)]
 pub struct NewAccount<'a> {
@@ -91,7 +98,12 @@ impl Accounts {
         }
         self.act(actor, Act::AddUser(Box::new(user.clone())))
             .await?;
-        audit("user_added", actor, &user.id, user.roles.join(","));
+        audit(
+            "user_added",
+            actor,
+            About::User(&user.id),
+            &user.roles.join(","),
+        );
         Ok(user)
     }
 
@@ -132,7 +144,7 @@ impl Accounts {
         let what = describe(&changes);
         self.act(actor, Act::EditUser(id.into(), Box::new(changes)))
             .await?;
-        audit("user_changed", actor, id, what);
+        audit("user_changed", actor, About::User(id), &what);
         self.user_by_id(id).await
     }
 
@@ -142,7 +154,7 @@ impl Accounts {
     /// [`AccountError::NotFound`], [`AccountError::LastAdmin`], [`AccountError::Forbidden`].
     pub async fn erase_user(&self, actor: Actor<'_>, id: &str) -> Result<(), AccountError> {
         self.act(actor, Act::DeleteUser(id.into())).await?;
-        audit("user_deleted", actor, id, String::new());
+        audit("user_deleted", actor, About::User(id), "");
         Ok(())
     }
 
@@ -152,7 +164,7 @@ impl Accounts {
     /// [`AccountError::NotFound`], [`AccountError::Forbidden`].
     pub async fn sign_out(&self, actor: Actor<'_>, id: &str) -> Result<(), AccountError> {
         self.act(actor, Act::EndSessions(id.into())).await?;
-        audit("user_logged_out", actor, id, String::new());
+        audit("user_logged_out", actor, About::User(id), "");
         Ok(())
     }
 
@@ -185,8 +197,8 @@ impl Accounts {
         audit(
             "user_imported",
             Actor::Operator,
-            &user.id,
-            user.roles.join(","),
+            About::User(&user.id),
+            &user.roles.join(","),
         );
         Ok(user)
     }
@@ -249,8 +261,12 @@ impl Actor<'_> {
 }
 
 /// Writes down who did what to whom (LOG-4).
-pub(super) fn audit(event: &'static str, actor: Actor<'_>, target: &str, what: String) {
-    tracing::info!(target: "audit", event, actor = actor.name(), user = target, what);
+pub(super) fn audit(event: &'static str, actor: Actor<'_>, about: About<'_>, what: &str) {
+    let (user, invite) = match about {
+        About::Invite(id) => (None, Some(id)),
+        About::User(id) => (Some(id), None),
+    };
+    tracing::info!(target: "audit", event, actor = actor.name(), user, invite, what);
 }
 
 /// What is changed: names of fields, and values only where they are rights.

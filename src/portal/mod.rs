@@ -26,6 +26,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tokio::{runtime::Handle, sync::Semaphore};
 use tower_service::Service;
+use tracing::Instrument;
 
 use crate::{
     accounts::Accounts,
@@ -103,11 +104,16 @@ impl PortalHandle {
         };
         let router = self.router.clone();
         let shared = (Arc::clone(&self.handovers), self.openapi.clone());
-        let work = self.runtime.spawn(async move {
+        // What happens to accounts on the way is told with the exchange that brought it about (LOG-4).
+        let exchange = tracing::error_span!(
+            target: "audit", "exchange", request_id = request_id.as_str(), client = %call.client.ip()
+        );
+        let work = async move {
             let response = answer(router, call, shared).await;
             drop(permit);
             response
-        });
+        };
+        let work = self.runtime.spawn(work.instrument(exchange));
         match work.await {
             Ok(Some(response)) => response,
             Ok(None) | Err(_) => refuse(Rejection::Internal),
