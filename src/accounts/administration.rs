@@ -48,8 +48,12 @@ pub struct ImportedUser<'a> {
     pub username: &'a str,
     /// The address, in any case.
     pub email: &'a str,
-    /// bcrypt, PBKDF2 or argon2; replaced when its owner signs in.
+    /// For display.
+    pub name: Option<&'a str>,
+    /// bcrypt, PBKDF2, scrypt or argon2; replaced when its owner signs in.
     pub hash: &'a str,
+    /// Whether it is shut from the beginning.
+    pub disabled: bool,
     /// Words, as in [`NewAccount`].
     pub roles: &'a [String],
     /// Whether nothing is to be written.
@@ -174,7 +178,8 @@ impl Accounts {
     /// [`AccountError::HashUnknown`] for a hash that could never be verified; by what is wrong with the input;
     /// [`AccountError::Exists`].
     pub async fn import_user(&self, new: ImportedUser<'_>) -> Result<User, AccountError> {
-        let mut user = self.described(new.username, new.email, None)?;
+        let mut user = self.described(new.username, new.email, new.name)?;
+        user.disabled = new.disabled;
         user.roles = checked_roles(new.roles)?;
         if !is_verifiable(new.hash) {
             return Err(AccountError::HashUnknown);

@@ -113,7 +113,9 @@ async fn operator(site: &Site) {
     let imported = ImportedUser {
         username: "old",
         email: "canary-of-an-address@example.com",
+        name: None,
         hash: &hash,
+        disabled: false,
         roles: &[],
         dry_run: false,
     };
