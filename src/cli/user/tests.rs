@@ -209,6 +209,7 @@ fn auth_3_an_htpasswd_file_is_imported_once_and_what_cannot_be_verified_is_named
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a line for each case")]
 fn auth_3_a_users_file_of_authelia_is_imported_with_groups_and_state() {
     use clap::Parser;
 
