@@ -23,6 +23,13 @@ pub enum Actor<'a> {
     Operator,
 }
 
+/// Whom or what an act is about, by id.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum About<'a> {
+    Invite(&'a str),
+    User(&'a str),
+}
+
 /// An account that an administrator makes.
 #[derive(Debug)]
 pub struct NewAccount<'a> {
@@ -45,8 +52,12 @@ pub struct ImportedUser<'a> {
     pub username: &'a str,
     /// The address, in any case.
     pub email: &'a str,
-    /// bcrypt, PBKDF2 or argon2; replaced when its owner signs in.
+    /// For display.
+    pub name: Option<&'a str>,
+    /// bcrypt, PBKDF2, scrypt or argon2; replaced when its owner signs in.
     pub hash: &'a str,
+    /// Whether it is shut from the beginning.
+    pub disabled: bool,
     /// Words, as in [`NewAccount`].
     pub roles: &'a [String],
     /// Whether nothing is to be written.
@@ -95,7 +106,12 @@ impl Accounts {
         }
         self.act(actor, Act::AddUser(Box::new(user.clone())))
             .await?;
-        audit("user_added", actor, &user.id, user.roles.join(","));
+        audit(
+            "user_added",
+            actor,
+            About::User(&user.id),
+            &user.roles.join(","),
+        );
         Ok(user)
     }
 
@@ -149,7 +165,7 @@ impl Accounts {
         self.act(actor, Act::EditUser(id.into(), Box::new(changes)))
             .await?;
         self.mail_was_queued();
-        audit("user_changed", actor, id, what);
+        audit("user_changed", actor, About::User(id), &what);
         self.user_by_id(id).await
     }
 
@@ -159,7 +175,7 @@ impl Accounts {
     /// [`AccountError::NotFound`], [`AccountError::LastAdmin`], [`AccountError::Forbidden`].
     pub async fn erase_user(&self, actor: Actor<'_>, id: &str) -> Result<(), AccountError> {
         self.act(actor, Act::DeleteUser(id.into())).await?;
-        audit("user_deleted", actor, id, String::new());
+        audit("user_deleted", actor, About::User(id), "");
         Ok(())
     }
 
@@ -169,7 +185,7 @@ impl Accounts {
     /// [`AccountError::NotFound`], [`AccountError::Forbidden`].
     pub async fn sign_out(&self, actor: Actor<'_>, id: &str) -> Result<(), AccountError> {
         self.act(actor, Act::EndSessions(id.into())).await?;
-        audit("user_logged_out", actor, id, String::new());
+        audit("user_logged_out", actor, About::User(id), "");
         Ok(())
     }
 
@@ -179,7 +195,8 @@ impl Accounts {
     /// [`AccountError::HashUnknown`] for a hash that could never be verified; by what is wrong with the input;
     /// [`AccountError::Exists`].
     pub async fn import_user(&self, new: ImportedUser<'_>) -> Result<User, AccountError> {
-        let mut user = self.described(new.username, new.email, None)?;
+        let mut user = self.described(new.username, new.email, new.name)?;
+        user.disabled = new.disabled;
         user.roles = checked_roles(new.roles)?;
         if !is_verifiable(new.hash) {
             return Err(AccountError::HashUnknown);
@@ -202,8 +219,8 @@ impl Accounts {
         audit(
             "user_imported",
             Actor::Operator,
-            &user.id,
-            user.roles.join(","),
+            About::User(&user.id),
+            &user.roles.join(","),
         );
         Ok(user)
     }
@@ -266,8 +283,12 @@ impl Actor<'_> {
 }
 
 /// Writes down who did what to whom (LOG-4).
-pub(super) fn audit(event: &'static str, actor: Actor<'_>, target: &str, what: String) {
-    tracing::info!(target: "audit", event, actor = actor.name(), user = target, what);
+pub(super) fn audit(event: &'static str, actor: Actor<'_>, about: About<'_>, what: &str) {
+    let (user, invite) = match about {
+        About::Invite(id) => (None, Some(id)),
+        About::User(id) => (Some(id), None),
+    };
+    tracing::info!(target: "audit", event, actor = actor.name(), user, invite, what);
 }
 
 /// What is changed: names of fields, and values only where they are rights.

@@ -8,7 +8,7 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     AccountError, Accounts, Actor, NewAccount, RefreshToken,
-    administration::audit,
+    administration::{About, audit},
     sessions::network,
     settings::Registration,
     users::{canonical_email, checked_roles},
@@ -76,8 +76,8 @@ impl Accounts {
         audit(
             "bootstrap_secret_made",
             Actor::Operator,
-            &invite.id,
-            String::new(),
+            About::Invite(&invite.id),
+            "",
         );
         Ok(InviteSecret { invite, secret })
     }
@@ -112,7 +112,7 @@ impl Accounts {
         };
         self.act(actor, Act::AddInvite(Box::new(new))).await?;
         let roles = made.invite.roles.join(",");
-        audit("invite_made", actor, &made.invite.id, roles);
+        audit("invite_made", actor, About::Invite(&made.invite.id), &roles);
         Ok(made)
     }
 
@@ -130,7 +130,7 @@ impl Accounts {
     /// [`AccountError::NotFound`], [`AccountError::Forbidden`].
     pub async fn revoke_invite(&self, actor: Actor<'_>, id: &str) -> Result<(), AccountError> {
         self.act(actor, Act::RevokeInvite(id.into())).await?;
-        audit("invite_revoked", actor, id, String::new());
+        audit("invite_revoked", actor, About::Invite(id), "");
         Ok(())
     }
 
@@ -170,7 +170,7 @@ impl Accounts {
             Ok(user) => {
                 let roles = user.roles.join(",");
                 tracing::info!(
-                    target: "audit", event = "user_registered", user = %user.id, username = %user.username, client = %ip,
+                    target: "audit", event = "user_registered", user = %user.id, client = %ip,
                     bootstrap, what = roles
                 );
             }

@@ -114,7 +114,7 @@ pub enum AccountError {
     Forbidden,
     /// A hash that cannot be verified here, or costs too much.
     #[error(
-        "the hash is not bcrypt (cost 4 to 14), PBKDF2 (SHA-256 or SHA-512) or argon2; MD5 (apr1), SHA-1 and crypt are not taken, such an account needs a new password"
+        "the hash is not bcrypt (cost 4 to 14), PBKDF2 (SHA-256 or SHA-512), scrypt (up to 256 MiB) or argon2; MD5 (apr1), SHA-1 and crypt are not taken, such an account needs a new password"
     )]
     HashUnknown,
     /// A fault of ours.

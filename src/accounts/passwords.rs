@@ -168,7 +168,9 @@ impl Passwords {
             .map_err(|_| AccountError::Internal)?;
         drop(place);
         let passwords = Arc::clone(self);
+        let span = tracing::Span::current();
         tokio::task::spawn_blocking(move || {
+            let _exchange = span.enter();
             let _permit = permit; // the job's own: it is held until the memory is free again
             job(&passwords)
         })

@@ -79,7 +79,7 @@ impl Accounts {
         self.forget(&ended);
         self.mail_was_queued();
         tracing::info!(
-            target: "audit", event = "password_changed", user = %user.id, username = %user.username, session = %session_id,
+            target: "audit", event = "password_changed", user = %user.id, session = %session_id,
             client = %ip, sessions_ended = ended.len()
         );
         Ok(())

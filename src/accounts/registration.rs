@@ -92,7 +92,7 @@ impl Accounts {
             Ok(user) => {
                 let roles = user.roles.join(",");
                 tracing::info!(
-                    target: "audit", event = "user_registered", user = %user.id, username = %user.username, client = %ip,
+                    target: "audit", event = "user_registered", user = %user.id, client = %ip,
                     bootstrap = false, what = roles
                 );
             }

@@ -17,7 +17,7 @@ use super::{
     ACCESS_TTL_MAX, AccountError, Accounts, Password, passwords::Verdict, users::user_key,
 };
 use crate::{
-    policy::Rejection,
+    policy::{Rejection, rejection::Exceeded},
     store::{Digest, Ending, NewSession, Rotated, Rotation, Salt, Session, User},
 };
 
@@ -81,7 +81,7 @@ impl Accounts {
         let ip = login.client.ip;
         self.logins_per_ip
             .check(network(ip))
-            .map_err(Rejection::RateLimited)?;
+            .map_err(|exceeded| limited(None, ip, exceeded))?;
         let user = match user_key(login.name) {
             Some(key) => self.store.find_user(key).await.map_err(unavailable)?,
             None => None,
@@ -91,15 +91,20 @@ impl Accounts {
             Some(user) => user.id.clone(),
             None => login.name.to_ascii_lowercase().into(),
         };
+        let known = user.as_ref().map(|user| user.id.clone());
         self.logins_per_account
             .check(account)
-            .map_err(Rejection::RateLimited)?;
+            .map_err(|exceeded| limited(known.as_deref(), ip, exceeded))?;
         let user = user.filter(may_enter);
+        let reason = match (&known, &user) {
+            (None, _) => "account_unknown",
+            (Some(_), None) => "account_shut",
+            (Some(_), Some(_)) => "password_wrong",
+        };
         let stored = user.as_ref().and_then(|user| user.password.clone());
         let verdict = self.passwords.verify(login.password, stored).await?;
         let (Some(mut user), Verdict::Right { upgrade }) = (user, verdict) else {
-            tracing::info!(target: "audit", event = "login_refused", client = %ip);
-            return Err(Rejection::InvalidCredentials);
+            return Err(refused(known.as_deref(), ip, reason));
         };
         if let (Some(new), Some(old)) = (upgrade, user.password.take()) {
             self.store
@@ -111,7 +116,9 @@ impl Accounts {
         let session = self.new_session(&user, login.client);
         let grant = match self.begin(user, session, Some(token)).await {
             // The account was changed while its password was being verified.
-            Err(AccountError::NotFound) => return Err(Rejection::InvalidCredentials),
+            Err(AccountError::NotFound) => {
+                return Err(refused(known.as_deref(), ip, "account_changed"));
+            }
             begun => begun?,
         };
         tracing::info!(
@@ -142,7 +149,11 @@ impl Accounts {
                 for salt in &salts {
                     token = token.successor(salt)?;
                 }
-                Ok(self.grant(*user, &session, Some(token), self.settings.access_ttl)?)
+                let grant = self.grant(*user, &session, Some(token), self.settings.access_ttl)?;
+                tracing::info!(
+                    target: "audit", event = "refresh", user = %grant.user.id, session = %grant.session, client = %ip
+                );
+                Ok(grant)
             }
             Rotated::Reused {
                 user_id,
@@ -316,13 +327,29 @@ impl Accounts {
 
     /// Ends sessions on the disk, then in this process.
     pub(super) async fn end(&self, ending: Ending) -> Result<Vec<Box<str>>, AccountError> {
+        let (user, reason) = match &ending {
+            Ending::AllOf { user_id } => (Some(user_id.clone()), "logout_all"),
+            Ending::OfToken(_) => (None, "logout"),
+            Ending::One { user_id, .. } => (Some(user_id.clone()), "logout"),
+        };
         let ended = self.store.end_sessions(ending, self.times()).await?;
         self.forget(&ended);
         for session in &ended {
-            tracing::info!(target: "audit", event = "session_ended", session = %session);
+            tracing::info!(target: "audit", event = "session_ended", user = user.as_deref(), session = %session, reason);
         }
         Ok(ended)
     }
+}
+
+fn limited(user: Option<&str>, ip: IpAddr, exceeded: Exceeded) -> Rejection {
+    tracing::warn!(target: "audit", event = "login_limited", user, client = %ip, reason = exceeded.limit);
+    Rejection::RateLimited(exceeded)
+}
+
+/// The log learns why, the client does not (AUTH-1).
+fn refused(user: Option<&str>, ip: IpAddr, reason: &str) -> Rejection {
+    tracing::info!(target: "audit", event = "login_refused", user, client = %ip, reason);
+    Rejection::InvalidCredentials
 }
 
 /// Whether an account may sign in: the one place that decides it (AUTH-11). Refresh asks the same of the store, in its

@@ -1,6 +1,7 @@
 //! A site of accounts in a folder of its own, with a clock that stands still, and what must hold of it.
 
 mod administration;
+mod audit;
 mod crash;
 mod invites;
 mod keys;

@@ -4,7 +4,11 @@
 //! address is one plain ASCII mailbox, read as small letters. Both alphabets are closed on purpose: two names that look alike
 //! or fold alike cannot both exist (AUTH-6), and as no name has an `@`, one field can take either.
 
-use super::{AccountError, Accounts, passwords::Password};
+use super::{
+    AccountError, Accounts, Actor,
+    administration::{About, audit},
+    passwords::Password,
+};
 use crate::store::{Ending, User, UserChange, UserKey};
 
 const NAME_BYTES_MAX: usize = 64;
@@ -56,7 +60,12 @@ impl Accounts {
             updated_at: now,
         };
         self.store.add_user(user.clone()).await?;
-        tracing::info!(target: "audit", event = "user_added", user = %user.id, username = %user.username);
+        audit(
+            "user_added",
+            Actor::Operator,
+            About::User(&user.id),
+            &user.roles.join(","),
+        );
         Ok(user)
     }
 
@@ -85,7 +94,7 @@ impl Accounts {
     pub async fn set_password(&self, name: &str, password: Password) -> Result<(), AccountError> {
         let user = self.user(name).await?;
         let hash = self.passwords.hash(password, &self.words(&user)).await?;
-        self.change(&user, UserChange::Password(hash), "password_set")
+        self.change(&user, UserChange::Password(hash), "password_set", "")
             .await
     }
 
@@ -96,7 +105,8 @@ impl Accounts {
     pub async fn set_roles(&self, name: &str, roles: &[String]) -> Result<(), AccountError> {
         let roles = checked_roles(roles)?;
         let user = self.user(name).await?;
-        self.change(&user, UserChange::Roles(roles), "roles_set")
+        let what = roles.join(",");
+        self.change(&user, UserChange::Roles(roles), "roles_set", &what)
             .await
     }
 
@@ -111,7 +121,7 @@ impl Accounts {
         } else {
             "user_enabled"
         };
-        self.change(&user, UserChange::Disabled(disabled), event)
+        self.change(&user, UserChange::Disabled(disabled), event, "")
             .await
     }
 
@@ -121,7 +131,8 @@ impl Accounts {
     /// [`AccountError::NotFound`].
     pub async fn delete_user(&self, name: &str) -> Result<(), AccountError> {
         let user = self.user(name).await?;
-        self.change(&user, UserChange::Delete, "user_deleted").await
+        self.change(&user, UserChange::Delete, "user_deleted", "")
+            .await
     }
 
     /// Ends every session of an account, and says how many those were.
@@ -146,6 +157,7 @@ impl Accounts {
         user: &User,
         change: UserChange,
         event: &'static str,
+        what: &str,
     ) -> Result<(), AccountError> {
         let ended = self
             .store
@@ -153,9 +165,7 @@ impl Accounts {
             .await?
             .ok_or(AccountError::NotFound)?;
         self.forget(&ended);
-        tracing::info!(
-            target: "audit", event, user = %user.id, username = %user.username, sessions_ended = ended.len()
-        );
+        audit(event, Actor::Operator, About::User(&user.id), what);
         Ok(())
     }
 }

@@ -279,6 +279,8 @@ fn tell(cause: &'static str, outcome: &Outcome) {
         Outcome::Refused { problems } => {
             let problems = some(problems.iter().map(line));
             tracing::error!(
+                target: "audit",
+                event = "config_refused",
                 cause,
                 problems,
                 "configuration not reloaded: the one that runs stays"
@@ -287,6 +289,8 @@ fn tell(cause: &'static str, outcome: &Outcome) {
         Outcome::RestartRequired { keys } => {
             let keys = keys.join(", ");
             tracing::error!(
+                target: "audit",
+                event = "config_refused",
                 cause,
                 keys,
                 "configuration not reloaded: these keys need a restart; nothing was changed"
@@ -295,6 +299,8 @@ fn tell(cause: &'static str, outcome: &Outcome) {
         Outcome::Taken { changes, warnings } => {
             let changes = some(changes.iter().cloned());
             tracing::info!(
+                target: "audit",
+                event = "config_reloaded",
                 cause,
                 changes,
                 warnings = warnings.len(),

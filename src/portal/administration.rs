@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header::AUTHORIZATION};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
@@ -25,11 +26,11 @@ use crate::{
 const BAD: Rejection = Rejection::BadRequest(HeadFault::Body);
 
 /// Accounts in one answer.
-const PAGE: u32 = 50;
-const PAGE_MAX: u32 = 200;
+pub(super) const PAGE: u32 = 50;
+pub(super) const PAGE_MAX: u32 = 200;
 
 /// The longest id or name in a path or query.
-const ID_BYTES_MAX: usize = 64;
+pub(super) const ID_BYTES_MAX: usize = 64;
 
 /// What an administrator may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -52,9 +53,10 @@ impl Operation {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CreateBody {
+#[schemars(rename = "CreateUser")]
+pub(super) struct CreateBody {
     username: String,
     email: String,
     name: Option<String>,
@@ -63,9 +65,10 @@ struct CreateBody {
     password: Option<Secret>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ChangeBody {
+#[schemars(rename = "ChangeUser")]
+pub(super) struct ChangeBody {
     email: Option<String>,
     /// `null` takes it away.
     #[serde(default, deserialize_with = "present")]
@@ -75,9 +78,10 @@ struct ChangeBody {
     password: Option<Secret>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct InviteBody {
+#[schemars(rename = "CreateInvite")]
+pub(super) struct InviteBody {
     #[serde(default)]
     roles: Vec<String>,
     email: Option<String>,
@@ -85,8 +89,9 @@ struct InviteBody {
     expires_in: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct UserAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Account")]
+pub(super) struct UserAnswer<'a> {
     id: &'a str,
     username: &'a str,
     email: Option<&'a str>,
@@ -100,16 +105,18 @@ struct UserAnswer<'a> {
     updated: u64,
 }
 
-#[derive(Serialize)]
-struct UsersAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Accounts")]
+pub(super) struct UsersAnswer<'a> {
     users: Vec<UserAnswer<'a>>,
     /// What to send as `after` for the accounts that follow; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-struct InviteAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Invite")]
+pub(super) struct InviteAnswer<'a> {
     id: &'a str,
     roles: &'a [Box<str>],
     email: Option<&'a str>,
@@ -120,8 +127,9 @@ struct InviteAnswer<'a> {
     invite: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-struct InvitesAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Invites")]
+pub(super) struct InvitesAnswer<'a> {
     invites: Vec<InviteAnswer<'a>>,
 }
 

@@ -7,6 +7,7 @@ use http::{
     HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -15,8 +16,9 @@ use crate::{
     store::Session,
 };
 
-#[derive(Serialize)]
-struct GrantAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Grant")]
+pub(super) struct GrantAnswer<'a> {
     access_token: &'a str,
     token_type: &'static str,
     expires_in: u64,
@@ -25,8 +27,9 @@ struct GrantAnswer<'a> {
     user: UserAnswer<'a>,
 }
 
-#[derive(Serialize)]
-struct UserAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "User")]
+pub(super) struct UserAnswer<'a> {
     id: &'a str,
     username: Option<&'a str>,
     email: Option<&'a str>,
@@ -35,8 +38,9 @@ struct UserAnswer<'a> {
     roles: &'a [Box<str>],
 }
 
-#[derive(Serialize)]
-struct MeAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Me")]
+pub(super) struct MeAnswer<'a> {
     user: UserAnswer<'a>,
     roles: &'a [Box<str>],
     scopes: &'a [Box<str>],
@@ -44,13 +48,15 @@ struct MeAnswer<'a> {
     expires_in: u64,
 }
 
-#[derive(Serialize)]
-struct SessionsAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Sessions")]
+pub(super) struct SessionsAnswer<'a> {
     sessions: Vec<SessionAnswer<'a>>,
 }
 
-#[derive(Serialize)]
-struct SessionAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
+pub(super) struct SessionAnswer<'a> {
     id: &'a str,
     device: &'a str,
     ip: &'a str,
@@ -59,13 +65,15 @@ struct SessionAnswer<'a> {
     current: bool,
 }
 
-#[derive(Serialize)]
-struct Inactive {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "InactiveToken")]
+pub(super) struct Inactive {
     active: bool,
 }
 
-#[derive(Serialize)]
-struct Active<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ActiveToken")]
+pub(super) struct Active<'a> {
     active: bool,
     token_type: &'static str,
     iss: &'a str,
@@ -83,11 +91,9 @@ struct Active<'a> {
 }
 
 /// What was asked for is done later, or not: nothing more is told.
-pub(super) fn accepted(json: &'static [u8]) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(json));
+pub(super) fn accepted(body: &impl Serialize) -> Response<Bytes> {
+    let mut response = json(body);
     *response.status_mut() = StatusCode::ACCEPTED;
-    let kind = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 
@@ -180,7 +186,7 @@ pub(super) fn no_content() -> Response<Bytes> {
 }
 
 /// A public document, which may be kept for a while.
-pub(super) fn document(json: Vec<u8>) -> Response<Bytes> {
+pub(super) fn document(json: impl Into<Bytes>) -> Response<Bytes> {
     let mut response = Response::new(json.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

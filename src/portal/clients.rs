@@ -30,6 +30,20 @@ struct Form {
     client_secret: Option<Zeroizing<String>>,
 }
 
+/// The same fields, for the description of the interface. Others are taken and not looked at.
+pub(super) fn form_schema() -> serde_json::Value {
+    serde_json::json!({
+        "type": "object",
+        "required": ["token"],
+        "properties": {
+            "token": { "type": "string" },
+            "token_type_hint": { "type": "string", "description": "Not looked at." },
+            "client_id": { "type": "string", "description": "With `client_secret`, where the client does not use HTTP Basic." },
+            "client_secret": { "type": "string", "format": "password" },
+        },
+    })
+}
+
 /// Says of a token whether it is good, and what it says.
 pub(super) async fn introspect(accounts: &Accounts, call: Call) -> Answered {
     let (client, token) = authenticated(accounts, &call.parts.headers, &call.body)?;

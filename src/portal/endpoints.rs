@@ -40,16 +40,16 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const NAME_BYTES_MAX: usize = 254;
 
 /// One row of the table.
-struct Endpoint {
-    name: &'static str,
-    method: Method,
-    path: Place,
-    access: Access,
-    operation: Operation,
+pub(super) struct Endpoint {
+    pub(super) name: &'static str,
+    pub(super) method: Method,
+    pub(super) path: Place,
+    pub(super) access: Access,
+    pub(super) operation: Operation,
 }
 
 /// Where an endpoint lies. `{id}` stands for one segment.
-enum Place {
+pub(super) enum Place {
     /// At the root.
     Root(&'static str),
     /// Below the configured prefix.
@@ -57,7 +57,7 @@ enum Place {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Operation {
+pub(super) enum Operation {
     /// Needs the role `admin`: whatever is administration can have no row without it.
     Administer(administration::Operation),
     Bootstrap,
@@ -71,6 +71,7 @@ enum Operation {
     Logout,
     LogoutAll,
     Me,
+    OpenApi,
     Page(Page),
     Refresh,
     Register,
@@ -82,7 +83,7 @@ enum Operation {
 
 /// Every endpoint. What needs an access token needs one of ours; a foreign issuer's users have no account here.
 #[rustfmt::skip]
-const ENDPOINTS: [Endpoint; 37] = [
+pub(super) const ENDPOINTS: [Endpoint; 38] = [
     Endpoint { name: "auth.login",       method: Method::POST,   path: Place::Under("/login"),         access: Access::Public,        operation: Operation::Login },
     Endpoint { name: "auth.refresh",     method: Method::POST,   path: Place::Under("/refresh"),       access: Access::Public,        operation: Operation::Refresh },
     Endpoint { name: "auth.logout",      method: Method::POST,   path: Place::Under("/logout"),        access: Access::Public,        operation: Operation::Logout },
@@ -109,6 +110,7 @@ const ENDPOINTS: [Endpoint; 37] = [
     Endpoint { name: "auth.revoke_invite", method: Method::DELETE, path: Place::Under("/users/invites/{id}"), access: Access::Authenticated, operation: Operation::Administer(administration::Operation::RevokeInvite) },
     Endpoint { name: "auth.jwks",        method: Method::GET,    path: Place::Root("/.well-known/jwks.json"),            access: Access::Public, operation: Operation::Jwks },
     Endpoint { name: "auth.issuer",      method: Method::GET,    path: Place::Root("/.well-known/openid-configuration"), access: Access::Public, operation: Operation::IssuerDocument },
+    Endpoint { name: "auth.openapi",     method: Method::GET,    path: Place::Under("/openapi.json"), access: Access::Public,      operation: Operation::OpenApi },
     Endpoint { name: "auth.login_page",     method: Method::GET,  path: Place::Under("/login"),    access: Access::Public,        operation: Operation::Page(Page::Login) },
     Endpoint { name: "auth.logout_page",    method: Method::GET,  path: Place::Under("/logout"),   access: Access::Public,        operation: Operation::Page(Page::Logout) },
     Endpoint { name: "auth.account",        method: Method::GET,  path: Place::Under("/account"),  access: Access::Authenticated, operation: Operation::Page(Page::Account) },
@@ -134,6 +136,8 @@ pub(super) struct Context {
     /// The pages, where browsers may sign in.
     pub(super) pages: Option<Arc<Pages>>,
     pub(super) handovers: Arc<Handovers>,
+    /// The document of [`openapi`](super::openapi).
+    pub(super) openapi: Bytes,
 }
 
 /// The built-in routes, for the route table.
@@ -212,12 +216,12 @@ pub(super) fn router(accounts: Arc<Accounts>) -> Router {
 
 impl Operation {
     /// Whether it is a page of browsers, which are known there by their session cookie.
-    fn is_page(self) -> bool {
+    pub(super) fn is_page(self) -> bool {
         matches!(self, Self::Page(_))
     }
 
     /// What the configuration leaves out does not exist.
-    fn is_served(self, settings: &AccountSettings) -> bool {
+    pub(super) fn is_served(self, settings: &AccountSettings) -> bool {
         let registers = if let Self::Administer(operation) = self {
             operation.is_of_invitations()
         } else {
@@ -244,11 +248,17 @@ impl Operation {
 }
 
 impl Place {
-    fn text(&self, settings: &AccountSettings) -> String {
+    pub(super) fn text(&self, settings: &AccountSettings) -> String {
         match self {
             Self::Root(path) => (*path).into(),
             Self::Under(path) => format!("{}{path}", settings.path),
         }
+    }
+
+    /// Whether a segment of it is an id.
+    pub(super) fn has_id(&self) -> bool {
+        let (Self::Root(path) | Self::Under(path)) = self;
+        path.contains("{id}")
     }
 
     fn pattern(&self, settings: &AccountSettings) -> PathPattern {
@@ -316,6 +326,7 @@ fn operate<'a>(
         Operation::Logout => Box::pin(sign_in::logout(accounts, call)),
         Operation::LogoutAll => Box::pin(own_sessions::logout_all(accounts, call)),
         Operation::Me => Box::pin(async move { own_sessions::me(accounts, &call) }),
+        Operation::OpenApi => Box::pin(async move { Ok(answers::document(call.context.openapi)) }),
         Operation::Page(page) => Box::pin(pages::serve(accounts, page, call)),
         Operation::Refresh => Box::pin(sign_in::refresh(accounts, call)),
         Operation::Register => Box::pin(registration::register(accounts, call)),

@@ -9,6 +9,7 @@ mod clients;
 mod cookies;
 mod endpoints;
 mod forms;
+mod openapi;
 mod own_sessions;
 mod pages;
 mod passwords;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tokio::{runtime::Handle, sync::Semaphore};
 use tower_service::Service;
+use tracing::Instrument;
 
 use crate::{
     accounts::Accounts,
@@ -75,12 +77,14 @@ pub struct PortalHandle {
     runtime: Handle,
     calls: Arc<Semaphore>,
     handovers: Arc<Handovers>,
+    openapi: Bytes,
 }
 
 /// Starts to serve the built-in routes; the work is done on `runtime`.
 #[must_use]
 pub fn start(accounts: Arc<Accounts>, runtime: &Handle) -> PortalHandle {
     PortalHandle {
+        openapi: openapi::document(accounts.settings()).into(),
         router: endpoints::router(accounts),
         runtime: runtime.clone(),
         calls: Arc::new(Semaphore::new(CALLS_MAX)),
@@ -99,12 +103,17 @@ impl PortalHandle {
             return refuse(Rejection::Overloaded);
         };
         let router = self.router.clone();
-        let handovers = Arc::clone(&self.handovers);
-        let work = self.runtime.spawn(async move {
-            let response = answer(router, call, handovers).await;
+        let shared = (Arc::clone(&self.handovers), self.openapi.clone());
+        // What happens to accounts on the way is told with the exchange that brought it about (LOG-4).
+        let exchange = tracing::error_span!(
+            target: "audit", "exchange", request_id = request_id.as_str(), client = %call.client.ip()
+        );
+        let work = async move {
+            let response = answer(router, call, shared).await;
             drop(permit);
             response
-        });
+        };
+        let work = self.runtime.spawn(work.instrument(exchange));
         match work.await {
             Ok(Some(response)) => response,
             Ok(None) | Err(_) => refuse(Rejection::Internal),
@@ -116,7 +125,7 @@ impl PortalHandle {
 async fn answer(
     mut router: Router,
     call: PortalCall,
-    handovers: Arc<Handovers>,
+    (handovers, openapi): (Arc<Handovers>, Bytes),
 ) -> Option<Response<Bytes>> {
     let (mut parts, body) = call.request.into_parts();
     parts.extensions.insert(endpoints::Context {
@@ -127,6 +136,7 @@ async fn answer(
         bad_tokens: call.bad_tokens,
         pages: call.pages,
         handovers,
+        openapi,
     });
     let request = Request::from_parts(parts, Body::from(body));
     let response = match Service::call(&mut router, request).await {

@@ -1,6 +1,7 @@
 //! The routes over passwords: changing one's own, asking for a link, using it.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{
     answers,
@@ -16,24 +17,33 @@ use crate::{
 /// The longest address that is looked at (RFC 5321 §4.5.3.1.3).
 const EMAIL_BYTES_MAX: usize = 254;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ChangeBody {
+#[schemars(rename = "ChangePassword")]
+pub(super) struct ChangeBody {
     current_password: Secret,
     new_password: Secret,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ForgotBody {
+#[schemars(rename = "ForgotPassword")]
+pub(super) struct ForgotBody {
     email: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ResetBody {
+#[schemars(rename = "ResetPassword")]
+pub(super) struct ResetBody {
     token: Secret,
     new_password: Secret,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Accepted")]
+pub(super) struct AcceptedAnswer {
+    status: &'static str,
 }
 
 /// Changes the caller's password. Needs the old one, not an access token alone (AUTH-9).
@@ -68,7 +78,7 @@ pub(super) async fn forgot(accounts: &Accounts, call: Call) -> Answered {
     }
     let ip = call.context.client.ip();
     accounts.forgot_password(&body.email, ip).await?;
-    Ok(answers::accepted(br#"{"status":"accepted"}"#))
+    Ok(answers::accepted(&AcceptedAnswer { status: "accepted" }))
 }
 
 /// Sets a new password by a link's token. Signs nobody in (RST-3).

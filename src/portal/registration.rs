@@ -3,6 +3,7 @@
 //!
 //! No field of these bodies is a role or a state (AUTH-7). Roles are those of the invitation.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,9 +19,10 @@ use crate::{
     store::User,
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RegisterBody {
+#[schemars(rename = "Register")]
+pub(super) struct RegisterBody {
     username: String,
     email: String,
     password: Secret,
@@ -28,9 +30,10 @@ struct RegisterBody {
     invite: Option<Secret>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct BootstrapBody {
+#[schemars(rename = "Bootstrap")]
+pub(super) struct BootstrapBody {
     secret: Secret,
     username: String,
     email: String,
@@ -38,13 +41,21 @@ struct BootstrapBody {
     name: Option<String>,
 }
 
-#[derive(Serialize)]
-struct RegisteredAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Registered")]
+pub(super) struct RegisteredAnswer<'a> {
     user: RegisteredUser<'a>,
 }
 
-#[derive(Serialize)]
-struct RegisteredUser<'a> {
+/// A mail is on its way; whether there will be an account is told nobody else.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Pending")]
+pub(super) struct PendingAnswer {
+    status: &'static str,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RegisteredUser<'a> {
     id: &'a str,
     username: &'a str,
     email: Option<&'a str>,
@@ -87,9 +98,10 @@ pub(super) async fn bootstrap(accounts: &Accounts, call: Call) -> Answered {
     answer(accounts.register(by, new, call.context.client.ip()).await)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct VerifyBody {
+#[schemars(rename = "VerifyRegistration")]
+pub(super) struct VerifyBody {
     token: Secret,
     password: Secret,
 }
@@ -111,7 +123,7 @@ pub(super) async fn verify(accounts: &Accounts, call: Call) -> Answered {
 fn answer(made: Result<Enrolled, Rejection>) -> Answered {
     match made? {
         Enrolled::Made(user) => describe(&user),
-        Enrolled::Pending => Ok(answers::accepted(br#"{"status":"pending"}"#)),
+        Enrolled::Pending => Ok(answers::accepted(&PendingAnswer { status: "pending" })),
     }
 }
 

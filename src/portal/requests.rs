@@ -4,6 +4,7 @@ use http::{
     HeaderMap, HeaderName,
     header::{CONTENT_TYPE, ORIGIN, USER_AGENT},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
@@ -15,9 +16,10 @@ use crate::{
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// A string field that is wiped when dropped, and does not print.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(from = "String")]
-pub(super) struct Secret(pub(super) Zeroizing<String>);
+#[schemars(inline, extend("format" = "password"))]
+pub(super) struct Secret(#[schemars(with = "String")] pub(super) Zeroizing<String>);
 
 impl From<String> for Secret {
     fn from(text: String) -> Self {

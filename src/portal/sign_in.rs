@@ -1,5 +1,6 @@
 //! Login, refresh and logout: what a program sends as JSON. A form of a page is handed on to the page.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -15,26 +16,28 @@ use crate::{
 };
 
 /// Where the refresh token goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum Delivery {
+pub(super) enum Delivery {
     Body,
     #[default]
     Cookie,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct LoginBody {
+#[schemars(rename = "Login")]
+pub(super) struct LoginBody {
     username: String,
     password: Secret,
     #[serde(default)]
     delivery: Delivery,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct TokenBody {
+#[schemars(rename = "RefreshToken")]
+pub(super) struct TokenBody {
     refresh_token: Option<Secret>,
 }
 

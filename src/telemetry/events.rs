@@ -50,7 +50,9 @@ pub fn init_events(settings: &LogSettings) {
         .log_internal_errors(false);
     let (filter, handle) = reload::Layer::new(filter(settings.level));
     let result = match settings.format {
-        LogFormat::Json => events.with(layer.json().with_filter(filter)).try_init(),
+        LogFormat::Json => events
+            .with(layer.json().with_span_list(false).with_filter(filter))
+            .try_init(),
         LogFormat::Text => events
             .with(layer.with_ansi(false).with_filter(filter))
             .try_init(),

@@ -45,6 +45,7 @@ mod mail;
 mod multiplexed;
 mod ntlm;
 mod opaque;
+mod openapi;
 mod outages;
 mod own_keys;
 mod passwords;

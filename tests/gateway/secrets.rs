@@ -137,6 +137,62 @@ async fn accounts(gateway: &Gateway, canaries: &mut Canaries) {
         .is(204);
 }
 
+/// Sends what else opens an account, good or not, to where it belongs and to where it does not.
+async fn other_secrets(gateway: &Gateway, canaries: &mut Canaries) {
+    for (name, route, field) in [
+        ("bootstrap secret", "/auth/bootstrap", "secret"),
+        ("invitation", "/auth/register", "invite"),
+        ("reset token", "/auth/password/reset", "token"),
+    ] {
+        let canary = format!("canary-{}", name.replace(' ', "-"));
+        let mut body =
+            json!({ "username": "eve", "email": "eve@example.com", "password": PASSWORD });
+        if field == "token" {
+            body = json!({ "new_password": PASSWORD });
+        }
+        body[field] = canary.clone().into();
+        let answer = post(gateway, route, body).await;
+        assert!([401, 404].contains(&answer.status), "{}", answer.status);
+        get(gateway, &format!("{route}?{field}={canary}"), &[]).await;
+        canaries.insert(name, canary);
+    }
+    for (name, cookie) in [
+        ("session cookie", "__Host-portcullis-session"),
+        ("refresh cookie", "__Secure-portcullis-refresh"),
+    ] {
+        let canary = format!("canary-{}", name.replace(' ', "-"));
+        let field = format!("{cookie}={canary}");
+        for path in ["/private", "/auth/account", "/auth/renew"] {
+            get(gateway, path, &[("Cookie", &field)]).await;
+        }
+        let fields = [("Cookie", &*field), ("Content-Type", "application/json")];
+        let refresh = request("POST", "/auth/refresh", &fields, "");
+        Raw::connect(gateway).await.exchange(refresh).await;
+        canaries.insert(name, canary);
+    }
+    let secret = "canary-client-secret";
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let body = format!("token=canary-opaque-token&client_id=x&client_secret={secret}");
+    let asked = request("POST", "/auth/introspect", &form, &body);
+    Raw::connect(gateway).await.exchange(asked).await.is(401);
+    canaries.insert("client secret", secret.into());
+    canaries.insert("opaque token", "canary-opaque-token".into());
+}
+
+/// An event names the exchange that brought it about.
+fn log_4_events_have_the_id_of_their_request(gateway: &Gateway) {
+    for event in ["login", "login_refused", "refresh", "registration_refused"] {
+        let wanted = format!("\"event\":\"{event}\"");
+        let text = gateway.err.text();
+        let line = text.lines().find(|line| line.contains(&wanted));
+        let line: Value = serde_json::from_str(line.expect(event)).unwrap();
+        assert_eq!(line["target"], "audit", "{line}");
+        assert!(line["span"]["request_id"].is_string(), "{line}");
+        assert_eq!(line["span"]["client"], line["fields"]["client"], "{line}");
+        assert!(line.get("spans").is_none(), "{line}");
+    }
+}
+
 #[tokio::test]
 async fn log_1_no_secret_is_written_at_any_level() {
     let cookie = [("Set-Cookie", "app=canary-set-cookie; Path=/")];
@@ -154,10 +210,12 @@ async fn log_1_no_secret_is_written_at_any_level() {
     tokens(&gateway, &mut canaries).await;
     requests(&gateway, &mut canaries).await;
     accounts(&gateway, &mut canaries).await;
+    other_secrets(&gateway, &mut canaries).await;
 
     gateway
         .access_line(|line| line["path"] == "/auth/logout")
         .await;
+    log_4_events_have_the_id_of_their_request(&gateway);
     let metrics = gateway.admin("/metrics").await.text();
     let written = [gateway.out.text(), gateway.err.text(), metrics];
     assert!(!written[0].is_empty() && written[1].contains("listening"));

@@ -1,4 +1,4 @@
-//! Hashes that other programs made: bcrypt and PBKDF2. They are verified when their owner signs in, and then replaced by
+//! Hashes that other programs made: bcrypt, PBKDF2 and scrypt. They are verified when their owner signs in, and then replaced by
 //! argon2id with the current parameters (AUTH-3).
 //!
 //! Until then such an account answers a login in the time of its own hash and not in that of the dummy: whoever measures can
@@ -6,7 +6,10 @@
 
 use std::num::NonZeroU32;
 
-use aws_lc_rs::pbkdf2::{self, PBKDF2_HMAC_SHA256, PBKDF2_HMAC_SHA512};
+use aws_lc_rs::{
+    constant_time,
+    pbkdf2::{self, PBKDF2_HMAC_SHA256, PBKDF2_HMAC_SHA512},
+};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 
 /// The highest cost of bcrypt that is computed: each step doubles 200 ms at 12.
@@ -20,6 +23,12 @@ const BCRYPT_REST_BYTES: usize = 53;
 
 /// The most rounds of PBKDF2 that are computed: about half a second.
 const ROUNDS_MAX: u32 = 2_000_000;
+
+/// The most memory of scrypt, in bytes: `128 · r · 2^ln` (RFC 7914 §2). Programs use 16 to 128 MiB.
+const SCRYPT_BYTES_MAX: u64 = 256 << 20;
+
+/// The most work of scrypt: memory times `p`.
+const SCRYPT_WORK_MAX: u64 = 1 << 30;
 
 /// What a stored hash is derived to, in bytes.
 const OUTPUT_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
@@ -41,11 +50,20 @@ pub(super) enum Imported<'a> {
         /// What the password must be derived to.
         output: Vec<u8>,
     },
+    /// scrypt (RFC 7914).
+    Scrypt {
+        /// Its cost.
+        params: scrypt::Params,
+        /// Its salt.
+        salt: Vec<u8>,
+        /// What the password must be derived to.
+        output: Vec<u8>,
+    },
 }
 
 impl<'a> Imported<'a> {
-    /// Reads `$2a$`, `$2b$` and `$2y$`, and `$pbkdf2-sha256$` and `$pbkdf2-sha512$` in the forms of PHC (`i=…`) and passlib.
-    /// `None`: another form, or one that costs too much.
+    /// Reads `$2a$`, `$2b$` and `$2y$`, and `$pbkdf2-sha256$` and `$pbkdf2-sha512$` in the forms of PHC (`i=…`) and passlib,
+    /// and `$scrypt$ln=…,r=…,p=…$`. `None`: another form, or one that costs too much.
     pub(super) fn read(stored: &'a str) -> Option<Self> {
         let mut fields = stored.strip_prefix('$')?.split('$');
         let kind = fields.next()?;
@@ -64,8 +82,38 @@ impl<'a> Imported<'a> {
             }
             "pbkdf2-sha256" => Self::pbkdf2(PBKDF2_HMAC_SHA256, cost, fields),
             "pbkdf2-sha512" => Self::pbkdf2(PBKDF2_HMAC_SHA512, cost, fields),
+            "scrypt" => Self::scrypt(cost, fields),
             _ => None,
         }
+    }
+
+    fn scrypt(cost: &str, mut fields: std::str::Split<'_, char>) -> Option<Self> {
+        let mut numbers = cost.split(',');
+        let mut number =
+            |name: &str| -> Option<u32> { numbers.next()?.strip_prefix(name)?.parse().ok() };
+        let (log_n, r, p) = (number("ln=")?, number("r=")?, number("p=")?);
+        let n = 1_u64
+            .checked_shl(log_n)
+            .filter(|n| (2..1 << 32).contains(n))?;
+        let bytes = n.checked_mul(u64::from(r))?.checked_mul(128)?;
+        let work = bytes.checked_mul(u64::from(p))?;
+        let salt = STANDARD_NO_PAD.decode(fields.next()?).ok()?;
+        let output = STANDARD_NO_PAD.decode(fields.next()?).ok()?;
+        let fits = numbers.next().is_none()
+            && fields.next().is_none()
+            && bytes <= SCRYPT_BYTES_MAX
+            && work <= SCRYPT_WORK_MAX
+            && SALT_BYTES.contains(&salt.len())
+            && OUTPUT_BYTES.contains(&output.len());
+        if !fits {
+            return None;
+        }
+        let params = scrypt::Params::new(log_n.try_into().ok()?, r, p).ok()?;
+        Some(Self::Scrypt {
+            params,
+            salt,
+            output,
+        })
     }
 
     fn pbkdf2(
@@ -109,6 +157,15 @@ impl<'a> Imported<'a> {
                 salt,
                 output,
             } => pbkdf2::verify(*algorithm, *rounds, salt, password, output).is_ok(),
+            Self::Scrypt {
+                params,
+                salt,
+                output,
+            } => {
+                let mut derived = vec![0; output.len()];
+                scrypt::scrypt(password, salt, params, &mut derived).is_ok()
+                    && constant_time::verify_slices_are_equal(&derived, output).is_ok()
+            }
         }
     }
 }

@@ -187,7 +187,21 @@ fn auth_3_imported_hashes_are_verified_and_replaced() {
         b"saltsaltsaltsalt",
         &mut [0; 64],
     );
+    let mut from_scrypt = [0; 32];
+    let params = scrypt::Params::new(4, 8, 1).unwrap();
+    scrypt::scrypt(
+        b"open sesame",
+        b"saltsaltsaltsalt",
+        &params,
+        &mut from_scrypt,
+    )
+    .unwrap();
+    let from_scrypt = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD_NO_PAD,
+        from_scrypt,
+    );
     for stored in [
+        format!("$scrypt$ln=4,r=8,p=1${salt}${from_scrypt}"),
         bcrypt(4),
         bcrypt(4).replace("$2b$", "$2y$"),
         format!("$pbkdf2-sha256$i=1000,l=32${salt}${short}"),
@@ -238,10 +252,26 @@ fn auth_3_imported_hashes_that_cost_too_much_or_are_malformed_fit_no_password() 
         format!("$pbkdf2-sha256$1000${salt}$YWJj"),
         format!("$pbkdf2-sha1$1000${salt}${salt}"),
         "$2b$04$äöü".into(),
+        format!("$scrypt$ln=19,r=8,p=1${salt}${salt}"),
+        format!("$scrypt$ln=64,r=8,p=1${salt}${salt}"),
+        format!("$scrypt$ln=0,r=8,p=1${salt}${salt}"),
+        format!("$scrypt$ln=16,r=0,p=1${salt}${salt}"),
+        format!("$scrypt$ln=16,r=8,p=0${salt}${salt}"),
+        format!("$scrypt$ln=16,r=8,p=1000${salt}${salt}"),
+        format!("$scrypt$ln=4,r=4294967295,p=4294967295${salt}${salt}"),
+        format!("$scrypt$ln=4,r=8${salt}${salt}"),
+        format!("$scrypt$ln=4,r=8,p=1,x=1${salt}${salt}"),
+        format!("$scrypt$ln=4,r=8,p=1${salt}$"),
     ] {
         let password = Password::new(Zeroizing::new("open sesame".into())).unwrap();
         let hash = PasswordHash(stored.as_str().into());
+        let log = Log::default();
+        let guard = log.listen();
         let verdict = passwords.verify_now(&password, Some(&hash));
+        drop(guard);
         assert!(matches!(verdict, Verdict::Wrong), "{stored}");
+        // Whoever runs the gateway is told, once for each attempt, and not what the hash is.
+        assert!(log.text().contains("password_hash_refused"), "{stored}");
+        assert!(!log.text().contains(&stored), "{stored}");
     }
 }

@@ -207,3 +207,91 @@ fn auth_3_an_htpasswd_file_is_imported_once_and_what_cannot_be_verified_is_named
     assert_eq!(users[1]["email"], "bob@example.org");
     assert_eq!(users[1]["roles"], json!(["clerk"]));
 }
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a line for each case")]
+fn auth_3_a_users_file_of_authelia_is_imported_with_groups_and_state() {
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: UserCommand,
+    }
+    let shell = Shell::new();
+    let hash = bcrypt::hash("open sesame", 4).unwrap();
+    let file = shell.folder.path().join("users.yml");
+    let import = |text: &str, more: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let mut line = vec!["p", "import", file.to_str().unwrap()];
+        line.extend(more);
+        let mut output = Vec::new();
+        let mut typed = || Ok(Zeroizing::new(String::new()));
+        let mut console = Console {
+            output: &mut output,
+            password: &mut typed,
+        };
+        let command = Program::parse_from(line).command;
+        let done = execute(command, &settings(&shell.folder), &mut console);
+        let error = done.err().map(|error| format!("{error:#}"));
+        (
+            String::from_utf8(output).unwrap(),
+            error.unwrap_or_default(),
+        )
+    };
+    for (text, wanted) in [
+        ("---\nnobody: 1\n", "no mapping `users`"),
+        ("---\n- a\n", "no mapping with `users`"),
+        ("users:\n  ann: &a\n    password: x\n", "anchors"),
+        ("users:\n  ann: *a\n", "not YAML"),
+        ("users:\n  ann: !x y\n", "tags"),
+        ("users:\n  ann: 1\n", "line 2: the account"),
+        ("users:\n  ann:\n    groups: staff\n", "line 3: `groups`"),
+        ("users:\n  ann:\n    disabled: 'no'\n", "line 3: `disabled`"),
+        (
+            "users:\n  ann: {}\n  ann: {}\n",
+            "line 3: a key is there twice",
+        ),
+        ("users:\n  ann: [\n", "not YAML"),
+    ] {
+        let (output, error) = import(text, &[]);
+        assert!(error.contains(wanted), "{text}: {error}");
+        assert_eq!(output, "");
+    }
+    let (_, error) = import(&format!("users:\n{}", "  - ".repeat(40)), &[]);
+    assert!(!error.is_empty());
+    assert_eq!(shell.list()["users"], json!([]));
+
+    let text = format!(
+        "# Authelia\nusers:\n  Ann:\n    disabled: false\n    displayname: 'Ann Example'\n    password: \"{hash}\"\n    email: ann@example.org\n    groups:\n      - admin\n      - staff\n    given_name: Ann\n  bob:\n    disabled: true\n    password: '{hash}'\n    email: bob@example.org\n    groups: []\n  old:\n    password: '$6$rounds=50000$salt$hash'\n    email: old@example.org\n  bare:\n    password: '{hash}'\n"
+    );
+    let (output, _) = import(&text, &["--dry-run"]);
+    assert!(output.contains("would add ann"), "{output}");
+    assert_eq!(shell.list()["users"], json!([]));
+    let (output, error) = import(&text, &["--role", "clerk"]);
+    assert!(error.contains("2 lines were refused"), "{error}");
+    assert!(
+        output.contains("line 3: the group admin was not"),
+        "{output}"
+    );
+    assert!(output.contains("line 17: SHA-crypt"), "{output}");
+    assert!(output.contains("line 20: an e-mail address"), "{output}");
+    assert!(
+        output.ends_with("2 added, 0 skipped, 2 refused\n"),
+        "{output}"
+    );
+    assert!(!output.contains(&hash));
+    let (output, _) = import(&text, &["--email-domain", "example.net"]);
+    assert!(
+        output.ends_with("1 added, 2 skipped, 1 refused\n"),
+        "{output}"
+    );
+    let users = &shell.list()["users"];
+    assert_eq!(users[0]["email"], "ann@example.org");
+    assert_eq!(users[0]["roles"], json!(["staff", "clerk"]));
+    assert_eq!(users[0]["disabled"], false);
+    assert_eq!(users[1]["email"], "bare@example.net");
+    assert_eq!(users[2]["disabled"], true);
+    let (_, error) = import("ann:x\n", &[]);
+    assert!(error.contains("--email-domain"), "{error}");
+}

@@ -69,6 +69,7 @@ fn auth_10_the_table_is_this() {
             "DELETE below /auth/users/invites Authenticated admin",
             "GET exact /.well-known/jwks.json Public",
             "GET exact /.well-known/openid-configuration Public",
+            "GET exact /auth/openapi.json Public",
             "GET exact /auth/login Public",
             "GET exact /auth/logout Public",
             "GET exact /auth/account Authenticated",
