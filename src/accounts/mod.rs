@@ -21,7 +21,6 @@ mod watch;
 
 use std::{
     fmt, io,
-    net::IpAddr,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -33,7 +32,7 @@ use crate::{
         Revocations,
         settings::{BUILT_IN, ClaimNames, IssuerSettings, KeySource},
     },
-    limit::KeyedLimiter,
+    cluster::{Cluster, SharedLimiter},
     policy::{PasswordFault, Rejection},
     store::{OpenError as StoreOpenError, Sqlite, Store, StoreError, Times},
 };
@@ -81,10 +80,11 @@ pub struct Accounts {
     signing: SigningKeys,
     revocations: Arc<Revocations>,
     clock: Clock,
-    logins_per_ip: KeyedLimiter<IpAddr>,
-    logins_per_account: KeyedLimiter<Box<str>>,
+    logins_per_ip: SharedLimiter,
+    logins_per_account: SharedLimiter,
     outbox: Option<Outbox>,
-    registrations_per_ip: KeyedLimiter<IpAddr>,
+    registrations_per_ip: SharedLimiter,
+    cluster: Option<Arc<Cluster>>,
     /// The last entry of the feed that was applied.
     feed: AtomicU64,
 }
@@ -195,6 +195,18 @@ impl Accounts {
         Self::open_at(settings, revocations, Clock::system())
     }
 
+    /// As [`Accounts::open`], for one of several nodes.
+    ///
+    /// # Errors
+    /// [`OpenError`] by variant.
+    pub fn open_in(
+        cluster: Option<Arc<Cluster>>,
+        settings: &AccountSettings,
+        revocations: Arc<Revocations>,
+    ) -> Result<Arc<Self>, OpenError> {
+        Self::make(cluster, settings, revocations, Clock::system())
+    }
+
     /// As [`Accounts::open`], with a clock.
     ///
     /// # Errors
@@ -204,6 +216,17 @@ impl Accounts {
         revocations: Arc<Revocations>,
         clock: Clock,
     ) -> Result<Arc<Self>, OpenError> {
+        Self::make(None, settings, revocations, clock)
+    }
+
+    fn make(
+        cluster: Option<Arc<Cluster>>,
+        settings: &AccountSettings,
+        revocations: Arc<Revocations>,
+        clock: Clock,
+    ) -> Result<Arc<Self>, OpenError> {
+        let limiter =
+            |name, quota| SharedLimiter::new(name, quota, LIMIT_KEYS_MAX, cluster.clone());
         let store = Sqlite::open(&settings.database)?;
         let passwords = Passwords::new(&settings.argon2, settings.password_min)
             .map_err(|_| OpenError::Passwords)?;
@@ -217,18 +240,14 @@ impl Accounts {
             )?,
             revocations,
             clock,
-            logins_per_ip: KeyedLimiter::new("login_per_ip", settings.login_per_ip, LIMIT_KEYS_MAX),
-            logins_per_account: KeyedLimiter::new(
-                "login_per_account",
-                settings.login_per_account,
-                LIMIT_KEYS_MAX,
-            ),
-            outbox: settings.mail.as_ref().map(Outbox::new),
-            registrations_per_ip: KeyedLimiter::new(
-                "register_per_ip",
-                settings.register_per_ip,
-                LIMIT_KEYS_MAX,
-            ),
+            logins_per_ip: limiter("login_per_ip", settings.login_per_ip),
+            logins_per_account: limiter("login_per_account", settings.login_per_account),
+            outbox: settings
+                .mail
+                .as_ref()
+                .map(|mail| Outbox::new(mail, cluster.as_ref())),
+            registrations_per_ip: limiter("register_per_ip", settings.register_per_ip),
+            cluster,
             feed: AtomicU64::new(0),
             settings: settings.clone(),
         };
@@ -306,6 +325,16 @@ impl Accounts {
         for session in sessions {
             self.revocations
                 .revoke_session(&self.settings.issuer, session, until);
+        }
+        if !sessions.is_empty() {
+            self.tell_others();
+        }
+    }
+
+    /// Tells the other nodes that the feed has grown.
+    fn tell_others(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.revoked();
         }
     }
 }

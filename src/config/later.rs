@@ -5,7 +5,6 @@
 
 /// Section and key.
 pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("", "cluster"),
     ("accounts", "store_password_env"),
     ("accounts", "store_password_file"),
 ];
