@@ -13,6 +13,7 @@ pub mod admin;
 pub mod assertion;
 pub mod authn;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 mod files;
 pub mod gateway;

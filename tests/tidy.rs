@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 11] = [
     &["policy"],
     &["files", "telemetry"],
     &["authn", "limit", "upstream", "respond", "store"],
-    &["mail"],
+    &["cluster", "mail"],
     &["accounts"],
     &["assertion"],
     &["portal", "gateway"],

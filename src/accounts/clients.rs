@@ -58,6 +58,7 @@ impl Accounts {
         revoked.map_err(unavailable)?;
         self.revocations
             .revoke_token(&self.settings.issuer, &token_id, times.tokens_dead_at);
+        self.tell_others();
         tracing::info!(target: "audit", event = "token_revoked", token_id = &*token_id, client = &*client.id);
         Ok(())
     }

@@ -149,7 +149,8 @@ impl Accounts {
         ip: IpAddr,
     ) -> Result<Enrolled, Rejection> {
         self.registrations_per_ip
-            .check(network(ip))
+            .check(&network(ip))
+            .await
             .map_err(Rejection::RateLimited)?;
         let (secret, bootstrap) = match (by, self.settings.registration) {
             (Registered::Bootstrap(text), _) => (Some(text), true),

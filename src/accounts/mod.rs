@@ -23,7 +23,6 @@ mod watch;
 
 use std::{
     fmt,
-    net::IpAddr,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -35,7 +34,7 @@ use crate::{
         Revocations,
         settings::{BUILT_IN, ClaimNames, IssuerSettings, KeySource},
     },
-    limit::KeyedLimiter,
+    cluster::{Cluster, SharedLimiter},
     policy::{PasswordFault, Rejection},
     store::{Store, StoreError, Times},
 };
@@ -84,10 +83,11 @@ pub struct Accounts {
     signing: SigningKeys,
     revocations: Arc<Revocations>,
     clock: Clock,
-    logins_per_ip: KeyedLimiter<IpAddr>,
-    logins_per_account: KeyedLimiter<Box<str>>,
+    logins_per_ip: SharedLimiter,
+    logins_per_account: SharedLimiter,
     outbox: Option<Outbox>,
-    registrations_per_ip: KeyedLimiter<IpAddr>,
+    registrations_per_ip: SharedLimiter,
+    cluster: Option<Arc<Cluster>>,
     /// The last entry of the feed that was applied.
     feed: AtomicU64,
 }
@@ -236,6 +236,16 @@ impl Accounts {
         for session in sessions {
             self.revocations
                 .revoke_session(&self.settings.issuer, session, until);
+        }
+        if !sessions.is_empty() {
+            self.tell_others();
+        }
+    }
+
+    /// Tells the other nodes that the feed has grown.
+    fn tell_others(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.revoked();
         }
     }
 }

@@ -5,13 +5,14 @@
 //! process has a mail in hand at a time. A link's token is made when its mail is sent and never kept: neither the queue nor
 //! any copy of the database gives it (RST-2), and the link's time begins when it is on its way.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use tokio::sync::Notify;
 
 use super::{AccountError, Accounts, LIMIT_KEYS_MAX, sessions::network};
 use crate::{
-    limit::{KeyedLimiter, settings::Quota},
+    cluster::{Cluster, SharedLimiter},
+    limit::settings::Quota,
     mail::{MailSettings, Purpose},
     policy::Rejection,
     store::{Beyond, NewMail, Queued},
@@ -25,8 +26,8 @@ const ASKED_PER_MAIL: u32 = 10;
 pub(super) struct Outbox {
     pub(super) settings: MailSettings,
     pub(super) wake: Notify,
-    per_ip: KeyedLimiter<IpAddr>,
-    asked: KeyedLimiter<()>,
+    per_ip: SharedLimiter,
+    asked: SharedLimiter,
 }
 
 /// A mail to be sent.
@@ -43,7 +44,7 @@ pub struct Mail<'a> {
 }
 
 impl Outbox {
-    pub(super) fn new(settings: &MailSettings) -> Self {
+    pub(super) fn new(settings: &MailSettings, cluster: Option<&Arc<Cluster>>) -> Self {
         let asked = Quota {
             count: settings.total.count.saturating_mul(ASKED_PER_MAIL),
             burst: settings.total.burst.saturating_mul(ASKED_PER_MAIL),
@@ -52,8 +53,13 @@ impl Outbox {
         Self {
             settings: settings.clone(),
             wake: Notify::new(),
-            per_ip: KeyedLimiter::new("mail_per_ip", settings.per_ip, LIMIT_KEYS_MAX),
-            asked: KeyedLimiter::new("mail_total", asked, 1),
+            per_ip: SharedLimiter::new(
+                "mail_per_ip",
+                settings.per_ip,
+                LIMIT_KEYS_MAX,
+                cluster.cloned(),
+            ),
+            asked: SharedLimiter::new("mail_total", asked, 1, cluster.cloned()),
         }
     }
 }
@@ -69,13 +75,14 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Rejection::RateLimited`]; [`Rejection::RouteNotFound`] where mail is off.
-    pub fn charge_for_mail(&self, client: IpAddr) -> Result<(), Rejection> {
+    pub async fn charge_for_mail(&self, client: IpAddr) -> Result<(), Rejection> {
         let outbox = self.outbox.as_ref().ok_or(Rejection::RouteNotFound)?;
         outbox
             .per_ip
-            .check(network(client))
+            .check(&network(client))
+            .await
             .map_err(Rejection::RateLimited)?;
-        outbox.asked.check(()).map_err(Rejection::RateLimited)
+        outbox.asked.check("").await.map_err(Rejection::RateLimited)
     }
 
     /// Queues a mail. Every path that sends mail goes through here, or with what it tells of through one transaction, and so through one budget

@@ -43,7 +43,8 @@ impl Accounts {
     pub async fn change_password(&self, change: ChangePassword<'_>) -> Result<(), Rejection> {
         let ChangePassword { ip, session_id, .. } = change;
         self.logins_per_ip
-            .check(network(ip))
+            .check(&network(ip))
+            .await
             .map_err(Rejection::RateLimited)?;
         let user = self.store.find_user(UserKey::Id(change.user_id.into()));
         let user = user.await.map_err(unavailable)?;
@@ -54,7 +55,8 @@ impl Accounts {
         // What is not taken is said before anything is charged to the account.
         self.passwords.check(&change.new, &self.words(&user))?;
         self.logins_per_account
-            .check(user.id.clone())
+            .check(&user.id)
+            .await
             .map_err(Rejection::RateLimited)?;
         let stored = user.password.clone();
         let refused = || {
@@ -96,7 +98,7 @@ impl Accounts {
             return Err(Rejection::RouteNotFound);
         }
         let email = canonical_email(email).ok_or(Rejection::BadRequest(HeadFault::Body))?;
-        self.charge_for_mail(ip)?;
+        self.charge_for_mail(ip).await?;
         tracing::info!(target: "audit", event = "password_reset_asked", client = %ip);
         self.send_mail(Mail {
             purpose: Purpose::PasswordReset,
@@ -125,7 +127,8 @@ impl Accounts {
             return Err(Rejection::RouteNotFound);
         }
         self.logins_per_ip
-            .check(network(ip))
+            .check(&network(ip))
+            .await
             .map_err(Rejection::RateLimited)?;
         let refused = || {
             tracing::info!(target: "audit", event = "password_reset_refused", client = %ip);

@@ -39,7 +39,7 @@ impl Accounts {
         }
         let password = new.password.ok_or(AccountError::Internal)?;
         self.passwords.check(&password, &self.words(&user))?;
-        self.charge_for_mail(ip)?;
+        self.charge_for_mail(ip).await?;
         let hash = self.passwords.hash(password, &self.words(&user)).await?;
         let mail = self.notice(Mail {
             purpose: Purpose::Registration,
@@ -85,7 +85,8 @@ impl Accounts {
             return Err(Rejection::RouteNotFound);
         }
         self.logins_per_ip
-            .check(network(ip))
+            .check(&network(ip))
+            .await
             .map_err(Rejection::RateLimited)?;
         let made = self.complete(token, password).await;
         match &made {
@@ -113,7 +114,8 @@ impl Accounts {
         let wanted = wanted.map_err(unavailable)?.ok_or(Rejection::LinkInvalid)?;
         // Who has the mail may try passwords only as often as at the account that it will be.
         self.logins_per_account
-            .check(wanted.id.clone())
+            .check(&wanted.id)
+            .await
             .map_err(Rejection::RateLimited)?;
         let stored = Some(wanted.password.clone());
         let Verdict::Right { .. } = self.passwords.verify(password, stored).await? else {

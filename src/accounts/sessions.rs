@@ -80,20 +80,22 @@ impl Accounts {
     pub async fn login(&self, login: Login<'_>) -> Result<Grant, Rejection> {
         let ip = login.client.ip;
         self.logins_per_ip
-            .check(network(ip))
+            .check(&network(ip))
+            .await
             .map_err(|exceeded| limited(None, ip, exceeded))?;
         let user = match user_key(login.name) {
             Some(key) => self.store.find_user(key).await.map_err(unavailable)?,
             None => None,
         };
         // One budget for an account, whether it is called by its name or its address.
-        let account = match &user {
+        let account: Box<str> = match &user {
             Some(user) => user.id.clone(),
             None => login.name.to_ascii_lowercase().into(),
         };
         let known = user.as_ref().map(|user| user.id.clone());
         self.logins_per_account
-            .check(account)
+            .check(&account)
+            .await
             .map_err(|exceeded| limited(known.as_deref(), ip, exceeded))?;
         let user = user.filter(may_enter);
         let reason = match (&known, &user) {
@@ -359,14 +361,15 @@ pub(super) fn may_enter(user: &User) -> bool {
 }
 
 /// Whom a client address stands for: an IPv6 client has a network of 64 bits to choose addresses from (RFC 6177).
-pub(super) fn network(ip: IpAddr) -> IpAddr {
-    match ip {
+pub(super) fn network(ip: IpAddr) -> String {
+    let network = match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(ip) => {
             let [a, b, c, d, ..] = ip.segments();
             IpAddr::from([a, b, c, d, 0, 0, 0, 0])
         }
-    }
+    };
+    network.to_string()
 }
 
 pub(super) fn unavailable(_: crate::store::StoreError) -> Rejection {

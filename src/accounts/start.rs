@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     authn::Revocations,
-    limit::KeyedLimiter,
+    cluster::{Cluster, SharedLimiter},
     store::{OpenError as StoreOpenError, Sqlite, Store, StoreError},
 };
 
@@ -63,22 +63,23 @@ impl Accounts {
         revocations: Arc<Revocations>,
         clock: Clock,
     ) -> Result<Arc<Self>, OpenError> {
-        let accounts = Self::assemble(settings, revocations, clock)?;
+        let accounts = Self::assemble(None, settings, revocations, clock)?;
         // Before the first token is verified: what was revoked before this start.
         accounts.catch_up()?;
         Ok(Arc::new(accounts))
     }
 
-    /// As [`Accounts::open`], for a node that has other things to do: a store that cannot be reached now is awaited (FAULT-5).
+    /// As [`Accounts::open`], for one node, of several where there is a cluster, that has other things to do: a store that cannot be reached now is awaited (FAULT-5).
     /// Until [`Accounts::watch`] has read the revocations in it, no token of these accounts is believed or made.
     ///
     /// # Errors
     /// [`OpenError`] by variant, for what waiting does not mend.
     pub fn open_or_await(
+        cluster: Option<Arc<Cluster>>,
         settings: &AccountSettings,
         revocations: Arc<Revocations>,
     ) -> Result<Arc<Self>, OpenError> {
-        let accounts = Self::assemble(settings, revocations, Clock::system())?;
+        let accounts = Self::assemble(cluster, settings, revocations, Clock::system())?;
         match accounts.catch_up() {
             Ok(()) => {}
             Err(OpenError::Revocations(error)) => {
@@ -93,10 +94,13 @@ impl Accounts {
     }
 
     fn assemble(
+        cluster: Option<Arc<Cluster>>,
         settings: &AccountSettings,
         revocations: Arc<Revocations>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
+        let limiter =
+            |name, quota| SharedLimiter::new(name, quota, LIMIT_KEYS_MAX, cluster.clone());
         let store = open_store(settings)?;
         let passwords = Passwords::new(&settings.argon2, settings.password_min)
             .map_err(|_| OpenError::Passwords)?;
@@ -110,18 +114,14 @@ impl Accounts {
             )?,
             revocations,
             clock,
-            logins_per_ip: KeyedLimiter::new("login_per_ip", settings.login_per_ip, LIMIT_KEYS_MAX),
-            logins_per_account: KeyedLimiter::new(
-                "login_per_account",
-                settings.login_per_account,
-                LIMIT_KEYS_MAX,
-            ),
-            outbox: settings.mail.as_ref().map(Outbox::new),
-            registrations_per_ip: KeyedLimiter::new(
-                "register_per_ip",
-                settings.register_per_ip,
-                LIMIT_KEYS_MAX,
-            ),
+            logins_per_ip: limiter("login_per_ip", settings.login_per_ip),
+            logins_per_account: limiter("login_per_account", settings.login_per_account),
+            outbox: settings
+                .mail
+                .as_ref()
+                .map(|mail| Outbox::new(mail, cluster.as_ref())),
+            registrations_per_ip: limiter("register_per_ip", settings.register_per_ip),
+            cluster,
             feed: AtomicU64::new(0),
             settings: settings.clone(),
         })

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{
+    runtime::Handle,
+    task::JoinHandle,
+    time::{Interval, MissedTickBehavior, sleep},
+};
 
 use super::Accounts;
 use crate::store::{Revocation, RevocationKind, StoreError};
@@ -18,6 +22,8 @@ const POLL_PERIOD: Duration = Duration::from_secs(1);
 /// Pages of one poll, a million entries; the next goes on where it ended. A store whose every connection is a new one would show
 /// its whole feed for ever.
 const POLL_PAGES_MAX: usize = 1000;
+/// The least time between two polls for word of other nodes, whoever sends it and however often.
+const HEARD_PERIOD: Duration = Duration::from_millis(50);
 
 /// Polls between two rounds of erasing.
 const PURGE_EVERY: u32 = 10;
@@ -102,15 +108,21 @@ async fn run(accounts: Weak<Accounts>, report: Report) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
     let mut keys_failing = false;
-    for turn in 0_u32.. {
-        ticks.tick().await;
+    let mut turn = 0_u32;
+    loop {
+        let heard = heard(&accounts, &mut ticks).await;
         let Some(accounts) = accounts.upgrade() else {
             return;
         };
-        follow_keys(&accounts, &mut keys_failing).await;
+        if !heard {
+            follow_keys(&accounts, &mut keys_failing).await;
+        }
         let mut result = accounts.poll().await.map(|_| ());
-        if result.is_ok() && turn % PURGE_EVERY == 0 {
-            result = accounts.purge().await.map(|_| ());
+        if !heard {
+            if result.is_ok() && turn.is_multiple_of(PURGE_EVERY) {
+                result = accounts.purge().await.map(|_| ());
+            }
+            turn = turn.wrapping_add(1);
         }
         // One line when it begins and one when it ends, not one a second.
         match (result, failing) {
@@ -125,6 +137,23 @@ async fn run(accounts: Weak<Accounts>, report: Report) {
                 failing = false;
             }
             (Err(_), true) | (Ok(()), false) => {}
+        }
+    }
+}
+
+/// Waits for the next tick, or for word from another node, and says which of them it was: `true` for word.
+async fn heard(accounts: &Weak<Accounts>, ticks: &mut Interval) -> bool {
+    let cluster = accounts.upgrade().and_then(|one| one.cluster.clone());
+    let Some(cluster) = cluster else {
+        ticks.tick().await;
+        return false;
+    };
+    tokio::select! {
+        _ = ticks.tick() => false,
+        () = cluster.heard() => {
+            // Many messages are one look at the store.
+            sleep(HEARD_PERIOD).await;
+            true
         }
     }
 }

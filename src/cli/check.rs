@@ -1,6 +1,7 @@
 //! `portcullis check`: what is wrong with a configuration, and what it means.
 
 mod assertions;
+mod cluster;
 mod tls;
 mod upstreams;
 
@@ -65,8 +66,7 @@ pub fn run(command: &CheckCommand, path: &Path) -> anyhow::Result<ExitCode> {
                 if !upstreams.is_empty() {
                     say(&format!("\n{}", table(upstreams::COLUMNS, &upstreams)))?;
                 }
-                let now = SystemTime::now();
-                for table in tls::tables(&config.tls, now) {
+                for table in tls::tables(&config.tls, SystemTime::now()) {
                     say(&format!("\n{table}"))?;
                 }
                 say(&summary(config))?;
@@ -179,8 +179,9 @@ fn summary(config: &Config) -> String {
         _ => format!("{count} {what}s"),
     };
     format!(
-        "{}\ngood: {}, {}, {}, {built_in}",
+        "{}{}\ngood: {}, {}, {}, {built_in}",
         assertions::line(config),
+        cluster::line(config),
         count(config.routes.len(), "route"),
         count(config.upstreams.len(), "upstream"),
         count(config.issuers.len(), "issuer"),

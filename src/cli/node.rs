@@ -19,6 +19,7 @@ use crate::{
         Revocations,
         remote::{Around, RemoteKeys, Report},
     },
+    cluster::Cluster,
     config::{
         Config, Loaded,
         assemble::{Lasting, assemble},
@@ -257,7 +258,8 @@ fn lasting(
     let accounts = match &config.accounts {
         None => None,
         Some(settings) => {
-            let accounts = Accounts::open_or_await(settings, Arc::clone(&revocations))
+            let cluster = cluster(config, control, &telemetry, readiness)?;
+            let accounts = Accounts::open_or_await(cluster, settings, Arc::clone(&revocations))
                 .context("cannot open the account store")?;
             let portal = portal::start(Arc::clone(&accounts), control.handle());
             Some((accounts, portal))
@@ -282,6 +284,28 @@ fn lasting(
         assertions,
         accounts,
     })
+}
+
+/// The way to the other nodes. Only accounts share anything.
+fn cluster(
+    config: &Config,
+    control: &Runtime,
+    telemetry: &Arc<Telemetry>,
+    readiness: &Arc<Readiness>,
+) -> anyhow::Result<Option<Arc<Cluster>>> {
+    let Some(settings) = &config.cluster else {
+        return Ok(None);
+    };
+    let readiness = Arc::clone(readiness);
+    let report = move |condition| readiness.set_degraded("redis", condition);
+    Cluster::start(
+        settings,
+        control.handle(),
+        Arc::clone(telemetry),
+        Arc::new(report),
+    )
+    .map(Some)
+    .context("cannot speak to Redis (cluster.redis)")
 }
 
 /// Shows an issuer whose keys cannot be fetched without making the node un-ready: every node would be at once, and the tokens

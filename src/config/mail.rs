@@ -117,7 +117,7 @@ fn smtp(table: &mut Table<'_>, server: Option<Server>) -> Option<SmtpSettings> {
         let context = table.context;
         move |text| files::chain(&context.file(text))
     });
-    let password = password(table);
+    let password = secret(table, "password_file", "password_env");
     let server = server?;
     let encryption = encryption(table, &server, starttls, danger);
     let login = match (server.user, password) {
@@ -187,7 +187,7 @@ fn encryption(
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
@@ -234,16 +234,18 @@ fn decoded(user: &str) -> String {
         .map_or_else(String::new, |(_, user)| user.into_owned())
 }
 
-fn password(table: &mut Table<'_>) -> Option<Zeroizing<String>> {
+/// Reads a password from the file or the variable that these keys name.
+pub(super) fn secret(
+    table: &mut Table<'_>,
+    file_key: &'static str,
+    env_key: &'static str,
+) -> Option<Zeroizing<String>> {
     let context = table.context;
-    if table.has("password_file") && table.has("password_env") {
-        let fault = Fault::new(
-            "is one password too many",
-            "leave password_file or password_env",
-        );
-        table.fault("password_env", fault);
+    if table.has(file_key) && table.has(env_key) {
+        let hint = format!("leave {file_key} or {env_key}");
+        table.fault(env_key, Fault::new("is one password too many", hint));
     }
-    let file = table.parsed("password_file", |text| {
+    let file = table.parsed(file_key, |text| {
         let path = context.file(text);
         let content = files::read(&path, Reader::Owner)?;
         let text = String::from_utf8(content.to_vec());
@@ -251,7 +253,7 @@ fn password(table: &mut Table<'_>) -> Option<Zeroizing<String>> {
             Zeroizing::new(text.map_err(|_| Fault::from("the password is not UTF-8".to_owned()))?);
         one_line(text.trim_end_matches(['\r', '\n']))
     });
-    let env = table.parsed("password_env", |name| password_env(context, name));
+    let env = table.parsed(env_key, |name| password_env(context, name));
     file.or(env)
 }
 

@@ -10,6 +10,7 @@ mod bounds;
 pub mod cases;
 mod client;
 mod closed;
+mod cluster;
 mod context;
 mod cors;
 pub mod development;
@@ -22,7 +23,6 @@ mod identity;
 mod introspection;
 mod issuer;
 mod keys;
-mod later;
 mod limit;
 mod log;
 mod mail;
@@ -69,6 +69,7 @@ use crate::{
     accounts::settings::AccountSettings,
     assertion::settings::AssertionSettings,
     authn::settings::{BUILT_IN, CacheSettings, IssuerSettings},
+    cluster::settings::ClusterSettings,
     gateway::forward_auth::ForwardAuthSettings,
     limit::settings::{IpLimitSettings, RouteLimitSettings},
     policy::{Access, IdentityHeaders, Route},
@@ -106,6 +107,8 @@ pub struct Config {
     pub forward_auth: Option<ForwardAuthSettings>,
     /// Accounts; `None` where the section is absent or disabled.
     pub accounts: Option<AccountSettings>,
+    /// What is shared with other nodes; `None` where the section is absent.
+    pub cluster: Option<ClusterSettings>,
     /// Logs.
     pub log: LogSettings,
 }
@@ -270,6 +273,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
     if let Some(accounts) = &mut accounts {
         accounts.mail = mail;
     }
+    let cluster = cluster::read(top.section("cluster"), server, accounts.as_ref());
     let assertion = statements.zip(server).and_then(|(statements, server)| {
         statements.settle(&context.problems, server, (accounts.as_ref(), context.root))
     });
@@ -313,6 +317,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         routes: routes.into_iter().map(|placed| placed.route).collect(),
         forward_auth,
         accounts,
+        cluster,
         log,
     })
 }

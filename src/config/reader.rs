@@ -15,7 +15,6 @@ use super::{
     bounds::Bounds,
     context::Context,
     diagnostic::{Fault, Place},
-    later::NOT_YET,
     units,
     words::{Choice, choose, suggest},
 };
@@ -351,7 +350,6 @@ impl<'d> Table<'d> {
     /// Reports every key that was not asked for. A table that is never finished would ignore what it does not know, which
     /// the mutation tests of CFG-1 would find.
     pub(super) fn finish(self) {
-        let section = without_indices(&self.place.key);
         for name in self.entries.into_iter().flat_map(DeTable::keys) {
             let key: &str = name.get_ref();
             if self.asked.contains(&key) {
@@ -361,14 +359,8 @@ impl<'d> Table<'d> {
                 key: self.path(key),
                 span: name.span(),
             };
-            let fault = if NOT_YET.contains(&(&section, key)) {
-                let hint = "take the key out: it is never ignored silently";
-                Fault::new("is not yet supported", hint)
-            } else {
-                let later = NOT_YET.iter().filter(|row| row.0 == section);
-                let known = self.asked.iter().copied().chain(later.map(|row| row.1));
-                Fault::new("unknown key", suggest(key, known))
-            };
+            let known = self.asked.iter().copied();
+            let fault = Fault::new("unknown key", suggest(key, known));
             self.context.problems.add(&place, fault);
         }
     }
@@ -413,13 +405,3 @@ impl<'d> Table<'d> {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// `route[2].require` is in the section `route.require`.
-fn without_indices(key: &str) -> String {
-    let mut section = String::with_capacity(key.len());
-    for part in key.split('[') {
-        let plain = part.split_once(']').map_or(part, |(_, after)| after);
-        section.push_str(plain);
-    }
-    section
-}

@@ -28,6 +28,7 @@ pub fn needed(before: &Config, next: &Config, changes: &[Change]) -> Vec<String>
                 && statements(next).is_some()
                 && statements(before) != statements(next),
         ),
+        ("cluster", before.cluster != next.cluster),
         ("log.access", before.log.access != next.log.access),
         ("log.format", before.log.format != next.log.format),
     ]

@@ -6,6 +6,7 @@ use super::*;
 use tempfile::TempDir;
 
 mod callers;
+mod cluster;
 mod diagnostics;
 mod files;
 mod mail;

@@ -63,6 +63,11 @@ pub(super) struct CertificateLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct StoreLabel {
+    pub(super) store: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct LimitLabel {
     pub(super) limit: &'static str,
 }

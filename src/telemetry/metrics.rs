@@ -17,7 +17,7 @@ use super::{
     histogram::Histogram,
     labels::{
         CertificateLabel, DecisionLabels, FetchLabels, IssuerLabel, KeysLabels, LimitLabel,
-        ListenerLabel, RequestLabels, ResultLabel, RouteLabel, VersionLabel,
+        ListenerLabel, RequestLabels, ResultLabel, RouteLabel, StoreLabel, VersionLabel,
     },
     results::{CertificateReload, ConfigReload, HandshakeResult},
 };
@@ -48,6 +48,9 @@ pub(super) struct Metrics {
     pub(super) rate_limited: Family<LimitLabel, Counter>,
     pub(super) mails: Family<ResultLabel, Counter>,
     pub(super) mail_queue: Gauge,
+    pub(super) cluster_up: Family<StoreLabel, Gauge>,
+    pub(super) cluster_fallbacks: Counter,
+    pub(super) cluster_messages: Counter,
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
     pub(super) malformed: Counter,
@@ -92,6 +95,9 @@ impl Metrics {
             rate_limited: Family::default(),
             mails: Family::default(),
             mail_queue: Gauge::default(),
+            cluster_up: Family::default(),
+            cluster_fallbacks: Counter::default(),
+            cluster_messages: Counter::default(),
             panics: Counter::default(),
             accept_errors: Counter::default(),
             malformed: Counter::default(),
@@ -104,6 +110,7 @@ impl Metrics {
         metrics.register_process();
         metrics.register_certificates();
         metrics.register_mail();
+        metrics.register_cluster();
         metrics.register_reloads();
         metrics
     }
@@ -189,6 +196,25 @@ impl Metrics {
             "mail_queue",
             "Mails that wait to be sent",
             self.mail_queue.clone(),
+        );
+    }
+
+    fn register_cluster(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "cluster_up",
+            "Whether Redis can be used: 1 or 0; absent without a cluster",
+            self.cluster_up.clone(),
+        );
+        registry.register(
+            "cluster_fallbacks",
+            "Requests that this node decided by its own half of a limit, for Redis did not",
+            self.cluster_fallbacks.clone(),
+        );
+        registry.register(
+            "cluster_messages",
+            "Messages of nodes that revoked something",
+            self.cluster_messages.clone(),
         );
     }
 

@@ -34,7 +34,7 @@ pub use record::{Ending, Record};
 pub use request_id::{RequestId, RequestIds};
 pub use results::{CertificateReload, ConfigReload, HandshakeResult, MailResult, RetryResult};
 
-use labels::{FetchLabels, LimitLabel, ResultLabel};
+use labels::{FetchLabels, LimitLabel, ResultLabel, StoreLabel};
 use line_queue::LineQueue;
 use metrics::Metrics;
 use settings::LogSettings;
@@ -188,6 +188,24 @@ impl Telemetry {
     pub fn mail_queued(&self, mails: u64) {
         let mails = i64::try_from(mails).unwrap_or(i64::MAX);
         self.metrics.mail_queue.set(mails);
+    }
+
+    /// Says whether the cluster's Redis can be used.
+    pub fn cluster_up(&self, up: bool) {
+        let gauge = &self.metrics.cluster_up;
+        gauge
+            .get_or_create(&StoreLabel { store: "redis" })
+            .set(i64::from(up));
+    }
+
+    /// Counts a request to which a limit of this node alone was applied, for Redis did not answer.
+    pub fn cluster_fallback(&self) {
+        self.metrics.cluster_fallbacks.inc();
+    }
+
+    /// Counts a message of a node that revoked something.
+    pub fn cluster_message(&self) {
+        self.metrics.cluster_messages.inc();
     }
 
     /// Counts an attempt to load the configuration anew.

@@ -57,7 +57,7 @@ pub use server::Server;
 use server::Way;
 use settings::{Endpoint, Protocol, ServerAddress, UpstreamSettings};
 use tls::Tls;
-pub use tls::{SystemRoots, TlsFault};
+pub use tls::{SystemRoots, TlsFault, client_config};
 use tokio::runtime::Handle;
 pub use upgrade::{Handshake, Switched};
 

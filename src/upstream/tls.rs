@@ -103,11 +103,11 @@ impl SystemRoots {
     }
 }
 
-/// Makes the TLS configuration of an upstream, which offers the protocols `alpn`.
+/// Makes the TLS configuration of an upstream or another server, which offers the protocols `alpn`.
 ///
 /// # Errors
 /// The first file that is missing, empty, unreadable or of no use, and a system without roots where they are needed.
-pub(super) fn client_config(
+pub fn client_config(
     settings: &TlsSettings,
     system: &SystemRoots,
     alpn: &[&[u8]],

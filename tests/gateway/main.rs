@@ -22,6 +22,7 @@ mod cache;
 mod certificates;
 mod client_certificates;
 mod clients;
+mod cluster;
 mod corpus;
 mod cuts;
 mod deadlines;

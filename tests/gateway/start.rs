@@ -204,8 +204,8 @@ async fn cfg_1_keys_of_later_versions_are_refused_by_name() {
         settings_refused(site, &[key]).await;
     }
     settings_refused(
-        site().set("cluster", "redis", "\"redis://127.0.0.1\""),
-        &["cluster"],
+        site().set("cluster", "redis", "\"redis://:pw@127.0.0.1\""),
+        &["cluster.redis", "holds a password"],
     )
     .await;
     settings_refused(

@@ -81,6 +81,8 @@ fn cfg_2_keys_that_need_a_restart_are_named() {
     );
     let mail = "[mail]\nfrom = \"gate@example.com\"\nspool = \"data/mail\"\n[log]";
     check(("[log]", mail), &["mail"]);
+    let cluster = "[cluster]\nredis = \"redis://127.0.0.1\"\n[log]";
+    check(("[log]", cluster), &["cluster"]);
     check(("[log]", "[log]\naccess = false"), &["log.access"]);
     check(("[log]", "[log]\nformat = \"text\""), &["log.format"]);
     check(

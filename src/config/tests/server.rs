@@ -1,4 +1,4 @@
-//! `version`, `[server]`, `[rate_limit]`, `[token_cache]`, `[log]`, and what comes later.
+//! `version`, `[server]`, `[rate_limit]`, `[token_cache]`, `[log]`.
 
 use super::*;
 use crate::policy::ForwardedHeaders;
@@ -248,23 +248,4 @@ fn log() {
     );
     let off = with("[log]", "access = false");
     Project::new().warns(&off, "log.access", "no exchange is logged");
-}
-
-#[test]
-fn what_comes_later_is_refused_by_name() {
-    for (section, key) in later::NOT_YET {
-        if section.is_empty() {
-            let text = format!("{BASE}[{key}]\nx = 1\n");
-            Project::new().refuses(&text, key, "not yet supported");
-            continue;
-        }
-        let list = format!("[[{section}]]");
-        let (header, path) = if BASE.contains(&list) {
-            (list, format!("{section}[0].{key}"))
-        } else {
-            (format!("[{section}]"), format!("{section}.{key}"))
-        };
-        let line = format!("{key} = \"x\"");
-        refused(&header, &line, &path, "not yet supported");
-    }
 }

@@ -57,6 +57,8 @@ fn names_and_kinds_are_those_of_the_contract() {
         "portcullis_build info",
         "portcullis_certificate_expiry_timestamp_seconds gauge",
         "portcullis_certificate_reloads counter",
+        "portcullis_cluster_fallbacks counter",
+        "portcullis_cluster_messages counter",
         "portcullis_config_last_reload_success gauge",
         "portcullis_config_last_reload_success_timestamp_seconds gauge",
         "portcullis_config_reloads counter",

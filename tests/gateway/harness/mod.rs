@@ -10,6 +10,8 @@ pub(crate) mod gateway;
 pub(crate) mod hello;
 pub(crate) mod http1;
 pub(crate) mod keys;
+#[path = "../../../src/cluster/tests/server.rs"]
+pub(crate) mod redis;
 pub(crate) mod site;
 pub(crate) mod smtp;
 pub(crate) mod streams;
@@ -21,6 +23,7 @@ pub(crate) use client::{H2, Raw, get, request};
 pub(crate) use gateway::Gateway;
 pub(crate) use http1::{Answer, Broken};
 pub(crate) use keys::{Kind, Token};
+pub(crate) use redis::RedisServer;
 pub(crate) use site::Site;
 pub(crate) use upstream::{Reply, Seen, Step, Upstream};
 pub(crate) use wire::{Authority, Pair, Wire};

@@ -1,0 +1,246 @@
+//! The connection that commands go over. One task has it: it connects, sends what it is given, hands out the answers in
+//! turn, and begins anew after a failure. While there is none, nobody waits: that is the breaker (RATE-5, FAULT-5).
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
+
+use super::{
+    Report,
+    connection::{Connection, Target, refused, text},
+    pause::Pauses,
+    resp::{Reply, command},
+};
+use crate::telemetry::Telemetry;
+
+/// Takes a request from a budget.
+const SCRIPT: &[u8] = include_bytes!("gcra.lua");
+
+/// Commands that wait for the connection, and as many that wait for answers: those of all account requests that may run at
+/// once.
+const QUEUE: usize = 1024;
+
+/// How often an idle connection is tried.
+const PING_PERIOD: Duration = Duration::from_secs(2);
+
+/// How long that may take. A connection that nobody waits for need not be given up as soon.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a command is about. The digest of the script is known to the task alone.
+pub(super) enum Command {
+    /// To run the script: key, interval and burst.
+    Take([Vec<u8>; 3]),
+    /// To tell the other nodes, on this channel.
+    Publish(Vec<u8>),
+}
+
+struct Call {
+    command: Command,
+    deadline: Instant,
+    answer: Option<oneshot::Sender<Reply>>,
+}
+
+/// Hands commands to the task.
+pub(super) struct Link {
+    calls: mpsc::Sender<Call>,
+    up: Arc<AtomicBool>,
+    budget: Duration,
+}
+
+/// What the task has.
+pub(super) struct Task {
+    target: Arc<Target>,
+    calls: mpsc::Receiver<Call>,
+    up: Arc<AtomicBool>,
+    telemetry: Arc<Telemetry>,
+    report: Report,
+    /// Whether the log says that it is gone.
+    told: bool,
+}
+
+struct Waiting {
+    deadline: Instant,
+    answer: Option<oneshot::Sender<Reply>>,
+}
+
+impl Link {
+    /// `budget`: how long a command may take.
+    pub(super) fn new(
+        target: Arc<Target>,
+        telemetry: Arc<Telemetry>,
+        report: Report,
+        budget: Duration,
+    ) -> (Self, Task) {
+        let (calls, received) = mpsc::channel(QUEUE);
+        let up = Arc::new(AtomicBool::new(false));
+        let task = Task {
+            target,
+            calls: received,
+            up: Arc::clone(&up),
+            telemetry,
+            report,
+            told: false,
+        };
+        (Self { calls, up, budget }, task)
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    /// Sends a command and waits for its answer within the budget; `None` where there is no answer, at once where there is no
+    /// connection.
+    pub(super) async fn ask(&self, command: Command) -> Option<Reply> {
+        let (answer, answered) = oneshot::channel();
+        self.send(command, Some(answer))?;
+        timeout(self.budget, answered).await.ok()?.ok()
+    }
+
+    /// Sends a command whose answer nobody waits for, where there is a connection.
+    pub(super) fn tell(&self, command: Command) {
+        let _ = self.send(command, None);
+    }
+
+    fn send(&self, command: Command, answer: Option<oneshot::Sender<Reply>>) -> Option<()> {
+        let patience = match answer {
+            Some(_) => self.budget,
+            None => PING_TIMEOUT,
+        };
+        let call = Call {
+            command,
+            deadline: Instant::now() + patience,
+            answer,
+        };
+        // Full: whoever asks decides alone, and nothing is kept waiting.
+        self.is_up().then(|| self.calls.try_send(call).ok())?
+    }
+}
+
+impl Task {
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        let mut pauses = Pauses::default();
+        loop {
+            let begun = Instant::now();
+            let ended = match self.begin().await {
+                Ok((mut connection, script)) => {
+                    self.up.store(true, Ordering::Release);
+                    self.telemetry.cluster_up(true);
+                    (self.report)(Ok(()));
+                    self.serve(&mut connection, &script).await
+                }
+                Err(error) => Err(error),
+            };
+            self.up.store(false, Ordering::Release);
+            self.telemetry.cluster_up(false);
+            let Err(error) = ended else {
+                return;
+            };
+            self.tell_lost(&error);
+            // Whoever waits decides alone now.
+            while self.calls.try_recv().is_ok() {}
+            sleep(pauses.after(begun.elapsed())).await;
+        }
+    }
+
+    /// Connects, and gives the script to the server, which answers with its digest.
+    async fn begin(&self) -> io::Result<(Connection, Vec<u8>)> {
+        let mut connection = self.target.connect().await?;
+        let load = command(&[b"SCRIPT", b"LOAD", SCRIPT]);
+        let script = text(connection.ask_in_time(&load).await?)?;
+        Ok((connection, script))
+    }
+
+    /// Serves until a failure, or until nobody can ask any more.
+    async fn serve(&mut self, connection: &mut Connection, script: &[u8]) -> io::Result<()> {
+        let begun = Instant::now();
+        let mut waiting: VecDeque<Waiting> = VecDeque::new();
+        let mut pings = interval(PING_PERIOD);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let first = waiting.iter().map(|one| one.deadline).min();
+            let late = async {
+                match first {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                reply = connection.replies.next() => {
+                    let reply = refused(reply?)?;
+                    // An answer that nobody asked for would be taken for the next one's.
+                    let first = waiting.pop_front();
+                    let first = first.ok_or_else(|| io::Error::other("it answered unasked"))?;
+                    if let Some(answer) = first.answer {
+                        let _ = answer.send(reply);
+                    }
+                }
+                () = late => return Err(io::ErrorKind::TimedOut.into()),
+                call = self.calls.recv(), if waiting.len() < QUEUE => {
+                    let Some(call) = call else { return Ok(()) };
+                    let bytes = written(&call.command, script);
+                    let entry = Waiting { deadline: call.deadline, answer: call.answer };
+                    send(connection, &bytes, entry, &mut waiting).await?;
+                }
+                _ = pings.tick() => {
+                    self.tell_back(begun.elapsed());
+                    let entry = Waiting { deadline: Instant::now() + PING_TIMEOUT, answer: None };
+                    send(connection, &command(&[b"PING"]), entry, &mut waiting).await?;
+                }
+            }
+        }
+    }
+
+    /// One line when it begins, however often it is tried again.
+    fn tell_lost(&mut self, error: &io::Error) {
+        (self.report)(Err(error.to_string()));
+        if !self.told {
+            self.told = true;
+            tracing::error!(
+                event = "cluster_lost",
+                %error,
+                "Redis cannot be used: each node counts logins alone, at half of the limits"
+            );
+        }
+    }
+
+    /// One line when it is over and stays so.
+    fn tell_back(&mut self, held: Duration) {
+        if self.told && Pauses::settled(held) {
+            self.told = false;
+            tracing::info!(event = "cluster_back", "Redis is used again");
+        }
+    }
+}
+
+async fn send(
+    connection: &mut Connection,
+    bytes: &[u8],
+    entry: Waiting,
+    waiting: &mut VecDeque<Waiting>,
+) -> io::Result<()> {
+    let sent = tokio::time::timeout_at(entry.deadline, connection.send(bytes)).await;
+    waiting.push_back(entry);
+    sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn written(call: &Command, script: &[u8]) -> Vec<u8> {
+    match call {
+        Command::Take([key, interval, burst]) => {
+            command(&[b"EVALSHA", script, b"1", key, interval, burst])
+        }
+        Command::Publish(channel) => command(&[b"PUBLISH", channel, b"1"]),
+    }
+}
