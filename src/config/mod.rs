@@ -31,6 +31,7 @@ mod network;
 mod outline;
 mod overlap;
 mod pages;
+mod place;
 mod reader;
 pub mod restart;
 mod route;
@@ -58,6 +59,7 @@ use context::Context;
 use diagnostic::{Fault, Place, Problems};
 pub use diagnostic::{Problem, Report, Severity};
 pub use outline::{Change, Outline};
+use place::Key;
 use reader::Table;
 use route::{Placed, Surroundings};
 pub use source::{Loaded, Reading, Source};
@@ -201,7 +203,7 @@ fn examine(text: &str, origin: &Path, root: &Path, environment: &Environment<'_>
         // What could be read of a broken file says little: a key is not missing that stands in a broken line.
         for fault in faults {
             let place = Place {
-                key: String::new(),
+                key: Key::default(),
                 span: fault.span().unwrap_or(0..0),
             };
             problems.add(&place, fault.message());
