@@ -100,7 +100,7 @@ pub struct Config {
     /// Backends, in the order of the file: a route's `UpstreamId` is the place here.
     pub upstreams: Vec<UpstreamSettings>,
     /// Routes in the order of the file, without the built-in ones.
-    pub routes: Vec<Route>,
+    pub routes: Vec<Arc<Route>>,
     /// The limits of the routes that have any, by their names.
     pub route_limits: HashMap<Arc<str>, Vec<RouteLimitSettings>>,
     /// The endpoint where other proxies ask; `None` where the section is absent.
