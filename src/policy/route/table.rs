@@ -43,6 +43,10 @@ struct Segments {
 
 /// What lies below a segment: most often one thing, for which a table would be waste.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "nodes with one child or none are many, and shall not have room for a table"
+)]
 enum Below {
     #[default]
     Nothing,
