@@ -131,7 +131,7 @@ const COLUMNS: [&str; 9] = [
 
 /// What a route does, in words, in the order of [`COLUMNS`].
 fn rows(config: &Config) -> Vec<[String; 9]> {
-    let row = |route: &Route| {
+    let row = |route: &Arc<Route>| {
         [
             route.name.to_string(),
             listed(route.hosts.iter().map(host), "any"),

@@ -1,9 +1,6 @@
 //! From a checked configuration to a running one: the parts are made and joined, or nothing changes.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use super::Config;
 use crate::{
@@ -14,7 +11,7 @@ use crate::{
     },
     gateway::{self, Gateway},
     limit::{BadTokens, IpLimiter, RouteLimits},
-    policy::{HeaderPolicy, HostPattern, Route, RouteConflict, Routes},
+    policy::{HeaderPolicy, RouteConflict, Routes},
     portal::{self, Pages, PortalHandle},
     telemetry::Telemetry,
     upstream::{
@@ -90,17 +87,15 @@ pub fn succeed(
     running: Option<Running<'_>>,
 ) -> Result<Gateway, AssembleError> {
     let telemetry = &lasting.telemetry;
-    let mut routes = config.routes.clone();
+    let mut built_in = Vec::new();
     if let (Some(settings), Some(_)) = (&config.accounts, &lasting.accounts) {
-        routes.extend(on_every_host(portal::routes(settings), &config.routes));
+        built_in.extend(portal::routes(settings));
     }
     if config.assertion.is_some() {
-        let keys = gateway::assertion::routes();
-        routes.extend(on_every_host(keys, &config.routes));
+        built_in.extend(gateway::assertion::routes());
     }
     if let Some(settings) = &config.forward_auth {
-        let asked = gateway::forward_auth::routes(settings);
-        routes.extend(on_every_host(asked, &config.routes));
+        built_in.extend(gateway::forward_auth::routes(settings));
     }
     let templates = Arc::clone(&config.identity.templates);
     let pages = config.accounts.as_ref().and_then(|accounts| {
@@ -113,7 +108,8 @@ pub fn succeed(
             &config.routes,
         )))
     });
-    let routes = Routes::new(routes).map_err(AssembleError::Routes)?;
+    let routes = Routes::with_built_in(config.routes.clone(), built_in);
+    let routes = routes.map_err(AssembleError::Routes)?;
     let pseudonym = pseudonym(config);
     let headers = HeaderPolicy::new(templates, &pseudonym, config.identity.pass_token)
         .map_err(AssembleError::Pseudonym)?;
@@ -136,7 +132,7 @@ pub fn succeed(
         route_metrics: routes
             .all()
             .iter()
-            .map(|route: &Route| telemetry.route(&route.name))
+            .map(|route| telemetry.route(&route.name))
             .collect(),
         routes,
         authn,
@@ -200,7 +196,7 @@ fn authenticator(
 
 /// By name, for the built-in routes stand among those of the configuration.
 fn route_limits(config: &Config, routes: &Routes, before: Option<&Gateway>) -> RouteLimits {
-    let limits = routes.all().iter().map(|route: &Route| {
+    let limits = routes.all().iter().map(|route| {
         let limits = config.route_limits.get(&route.name);
         (&route.name, limits.map_or(&[][..], Vec::as_slice))
     });
@@ -240,24 +236,6 @@ fn upstreams(
     config.upstreams.iter().map(make).collect()
 }
 
-/// Puts the built-in routes on every host that a route names too. A route of a named host and the prefix `/` is more specific
-/// than a built-in route of any host: a login on that host would otherwise go to its upstream, password and all.
-fn on_every_host(built_in: Vec<Route>, configured: &[Route]) -> Vec<Route> {
-    // Each once, found without comparing each with each: there may be ten thousand.
-    let mut known = HashSet::new();
-    let named = configured.iter().flat_map(|route| &route.hosts);
-    let hosts: Vec<HostPattern> = named.filter(|host| known.insert(*host)).cloned().collect();
-    if hosts.is_empty() {
-        return built_in;
-    }
-    let named = built_in.clone().into_iter();
-    let named = named.map(|route| Route {
-        hosts: hosts.clone(),
-        ..route
-    });
-    named.chain(built_in).collect()
-}
-
 /// The gateway's name in `Via`: the same on every node of one gateway, another for another gateway, so that a loop is
 /// seen and a chain of two gateways is not taken for one (RFC 9110 §7.6.3 allows a pseudonym).
 fn pseudonym(config: &Config) -> String {
@@ -286,7 +264,7 @@ fn issuers(faults: &[IssuerFault]) -> String {
 fn conflicts(conflicts: &[RouteConflict]) -> String {
     let lines: Vec<String> = conflicts
         .iter()
-        .map(|RouteConflict { first, second }| {
+        .map(|RouteConflict { first, second, .. }| {
             format!("routes \"{first}\" and \"{second}\" match the same requests")
         })
         .collect();

@@ -11,7 +11,10 @@ use super::{
     mail::{is_loopback, secret},
     reader::Table,
 };
-use crate::{cluster::settings::ClusterSettings, server::settings::ServerSettings};
+use crate::{
+    accounts::settings::AccountSettings, cluster::settings::ClusterSettings,
+    server::settings::ServerSettings,
+};
 
 const HINT: &str = "redis = \"rediss://redis.example.com\"; redis:// without TLS is for this host";
 const PASSWORD_HINT: &str = "redis_password_file, a file of mode 0600, or redis_password_env";

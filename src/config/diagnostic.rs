@@ -12,6 +12,8 @@ use std::{
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+pub(super) use super::place::Place;
+
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -46,13 +48,6 @@ pub struct Report {
     origin: PathBuf,
     text: String,
     problems: Vec<Problem>,
-}
-
-/// A key and where its value stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) key: String,
-    pub(super) span: Range<usize>,
 }
 
 /// Why a value cannot be taken, from code that does not know where it stands.
@@ -233,7 +228,7 @@ impl Problems {
         self.0.borrow_mut().push(Problem {
             severity,
             message: fault.message,
-            key: place.key.clone(),
+            key: place.key.to_string(),
             line: 0,
             column: 0,
             hint: fault.hint,

@@ -86,7 +86,7 @@ pub(super) fn secret(table: &mut Table<'_>) -> Option<Zeroizing<Vec<u8>>> {
 
 /// Refuses a public key for `HS*` and a secret for the others: the first is how a public key becomes a secret that
 /// everybody knows.
-fn refuse_wrong_kind(table: &Table<'_>, key: &str, algorithms: &[Algorithm]) {
+fn refuse_wrong_kind(table: &Table<'_>, key: &'static str, algorithms: &[Algorithm]) {
     let mut symmetric = algorithms.iter().copied().map(is_symmetric);
     let fault = match key {
         "public_key_file" if symmetric.any(|symmetric| symmetric) => Fault::new(

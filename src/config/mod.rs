@@ -31,6 +31,7 @@ mod network;
 mod outline;
 mod overlap;
 mod pages;
+mod place;
 mod reader;
 pub mod restart;
 mod route;
@@ -59,6 +60,7 @@ use context::Context;
 use diagnostic::{Fault, Place, Problems};
 pub use diagnostic::{Problem, Report, Severity};
 pub use outline::{Change, Outline};
+use place::Key;
 use reader::Table;
 use route::{Placed, Surroundings};
 pub use source::{Loaded, Reading, Source};
@@ -100,7 +102,7 @@ pub struct Config {
     /// Backends, in the order of the file: a route's `UpstreamId` is the place here.
     pub upstreams: Vec<UpstreamSettings>,
     /// Routes in the order of the file, without the built-in ones.
-    pub routes: Vec<Route>,
+    pub routes: Vec<Arc<Route>>,
     /// The limits of the routes that have any, by their names.
     pub route_limits: HashMap<Arc<str>, Vec<RouteLimitSettings>>,
     /// The endpoint where other proxies ask; `None` where the section is absent.
@@ -205,7 +207,7 @@ fn examine(text: &str, origin: &Path, root: &Path, environment: &Environment<'_>
         // What could be read of a broken file says little: a key is not missing that stands in a broken line.
         for fault in faults {
             let place = Place {
-                key: String::new(),
+                key: Key::default(),
                 span: fault.span().unwrap_or(0..0),
             };
             problems.add(&place, fault.message());

@@ -3,9 +3,15 @@
 //! Values are kept as digests, so neither a comparison nor what is logged of it can show a secret. Where a value names a file
 //! that the configuration reads, the file's content is part of the value.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fmt,
+    hash::{BuildHasher, DefaultHasher, Hasher, RandomState},
+    path::Path,
+    sync::LazyLock,
+};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -24,9 +30,13 @@ struct Entry {
     name: Option<String>,
 }
 
-/// The digest of a value.
-#[derive(Clone, PartialEq, Eq)]
-struct Value(Vec<u8>);
+/// The digest of a value: 128 bits, under a key that the process makes up and that never leaves it. An outline is compared with
+/// another of the same process alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Value([u64; 2]);
+
+/// A digest in the making.
+struct Digest([DefaultHasher; 2]);
 
 /// One difference between two configurations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +62,10 @@ impl Outline {
         let reader = Reader {
             root,
             files: content.collect(),
+            ends: files
+                .iter()
+                .filter_map(|file| file.path.file_name())
+                .collect(),
         };
         let mut outline = Self::default();
         for (name, value) in document {
@@ -120,6 +134,8 @@ fn different(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>) 
 struct Reader<'r> {
     root: &'r Path,
     files: BTreeMap<&'r Path, &'r [u8]>,
+    /// The last parts of their paths.
+    ends: BTreeSet<&'r OsStr>,
 }
 
 impl Reader<'_> {
@@ -147,7 +163,7 @@ impl Reader<'_> {
                     let of = table.get("name").and_then(|name| name.get_ref().as_str());
                     let of = of.map_or_else(|| index.to_string(), ToOwned::to_owned);
                     let keys = table.iter().map(|(key, value)| {
-                        (key.get_ref().to_string(), self.value(value.get_ref()))
+                        (String::from(&**key.get_ref()), self.value(value.get_ref()))
                     });
                     entries.insert(entry(name, Some(of)), keys.collect());
                 }
@@ -177,48 +193,70 @@ impl Reader<'_> {
     }
 
     fn value(&self, value: &DeValue<'_>) -> Value {
-        let mut context = Context::new(&SHA256);
-        self.absorb(value, &mut context);
-        Value(context.finish().as_ref().to_vec())
+        let mut digest = Digest::new();
+        self.absorb(value, &mut digest);
+        digest.finish()
+    }
+
+    /// The content of the file that a text names. Most name none, which shows by their last part already.
+    fn file(&self, text: &str) -> Option<&[u8]> {
+        let end = Path::new(text).file_name();
+        if end.is_some_and(|end| !self.ends.contains(end)) {
+            return None;
+        }
+        self.files.get(&*self.root.join(text)).copied()
     }
 
     /// Each piece goes in with its kind and its length, so that no two values run into one.
-    fn absorb(&self, value: &DeValue<'_>, context: &mut Context) {
+    fn absorb(&self, value: &DeValue<'_>, digest: &mut Digest) {
         match value {
             DeValue::String(text) => {
-                put(context, b's', text.as_bytes());
-                if let Some(content) = self.files.get(&*self.root.join(&**text)) {
-                    put(context, b'c', content);
+                digest.put(b's', text.as_bytes());
+                if let Some(content) = self.file(text) {
+                    digest.put(b'c', content);
                 }
             }
             DeValue::Integer(number) => {
-                put(context, b'i', number.radix().to_string().as_bytes());
-                put(context, b'i', number.as_str().as_bytes());
+                digest.put(b'i', number.radix().to_string().as_bytes());
+                digest.put(b'i', number.as_str().as_bytes());
             }
-            DeValue::Float(number) => put(context, b'f', number.as_str().as_bytes()),
-            DeValue::Boolean(flag) => put(context, b'b', &[u8::from(*flag)]),
-            DeValue::Datetime(time) => put(context, b'd', time.to_string().as_bytes()),
+            DeValue::Float(number) => digest.put(b'f', number.as_str().as_bytes()),
+            DeValue::Boolean(flag) => digest.put(b'b', &[u8::from(*flag)]),
+            DeValue::Datetime(time) => digest.put(b'd', time.to_string().as_bytes()),
             DeValue::Array(list) => {
-                put(context, b'a', &list.len().to_le_bytes());
+                digest.put(b'a', &list.len().to_le_bytes());
                 for one in list.iter().map(Spanned::get_ref) {
-                    self.absorb(one, context);
+                    self.absorb(one, digest);
                 }
             }
             DeValue::Table(table) => {
-                put(context, b't', &table.len().to_le_bytes());
+                digest.put(b't', &table.len().to_le_bytes());
                 for (key, one) in table {
-                    put(context, b'k', key.get_ref().as_bytes());
-                    self.absorb(one.get_ref(), context);
+                    digest.put(b'k', key.get_ref().as_bytes());
+                    self.absorb(one.get_ref(), digest);
                 }
             }
         }
     }
 }
 
-fn put(context: &mut Context, kind: u8, bytes: &[u8]) {
-    context.update(&[kind]);
-    context.update(&bytes.len().to_le_bytes());
-    context.update(bytes);
+impl Digest {
+    fn new() -> Self {
+        static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
+        Self(KEYS.each_ref().map(BuildHasher::build_hasher))
+    }
+
+    fn put(&mut self, kind: u8, bytes: &[u8]) {
+        for half in &mut self.0 {
+            half.write_u8(kind);
+            half.write_usize(bytes.len());
+            half.write(bytes);
+        }
+    }
+
+    fn finish(self) -> Value {
+        Value(self.0.map(|half| half.finish()))
+    }
 }
 
 /// As `route "orders" changed: rate_limit, require`.

@@ -1,7 +1,7 @@
 //! What two routes mean together: ties, routes under the gateway's own, and doors left open beside a protected one
 //! (CFG-1).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use http::Method;
 
@@ -59,12 +59,8 @@ pub(super) fn check(problems: &Problems, routes: &[Placed], built_in: &BuiltIn<'
             refuse_under_accounts(problems, placed, &accounts.path);
         }
     }
-    // Named by number here: names may be missing or there twice, which is reported elsewhere.
-    let numbered = routes.iter().enumerate().map(|(index, placed)| Route {
-        name: index.to_string().into(),
-        ..placed.route.clone()
-    });
-    match Routes::new(numbered.collect()) {
+    let table = routes.iter().map(|placed| Arc::clone(&placed.route));
+    match Routes::new(table.collect()) {
         Ok(table) => {
             let closed = ClosedRoutes::new(routes);
             for placed in routes {
@@ -74,13 +70,11 @@ pub(super) fn check(problems: &Problems, routes: &[Placed], built_in: &BuiltIn<'
             }
         }
         Err(conflicts) => {
-            let mut pairs: Vec<(usize, usize)> = conflicts
-                .iter()
-                .filter_map(|pair| Some((pair.first.parse().ok()?, pair.second.parse().ok()?)))
-                .collect();
+            // By place and not by name: a name may be there twice, which is reported elsewhere.
+            let mut pairs: Vec<_> = conflicts.iter().map(|pair| pair.places).collect();
             pairs.sort_unstable();
             pairs.dedup();
-            for (first, second) in pairs {
+            for [first, second] in pairs {
                 if let Some((first, second)) = routes.get(first).zip(routes.get(second)) {
                     report_tie(problems, first, second);
                 }

@@ -4,7 +4,7 @@
 //! nearest one that somebody does. A value that is wrong is reported and reads as absent: its reader goes on with the
 //! default, so that the next problem is found too, and the configuration is refused in the end.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use toml::{
     Spanned,
@@ -15,6 +15,7 @@ use super::{
     bounds::Bounds,
     context::Context,
     diagnostic::{Fault, Place},
+    place::Key,
     units,
     words::{Choice, choose, suggest},
 };
@@ -24,7 +25,10 @@ use crate::limit::settings::Quota;
 pub(super) struct Table<'d> {
     pub(super) context: &'d Context<'d>,
     pub(super) place: Place,
+    /// The key of `place`, for those of the values.
+    key: Option<Rc<Key>>,
     entries: Option<&'d DeTable<'d>>,
+    /// Of a table that is there.
     asked: Vec<&'static str>,
 }
 
@@ -46,7 +50,7 @@ impl<'d> Table<'d> {
     /// The whole document.
     pub(super) fn top(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Self {
         let place = Place {
-            key: String::new(),
+            key: Key::default(),
             span: 0..0,
         };
         Self::new(context, place, Some(document.get_ref()))
@@ -55,6 +59,7 @@ impl<'d> Table<'d> {
     fn new(context: &'d Context<'d>, place: Place, entries: Option<&'d DeTable<'d>>) -> Self {
         Self {
             context,
+            key: place.key.shared(),
             place,
             entries,
             asked: Vec::new(),
@@ -69,7 +74,9 @@ impl<'d> Table<'d> {
 
     /// Takes a key for known without reading it.
     pub(super) fn know(&mut self, key: &'static str) {
-        self.asked.push(key);
+        if self.entries.is_some() {
+            self.asked.push(key);
+        }
     }
 
     /// Whether the table itself is there.
@@ -78,21 +85,21 @@ impl<'d> Table<'d> {
     }
 
     /// Where the key's value stands, or the table where it is absent.
-    pub(super) fn place_of(&self, key: &str) -> Place {
+    pub(super) fn place_of(&self, key: &'static str) -> Place {
         let found = self.entries.and_then(|entries| entries.get(key));
         Place {
-            key: self.path(key),
+            key: Key::of(self.key.as_ref(), key),
             span: found.map_or_else(|| self.place.span.clone(), Spanned::span),
         }
     }
 
     /// Reports a problem with a key of this table.
-    pub(super) fn fault(&self, key: &str, fault: impl Into<Fault>) {
+    pub(super) fn fault(&self, key: &'static str, fault: impl Into<Fault>) {
         self.context.problems.add(&self.place_of(key), fault);
     }
 
     /// Reports the key's absence.
-    pub(super) fn need(&self, key: &str, hint: &str) {
+    pub(super) fn need(&self, key: &'static str, hint: &str) {
         if !self.has(key) {
             self.fault(key, Fault::new("is missing", hint));
         }
@@ -227,7 +234,7 @@ impl<'d> Table<'d> {
         let mut whole = true;
         for (index, element) in list.iter().enumerate() {
             let place = Place {
-                key: format!("{}[{index}]", self.path(key)),
+                key: Key::element(self.key.as_ref(), key, index),
                 span: element.span(),
             };
             match self.as_text(element.get_ref(), place) {
@@ -268,7 +275,7 @@ impl<'d> Table<'d> {
     }
 
     /// Reports a table that is there and says nothing, where that would look like something.
-    pub(super) fn refuse_empty(&self, key: &str, hint: &str) {
+    pub(super) fn refuse_empty(&self, key: &'static str, hint: &str) {
         let found = self.entries.and_then(|entries| entries.get(key));
         if let Some(DeValue::Table(table)) = found.map(Spanned::get_ref)
             && table.is_empty()
@@ -303,7 +310,7 @@ impl<'d> Table<'d> {
         let mut tables = Vec::with_capacity(list.len());
         for (index, element) in list.iter().enumerate() {
             let place = Place {
-                key: format!("{}[{index}]", self.path(key)),
+                key: Key::element(self.key.as_ref(), key, index),
                 span: element.span(),
             };
             if let DeValue::Table(entries) = element.get_ref() {
@@ -321,12 +328,13 @@ impl<'d> Table<'d> {
         let DeValue::Table(entries) = value else {
             return self.mistyped(&place, "a table", value);
         };
+        let table = place.key.shared();
         let entry = |(name, value): (&'d Spanned<_>, &'d Spanned<DeValue<'d>>)| {
             let name: &'d std::borrow::Cow<'d, str> = name.get_ref();
             Entry {
                 name,
                 place: Place {
-                    key: format!("{}.{name}", self.path(key)),
+                    key: Key::chosen(table.as_ref(), name),
                     span: value.span(),
                 },
                 value: value.get_ref(),
@@ -356,7 +364,7 @@ impl<'d> Table<'d> {
                 continue;
             }
             let place = Place {
-                key: self.path(key),
+                key: Key::chosen(self.key.as_ref(), key),
                 span: name.span(),
             };
             let known = self.asked.iter().copied();
@@ -366,10 +374,11 @@ impl<'d> Table<'d> {
     }
 
     fn value(&mut self, key: &'static str) -> Option<(&'d DeValue<'d>, Place)> {
+        let entries = self.entries?;
         self.asked.push(key);
-        let value = self.entries?.get(key)?;
+        let value = entries.get(key)?;
         let place = Place {
-            key: self.path(key),
+            key: Key::of(self.key.as_ref(), key),
             span: value.span(),
         };
         Some((value.get_ref(), place))
@@ -393,14 +402,6 @@ impl<'d> Table<'d> {
         let fault = format!("expected {wanted}, found {found}");
         self.context.problems.add(place, fault);
         None
-    }
-
-    fn path(&self, key: &str) -> String {
-        if self.place.key.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.place.key)
-        }
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Surroundings<'s> {
 
 /// A route and where it stands.
 pub(super) struct Placed {
-    pub(super) route: Route,
+    pub(super) route: Arc<Route>,
     pub(super) limits: Vec<RouteLimitSettings>,
     pub(super) place: Place,
 }
@@ -58,21 +58,19 @@ pub(super) fn read(tables: Vec<Table<'_>>, around: &Surroundings<'_>) -> Vec<Pla
     let mut names = Vec::with_capacity(tables.len());
     let problems = tables.first().map(|table| &table.context.problems);
     for table in tables {
-        let (name, route) = read_one(table, around);
+        let (name, route) = read_one(table, routes.len(), around);
         names.extend(name);
         routes.extend(route);
     }
     if let Some(problems) = problems {
         refuse_repeats(problems, "route", names);
     }
-    for (index, placed) in routes.iter_mut().enumerate() {
-        placed.route.index = index;
-    }
     routes
 }
 
 fn read_one(
     mut table: Table<'_>,
+    index: usize,
     around: &Surroundings<'_>,
 ) -> (Option<(Arc<str>, Place)>, Option<Placed>) {
     let name = read_name(&mut table);
@@ -100,9 +98,9 @@ fn read_one(
     table.finish();
     let route = || {
         Some(Placed {
-            route: Route {
+            route: Arc::new(Route {
                 name: Arc::clone(&name.as_ref()?.0),
-                index: 0,
+                index,
                 hosts: hosts?,
                 path: path?,
                 methods: methods?,
@@ -119,7 +117,7 @@ fn read_one(
                 timeout: timeout.unwrap_or(secs(300)),
                 streams,
                 browsers,
-            },
+            }),
             limits,
             place,
         })
@@ -169,7 +167,9 @@ fn hosts(table: &mut Table<'_>) -> Option<Vec<HostPattern>> {
             Err(fault) => problems.add(&place, fault),
         }
     }
-    refuse_repeats(problems, "host", written);
+    if written.len() > 1 {
+        refuse_repeats(problems, "host", written);
+    }
     Some(hosts)
 }
 

@@ -3,7 +3,9 @@
 //! The most specific route wins: exact host over wildcard over any, exact path over longest prefix, named methods over any.
 //! A request's path is walked once, segment by segment, so ten thousand routes match as fast as ten.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+mod table;
+
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::Method;
 
@@ -13,9 +15,8 @@ use super::{
     browser::Browsers,
     cors::Cors,
     headers::HeaderEdits,
-    path::decoded_segments,
-    rejection::Rejection,
 };
+pub use table::{RouteConflict, Routes};
 
 /// The place of an upstream in the running configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,15 +116,6 @@ pub enum PathPattern {
     Prefix(Box<str>),
 }
 
-/// Two routes between which a request could not choose, by their names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteConflict {
-    /// The one defined first.
-    pub first: Arc<str>,
-    /// The one defined second.
-    pub second: Arc<str>,
-}
-
 impl Default for Streams {
     /// No WebSocket, no trailers; five minutes of silence.
     fn default() -> Self {
@@ -133,158 +125,6 @@ impl Default for Streams {
             idle_timeout: Duration::from_secs(300),
         }
     }
-}
-
-/// The route table.
-#[derive(Debug, Default)]
-pub struct Routes {
-    routes: Vec<Route>,
-    exact: HashMap<Box<str>, Segments>,
-    wildcard: HashMap<Box<str>, Segments>,
-    any: Segments,
-    has_websockets: bool,
-}
-
-/// A trie of path segments.
-#[derive(Debug, Default)]
-struct Segments {
-    below: HashMap<Box<str>, Segments>,
-    exact: Vec<usize>,
-    prefix: Vec<usize>,
-}
-
-impl Routes {
-    /// Builds the table. The order of `routes` means nothing but their index.
-    ///
-    /// # Errors
-    /// Every pair of routes that tie: same host, same path, and a method in common at the same specificity (CFG-1).
-    pub fn new(mut routes: Vec<Route>) -> Result<Self, Vec<RouteConflict>> {
-        for (index, route) in routes.iter_mut().enumerate() {
-            route.index = index;
-        }
-        let mut table = Self::default();
-        let mut conflicts = Vec::new();
-        for route in &routes {
-            if route.hosts.is_empty() {
-                table.any.insert(route, &routes, &mut conflicts);
-            }
-            for host in &route.hosts {
-                let segments = match host {
-                    HostPattern::Exact(name) => table.exact.entry(name.clone()).or_default(),
-                    HostPattern::Wildcard(name) => table.wildcard.entry(name.clone()).or_default(),
-                };
-                segments.insert(route, &routes, &mut conflicts);
-            }
-        }
-        table.has_websockets = routes.iter().any(|route| route.streams.websocket);
-        table.routes = routes;
-        if conflicts.is_empty() {
-            Ok(table)
-        } else {
-            Err(conflicts)
-        }
-    }
-
-    /// Every route, by index.
-    #[must_use]
-    pub fn all(&self) -> &[Route] {
-        &self.routes
-    }
-
-    /// Whether any route opens WebSockets.
-    #[must_use]
-    pub fn have_websockets(&self) -> bool {
-        self.has_websockets
-    }
-
-    /// Finds the route of a request. `host` is lower case without port, `path` normalised.
-    ///
-    /// # Errors
-    /// [`Rejection::RouteNotFound`], or [`Rejection::MethodNotAllowed`] with the methods that the path does take.
-    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Route, Rejection> {
-        let mut allowed = Vec::new();
-        let wildcard = host
-            .split_once('.')
-            .and_then(|(_, parent)| self.wildcard.get(parent));
-        let tables = [self.exact.get(host), wildcard, Some(&self.any)];
-        for segments in tables.into_iter().flatten() {
-            if let Some(route) = segments.find(path, method, &self.routes, &mut allowed) {
-                return Ok(route);
-            }
-        }
-        if allowed.is_empty() {
-            Err(Rejection::RouteNotFound)
-        } else {
-            Err(Rejection::MethodNotAllowed(allowed))
-        }
-    }
-}
-
-impl Segments {
-    fn insert(&mut self, route: &Route, routes: &[Route], conflicts: &mut Vec<RouteConflict>) {
-        let mut node = self;
-        let (path, exact) = match &route.path {
-            PathPattern::Exact(path) => (&**path, true),
-            PathPattern::Prefix(path) => (path.trim_end_matches('/'), false),
-        };
-        for segment in decoded_segments(path) {
-            node = node.below.entry(segment.into()).or_default();
-        }
-        let level = if exact {
-            &mut node.exact
-        } else {
-            &mut node.prefix
-        };
-        for other in level.iter().filter_map(|index| routes.get(*index)) {
-            if route.ties_with(other) {
-                conflicts.push(RouteConflict {
-                    first: Arc::clone(&other.name),
-                    second: Arc::clone(&route.name),
-                });
-            }
-        }
-        // Routes that name their methods come before one that takes any.
-        let place = if route.methods.is_empty() {
-            level.len()
-        } else {
-            0
-        };
-        level.insert(place, route.index);
-    }
-
-    fn find<'r>(
-        &self,
-        path: &str,
-        method: &Method,
-        routes: &'r [Route],
-        allowed: &mut Vec<Method>,
-    ) -> Option<&'r Route> {
-        let mut node = self;
-        let mut best = pick(&node.prefix, method, routes, allowed);
-        for segment in decoded_segments(path) {
-            let Some(below) = node.below.get(&*segment) else {
-                return best;
-            };
-            node = below;
-            best = pick(&node.prefix, method, routes, allowed).or(best);
-        }
-        pick(&node.exact, method, routes, allowed).or(best)
-    }
-}
-
-fn pick<'r>(
-    level: &[usize],
-    method: &Method,
-    routes: &'r [Route],
-    allowed: &mut Vec<Method>,
-) -> Option<&'r Route> {
-    for route in level.iter().filter_map(|index| routes.get(*index)) {
-        if route.takes(method) {
-            return Some(route);
-        }
-        allowed.extend(route.methods.iter().cloned());
-    }
-    None
 }
 
 impl Route {

@@ -13,6 +13,8 @@ mod passwords;
 mod registration;
 mod renewal;
 
+use std::{collections::HashSet, sync::Arc};
+
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use bytes::Bytes;
@@ -98,18 +100,22 @@ impl Pages {
         accounts: &AccountSettings,
         settings: &PageSettings,
         public_url: &Url,
-        routes: &[Route],
+        routes: &[Arc<Route>],
     ) -> Self {
         let own = public_url.host_str().unwrap_or_default();
         let mut others: Vec<(Box<str>, Box<str>)> = Vec::new();
         let mut listed = Vec::new();
+        // Each once, found without comparing each with each: there may be ten thousand.
+        let mut known = HashSet::from([own]);
         for host in routes.iter().flat_map(|route| &route.hosts) {
             let HostPattern::Exact(host) = host else {
                 continue; // a redirect goes to an exact origin or nowhere (URI-6)
             };
+            if !known.insert(host) {
+                continue;
+            }
             let mut url = public_url.clone();
-            let is_known = **host == *own || others.iter().any(|(other, _)| other == host);
-            if !is_known && url.set_host(Some(host)).is_ok() {
+            if url.set_host(Some(host)).is_ok() {
                 others.push((host.clone(), url.origin().ascii_serialization().into()));
                 listed.push(url);
             }

@@ -157,7 +157,7 @@ fn limits(config: &Config) -> Vec<(String, i128)> {
             millis(upstream.response_timeout),
         );
     }
-    limits.extend(config.routes.iter().flat_map(route_limits));
+    limits.extend(config.routes.iter().flat_map(|route| route_limits(route)));
     let limited = config.routes.iter();
     limits.extend(limited.flat_map(|route| rate_limits(config, route)));
     limits

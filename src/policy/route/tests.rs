@@ -8,7 +8,7 @@ use std::{
 use http::Method;
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::Rejection, *};
 
 /// A route to every path of every host, for tests to change.
 pub(crate) fn route(name: &str) -> Route {
@@ -545,5 +545,93 @@ proptest! {
             .collect();
         let route = |target: &str| taken(target.as_bytes()).map(|(route, _)| route);
         prop_assert_eq!(route(&spelt), route(&path), "{}", spelt);
+    }
+}
+
+#[test]
+fn cfg_1_built_in_routes_tie_with_those_of_any_host() {
+    let conflicts = |host: &str, path: &str, methods: &str| {
+        let built_in = vec![line("*", "/auth/login", "GET"), line("*", "/auth/*", "")];
+        let found = Routes::with_built_in(vec![line(host, path, methods)], built_in);
+        found.map_or_else(
+            |conflicts| conflicts.iter().map(|pair| pair.places).collect(),
+            |_| Vec::new(),
+        )
+    };
+    for host in ["*", "h", "*.h"] {
+        assert_eq!(conflicts(host, "/auth/login", "GET POST"), [[0, 1]]);
+        assert_eq!(conflicts(host, "/auth*", ""), [[0, 2]]);
+        for (path, methods) in [
+            ("/auth/login", "POST"),
+            ("/auth/login", ""),
+            ("/auth/login*", "GET"),
+            ("/auth", ""),
+            ("/*", ""),
+        ] {
+            assert!(conflicts(host, path, methods).is_empty(), "{host} {path}");
+        }
+    }
+}
+
+/// Hosts, paths and methods that lie close enough together for routes to meet.
+fn near_routes(hosts: &'static str, count: usize) -> impl Strategy<Value = Vec<Route>> {
+    let one = (hosts, "(/[ab]){0,2}[*]?", "(GET |POST |PUT ){0,2}");
+    let one = one.prop_map(|(host, path, methods)| {
+        let path = if path.is_empty() { "/" } else { &*path };
+        line(&host, path, &methods)
+    });
+    prop::collection::vec(one, 0..count)
+}
+
+/// The plain way to have routes on every host: each is there for each host that another route names, and for any.
+fn on_every_host(configured: &[Route], built_in: &[Route]) -> Vec<Route> {
+    let hosts: Vec<HostPattern> = configured
+        .iter()
+        .flat_map(|route| route.hosts.clone())
+        .fold(Vec::new(), |mut all, host| {
+            if !all.contains(&host) {
+                all.push(host);
+            }
+            all
+        });
+    let mut routes = configured.to_vec();
+    if !hosts.is_empty() {
+        routes.extend(built_in.iter().map(|route| Route {
+            hosts: hosts.clone(),
+            ..route.clone()
+        }));
+    }
+    routes.extend(built_in.iter().cloned());
+    routes
+}
+
+proptest! {
+    /// One trie of built-in routes beside those of the hosts decides as if it were part of each.
+    #[test]
+    fn uri_3_built_in_routes_are_found_as_if_each_host_named_them(
+        configured in near_routes("([*]|[*][.]h|h|x[.]h|g)", 7),
+        built_in in near_routes("[*]", 5),
+    ) {
+        let plain = Routes::new(on_every_host(&configured, &built_in));
+        let shared = Routes::with_built_in(configured, built_in);
+        prop_assert_eq!(plain.is_err(), shared.is_err());
+        let (Ok(plain), Ok(shared)) = (plain, shared) else {
+            return Ok(());
+        };
+        for host in ["h", "x.h", "y.h", "g", "other"] {
+            for path in ["/", "/a", "/b", "/a/b", "/a/a", "/b/a/b", "/c"] {
+                for method in [Method::GET, Method::POST, Method::DELETE, Method::TRACE] {
+                    let decide = |table: &Routes| match table.find(host, path, &method) {
+                        Ok(route) => Ok(Arc::clone(&route.name)),
+                        Err(Rejection::MethodNotAllowed(methods)) => {
+                            let names = methods.iter().map(ToString::to_string);
+                            Err(names.collect::<std::collections::BTreeSet<_>>())
+                        }
+                        Err(_) => Err(Default::default()),
+                    };
+                    prop_assert_eq!(decide(&plain), decide(&shared), "{} {} {}", method, host, path);
+                }
+            }
+        }
     }
 }
