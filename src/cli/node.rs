@@ -25,6 +25,7 @@ use crate::{
         development::{self, Overwrite},
     },
     gateway::Gateway,
+    limit::memory,
     portal,
     server::{
         Server, Sockets, pulse,
@@ -112,6 +113,7 @@ impl Node {
         let turning = Arc::clone(&readiness);
         let report = move |worker, turns| turning.set(&format!("worker {worker}"), turns);
         control.spawn(pulse::watch(server.pulses().to_vec(), report));
+        watch_memory(&control, &server, (&gateway, &readiness));
         let around = reload::Around {
             tls: &tls,
             live: server.live(),
@@ -271,6 +273,7 @@ fn lasting(
     });
     Ok(Lasting {
         telemetry,
+        memory: Arc::default(),
         revocations,
         remote,
         assertions,
@@ -286,10 +289,32 @@ fn report(readiness: Arc<Readiness>) -> Report {
     })
 }
 
+/// Watches the memory, for workers to give up what is next dear while it is scarce (FAULT-1).
+fn watch_memory(
+    control: &Runtime,
+    server: &Server,
+    (gateway, readiness): (&Arc<ArcSwap<Gateway>>, &Arc<Readiness>),
+) {
+    let pressure = Arc::clone(&gateway.load().memory);
+    let (live, gateway) = (server.live().clone(), Arc::clone(gateway));
+    let readiness = Arc::clone(readiness);
+    let hooks = memory::Hooks {
+        limit: move || live.current().memory_limit,
+        give_up: move || gateway.load().authn.give_up_cache(),
+        report: move |condition| readiness.set_degraded("memory", condition),
+    };
+    control.spawn(memory::watch(pressure, memory::Meter::find(), hooks));
+}
+
 /// Lets a scrape read what changes without an event.
 fn sample(telemetry: &Arc<Telemetry>, gateway: &Arc<ArcSwap<Gateway>>, tls: &Arc<Tls>) {
     let tls = Arc::clone(tls);
     telemetry.on_scrape("tls", Box::new(move |scrape| tls.sample(scrape)));
+    let memory = Arc::clone(&gateway.load().memory);
+    telemetry.on_scrape(
+        "memory",
+        Box::new(move |scrape| scrape.memory(memory.seen(), memory.stage().number())),
+    );
     let gateway = Arc::clone(gateway);
     telemetry.on_scrape(
         "authn",

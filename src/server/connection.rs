@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     gateway::{Answer, AnswerError, Inbound, Peer, Tunnel, contain},
+    limit::MemoryStage,
     policy::PeerIp,
     telemetry::HandshakeResult,
 };
@@ -222,6 +223,16 @@ async fn drive<C: Graceful>(
         if worker.drain.is_requested() && !draining {
             draining = true;
             connection.as_mut().graceful_shutdown();
+        }
+        if worker.memory.is_at(MemoryStage::Lean) {
+            if worker.memory.is_at(MemoryStage::Cutting) && place.has_turn() {
+                worker.telemetry.shed();
+                return Poll::Ready(Ended::Expired(Phase::Exchange));
+            }
+            if !draining && vitals.may_end(Instant::now()) {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
         if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
             if let Err(error) = outcome {

@@ -11,13 +11,16 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{frames::FrameBudget, settings::Timeouts};
 use crate::gateway::EarlyHeads;
+
+/// How long a new connection has for its first request when memory is scarce.
+const TRIAL: Duration = Duration::from_secs(2);
 
 /// The state of one connection, shared by its stream, its requests and its timer.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Vitals {
     phase: Cell<Phase>,
     since: Cell<Instant>,
     born: Instant,
+    /// Whether there has been a request.
+    has_served: Cell<bool>,
     /// Told to end after what is under way, for its age.
     retired: Cell<bool>,
     /// Ended for its frames (MSG-6).
@@ -104,6 +109,7 @@ impl Vitals {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(Instant::now()),
             born: Instant::now(),
+            has_served: Cell::new(false),
             retired: Cell::new(false),
             flooded: Cell::new(false),
             exchanges: Cell::new(0),
@@ -119,6 +125,7 @@ impl Vitals {
     pub fn begin_exchange(self: &Rc<Self>) -> ExchangeMark {
         self.exchanges.set(self.exchanges.get() + 1);
         self.phase.set(Phase::Exchange);
+        self.has_served.set(true);
         ExchangeMark {
             vitals: Rc::clone(self),
             is_clients_turn: Cell::new(false),
@@ -178,6 +185,14 @@ impl Vitals {
     #[must_use]
     pub fn is_urgent(&self) -> bool {
         self.phase.get() == Phase::Head || self.write_blocked.get().is_some() || self.owed.get() > 0
+    }
+
+    /// Whether the connection may be told to end after what is under way, without a request lost that is on its way: it has had
+    /// one, or time for one, and no head has begun.
+    #[must_use]
+    pub fn may_end(&self, now: Instant) -> bool {
+        let had_time = self.has_served.get() || now.saturating_duration_since(self.born) > TRIAL;
+        had_time && self.phase.get() != Phase::Head
     }
 
     /// Looks whether the present phase has gone on too long.

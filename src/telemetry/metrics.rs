@@ -19,6 +19,7 @@ use super::{
         CertificateLabel, DecisionLabels, FetchLabels, IssuerLabel, KeysLabels, LimitLabel,
         ListenerLabel, RequestLabels, ResultLabel, RouteLabel, VersionLabel,
     },
+    memory::MemoryMetrics,
     results::{CertificateReload, ConfigReload, HandshakeResult},
 };
 
@@ -48,6 +49,7 @@ pub(super) struct Metrics {
     pub(super) rate_limited: Family<LimitLabel, Counter>,
     pub(super) mails: Family<ResultLabel, Counter>,
     pub(super) mail_queue: Gauge,
+    pub(super) memory: MemoryMetrics,
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
     pub(super) malformed: Counter,
@@ -92,6 +94,7 @@ impl Metrics {
             rate_limited: Family::default(),
             mails: Family::default(),
             mail_queue: Gauge::default(),
+            memory: MemoryMetrics::default(),
             panics: Counter::default(),
             accept_errors: Counter::default(),
             malformed: Counter::default(),
@@ -104,6 +107,7 @@ impl Metrics {
         metrics.register_process();
         metrics.register_certificates();
         metrics.register_mail();
+        metrics.memory.register(&mut metrics.registry);
         metrics.register_reloads();
         metrics
     }
@@ -355,6 +359,10 @@ fn seconds(time: SystemTime) -> f64 {
 }
 
 impl Scrape<'_> {
+    pub(super) fn metrics(&self) -> &Metrics {
+        self.0
+    }
+
     /// The memory that the token cache takes, in bytes.
     pub fn token_cache_bytes(&mut self, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
