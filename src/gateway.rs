@@ -19,7 +19,10 @@ mod meter;
 mod tunnel;
 mod vigil;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 pub use admitted::Admitted;
 use answer::ends_connection;
@@ -38,12 +41,12 @@ pub use vigil::Vigil;
 
 use crate::{
     assertion::Assertions,
-    authn::Authenticator,
+    authn::{Authenticator, settings::BUILT_IN},
     limit::{BadTokens, IpLimiter, MemoryPressure, MemoryStage, RouteLimits},
     policy::{
-        Caller, ClientIp, Cors, Head, HeaderPolicy, PathFault, Permit, Rejection, Routes, Target,
-        TlsPolicies, TrustedProxies, authorize, head::HeadLimits, headers::X_REQUEST_ID,
-        max_forwards::take_hop,
+        Allowance, Caller, ClientIp, Cors, Head, HeaderPolicy, Identity, PathFault, Permit,
+        Rejection, Route, Routes, Target, TlsPolicies, TrustedProxies, authorize, head::HeadLimits,
+        headers::X_REQUEST_ID, max_forwards::take_hop,
     },
     portal::{Pages, PortalCall, PortalHandle},
     respond::{self, grpc::Grpc},
@@ -160,9 +163,7 @@ impl Gateway {
             route.addresses.check(client)?;
         }
         let budget = self.bad_tokens.of(client);
-        let caller = self
-            .authn
-            .authenticate(&request.headers, route, record.time, &budget);
+        let caller = self.find_caller(route, request, record.time, &budget);
         let caller = self.check_browser(caller, route, head, request);
         if let Ok(Caller::Verified(identity)) = &caller {
             record.caller = Some(Arc::clone(identity));
@@ -172,6 +173,28 @@ impl Gateway {
         limits.check(&permit).map_err(Rejection::RateLimited)?;
         record.unenforced = permit.unenforced().map(Rejection::code);
         Ok(permit)
+    }
+
+    /// Finds out who calls. While revocations of other processes cannot be learned of, a strict route takes nobody's word whose
+    /// session may have ended there (STORE-6).
+    fn find_caller(
+        &self,
+        route: &Route,
+        request: &Parts,
+        now: SystemTime,
+        budget: &impl Allowance,
+    ) -> Result<Caller, Rejection> {
+        // Asked first: what was learned by then, the look at the credential knows.
+        let feed = self.authn.revocations().feed();
+        let is_late = route.strict && feed.is_late(Instant::now());
+        let caller = self
+            .authn
+            .authenticate(&request.headers, route, now, budget)?;
+        let is_ours = |identity: &Identity| *identity.claims().issuer_name == *BUILT_IN;
+        match is_late && caller.identity().is_some_and(is_ours) {
+            true => Err(Rejection::StoreUnavailable),
+            false => Ok(caller),
+        }
     }
 
     /// Serves one request: the answer of its target, or the refusal. What is needed of the request is taken out of `inbound`; by
@@ -205,9 +228,7 @@ impl Gateway {
     /// While memory is scarce a connection of HTTP/1 ends with its request; those of HTTP/2 are told by their listener (FAULT-1).
     fn end_when_lean(&self, record: &Record, response: &mut Response<Answer>) {
         let has_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if self.memory.is_at(MemoryStage::Lean)
-            && record.version < Version::HTTP_2
-            && !has_switched
+        if self.memory.is_at(MemoryStage::Lean) && record.version < Version::HTTP_2 && !has_switched
         {
             response.headers_mut().insert(header::CONNECTION, CLOSE);
         }

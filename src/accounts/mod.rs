@@ -53,7 +53,7 @@ pub use signing::{
     PUBLISHED_MAX_AGE, Signature,
 };
 pub use users::{NewUser, canonical_email, canonical_username};
-pub use watch::Watch;
+pub use watch::{Watch, watch_lag};
 
 /// The name of the built-in issuer in rules, logs and metrics.
 pub const ISSUER_NAME: &str = BUILT_IN;
@@ -232,6 +232,7 @@ impl Accounts {
             feed: AtomicU64::new(0),
             settings: settings.clone(),
         };
+        accounts.revocations.feed().begin(settings.max_lag);
         // Before the first token is verified: what was revoked before this start.
         accounts.catch_up()?;
         Ok(Arc::new(accounts))

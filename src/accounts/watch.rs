@@ -5,13 +5,16 @@
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{runtime::Handle, task::JoinHandle, time::MissedTickBehavior};
 
 use super::{Accounts, OpenError};
-use crate::store::{Revocation, RevocationKind, StoreError};
+use crate::{
+    authn::Revocations,
+    store::{Revocation, RevocationKind, StoreError},
+};
 
 const POLL_PERIOD: Duration = Duration::from_secs(1);
 
@@ -20,6 +23,9 @@ const PURGE_EVERY: u32 = 10;
 
 /// Batches of one round: the writer is free again between them.
 const PURGE_BATCHES_MAX: usize = 20;
+
+/// A lag beyond this is told: more than a few polls have failed, or one hangs.
+const LAG_USUAL: Duration = Duration::from_secs(5);
 
 /// The watching task. Dropping this stops it.
 #[derive(Debug)]
@@ -41,8 +47,11 @@ impl Accounts {
         let mut applied = 0;
         loop {
             let after = self.feed.load(Ordering::Acquire);
+            let since = Instant::now();
             let entries = self.store.revocations_after(after).await?;
             let Some(last) = entries.last() else {
+                // All before it was obeyed.
+                self.revocations.feed().read_to_end(since);
                 return Ok(applied);
             };
             for entry in &entries {
@@ -131,6 +140,43 @@ async fn run(accounts: Weak<Accounts>) {
             }
             (Err(_), true) | (Ok(()), false) => {}
         }
+    }
+}
+
+/// Tells `report` of a lag that is more than usual, and logs when strict routes begin and cease to refuse. Goes on whatever becomes
+/// of the task that reads. To be run on the control runtime, for as long as the process lives.
+pub async fn watch_lag(revocations: Arc<Revocations>, report: impl Fn(Result<(), String>)) {
+    let mut ticks = tokio::time::interval(POLL_PERIOD);
+    let (mut was_late, mut was_told) = (false, false);
+    loop {
+        ticks.tick().await;
+        let now = Instant::now();
+        let feed = revocations.feed();
+        let (Some(lag), is_late) = (feed.lag(now), feed.is_late(now)) else {
+            return;
+        };
+        if is_late && !was_late {
+            let lag = lag.as_secs();
+            tracing::error!(lag, "revocations are not known: strict routes refuse");
+        } else if was_late && !is_late {
+            tracing::info!("revocations are known again: strict routes serve");
+        }
+        was_late = is_late;
+        let is_told = lag > LAG_USUAL;
+        if is_told {
+            let lag = lag.as_secs();
+            let strict = if is_late {
+                "; strict routes refuse"
+            } else {
+                ""
+            };
+            report(Err(format!(
+                "revocations of the last {lag} seconds are not known{strict}"
+            )));
+        } else if was_told {
+            report(Ok(()));
+        }
+        was_told = is_told;
     }
 }
 

@@ -16,6 +16,7 @@ mod claims;
 mod clock;
 mod compact;
 pub mod credential;
+mod feed;
 mod keys;
 mod known;
 mod opaque;
@@ -33,6 +34,7 @@ use http::HeaderMap;
 pub use self::{
     arrival::{Arrival, Charge},
     cache::CacheStats,
+    feed::FeedAge,
     keys::{KeyFault, KeyStatus, LiveKeys},
     revocation::Revocations,
 };

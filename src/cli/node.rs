@@ -1,6 +1,11 @@
 //! One running gateway: what `run` and `demo` have in common, from a checked configuration to the end of the drain.
 
-use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -12,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::reload::{self, Owner};
 use crate::{
-    accounts::{Accounts, Delivery, Watch},
+    accounts::{Accounts, Delivery, Watch, watch_lag},
     admin::{self, AdminState, Readiness, reload::Reloads},
     assertion::{self, Assertions},
     authn::{
@@ -74,6 +79,7 @@ impl Node {
             .accounts
             .as_ref()
             .map(|(accounts, _)| accounts.watch(control.handle()));
+        watch_feed(&control, &lasting, &readiness);
         let delivery = lasting.accounts.as_ref().and_then(|(accounts, _)| {
             accounts.deliver(control.handle(), Arc::clone(&lasting.telemetry))
         });
@@ -287,6 +293,22 @@ fn report(readiness: Arc<Readiness>) -> Report {
     Arc::new(move |issuer, condition| {
         readiness.set_degraded(&format!("keys of {issuer}"), condition);
     })
+}
+
+/// Watches how old what is known of revocations is (STORE-6). Degraded and not un-ready: every node would be at once, and what does
+/// not need the store with them.
+fn watch_feed(control: &Runtime, lasting: &Lasting, readiness: &Arc<Readiness>) {
+    let readiness = Arc::clone(readiness);
+    let report = move |condition| readiness.set_degraded("revocations", condition);
+    control.spawn(watch_lag(Arc::clone(&lasting.revocations), report));
+    let revocations = Arc::clone(&lasting.revocations);
+    lasting.telemetry.on_scrape(
+        "revocations",
+        Box::new(move |scrape| {
+            let lag = revocations.feed().lag(Instant::now());
+            scrape.revocation_lag(lag.unwrap_or_default());
+        }),
+    );
 }
 
 /// Watches the memory, for workers to give up what is next dear while it is scarce (FAULT-1).

@@ -41,6 +41,8 @@ pub(super) struct Surroundings<'s> {
     pub(super) asked_by_proxies: bool,
     /// The largest body where the route says nothing.
     pub(super) body_bytes: u64,
+    /// Whether there is a built-in issuer.
+    pub(super) has_accounts: bool,
     /// Whether browsers can sign in, to accounts of the gateway's own.
     pub(super) has_pages: bool,
 }
@@ -85,6 +87,7 @@ fn read_one(
     let access = access(&mut table);
     let rule = requirement(&mut table, access, around.issuers);
     let enforce = enforce(&mut table);
+    let strict = strict(&mut table, access, around, &rule);
     let caller = Side::Request(around.identity);
     let request_headers = header_edits::read(&mut table, "request_headers", caller);
     let response_headers = header_edits::read(&mut table, "response_headers", Side::Response);
@@ -112,6 +115,7 @@ fn read_one(
                 access: access?,
                 rule,
                 enforce,
+                strict,
                 request_headers,
                 response_headers,
                 cors,
@@ -148,6 +152,41 @@ fn enforce(table: &mut Table<'_>) -> bool {
             .warn(&table.place_of("enforce"), Fault::new(message, hint));
     }
     enforce
+}
+
+/// Whether the route refuses users of the built-in issuer while revocations cannot be learned of. Said of a route where none of
+/// them can come it would promise what does not happen.
+fn strict(
+    table: &mut Table<'_>,
+    access: Option<Access>,
+    around: &Surroundings<'_>,
+    rule: &Rule,
+) -> bool {
+    let strict = table.flag("strict").unwrap_or(false);
+    let fault = if !strict {
+        None
+    } else if access == Some(Access::Public) {
+        let hint = "access = \"authenticated\", or take `strict` out";
+        Some(Fault::new(
+            "a public route does not look at credentials",
+            hint,
+        ))
+    } else if !around.has_accounts || !takes_ours(rule) {
+        let hint = "[accounts], and `portcullis` among require.issuers where they are named; or take `strict` out";
+        let message = "is about tokens of the gateway's own accounts, and this route takes none";
+        Some(Fault::new(message, hint))
+    } else {
+        None
+    };
+    if let Some(fault) = fault {
+        table.fault("strict", fault);
+    }
+    strict
+}
+
+/// Whether the rule allows tokens of the built-in issuer.
+fn takes_ours(rule: &Rule) -> bool {
+    rule.issuers.is_empty() || rule.issuers.iter().any(|one| **one == *BUILT_IN)
 }
 
 fn hosts(table: &mut Table<'_>) -> Option<Vec<HostPattern>> {
@@ -368,7 +407,7 @@ fn browsers(table: &mut Table<'_>, has_pages: bool, rule: &Rule) -> Browsers {
         let fault = Fault::new("\"auto\" needs a page to sign in at", hint);
         table.fault("sign_in", fault);
     }
-    let takes_ours = rule.issuers.is_empty() || rule.issuers.iter().any(|one| **one == *BUILT_IN);
+    let takes_ours = takes_ours(rule);
     Browsers {
         cookie: has_pages && takes_ours,
         sign_in: has_pages && takes_ours && asked.unwrap_or(true),

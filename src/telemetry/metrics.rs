@@ -50,6 +50,7 @@ pub(super) struct Metrics {
     pub(super) mails: Family<ResultLabel, Counter>,
     pub(super) mail_queue: Gauge,
     pub(super) memory: MemoryMetrics,
+    revocation_lag: Seconds,
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
     pub(super) malformed: Counter,
@@ -95,6 +96,7 @@ impl Metrics {
             mails: Family::default(),
             mail_queue: Gauge::default(),
             memory: MemoryMetrics::default(),
+            revocation_lag: Seconds::default(),
             panics: Counter::default(),
             accept_errors: Counter::default(),
             malformed: Counter::default(),
@@ -263,6 +265,12 @@ impl Metrics {
             "Questions to an issuer about an opaque token by outcome",
             self.introspections.clone(),
         );
+        registry.register_with_unit(
+            "revocation_lag",
+            "Since revocations of other processes were last read to the end; 0 without accounts",
+            Unit::Seconds,
+            self.revocation_lag.clone(),
+        );
         registry.register("panics", "Tasks that panicked", self.panics.clone());
         registry.register(
             "accept_errors",
@@ -394,6 +402,11 @@ impl Scrape<'_> {
         if before == 0 || seconds < before {
             gauge.set(seconds);
         }
+    }
+
+    /// How old what is known of revocations is.
+    pub fn revocation_lag(&mut self, lag: Duration) {
+        self.0.revocation_lag.set(lag.as_secs_f64());
     }
 
     /// How long ago an issuer's keys were loaded. Issuers that are not told in a scrape are not in it.

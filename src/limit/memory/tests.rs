@@ -100,7 +100,10 @@ impl Machine {
         let machine = Self(tempfile::tempdir().unwrap());
         machine.write("proc/cgroup", cgroup);
         machine.write("proc/mountinfo", mountinfo);
-        machine.write("proc/status", "Name:\tx\nVmRSS:\t9000 kB\nRssAnon:\t   7 kB\n");
+        machine.write(
+            "proc/status",
+            "Name:\tx\nVmRSS:\t9000 kB\nRssAnon:\t   7 kB\n",
+        );
         machine
     }
 
@@ -187,7 +190,9 @@ async fn fault_1_the_watch_gives_up_what_it_can_and_tells_of_each_change() {
         },
         give_up: {
             let given = Arc::clone(&given);
-            move || drop(given.fetch_add(1, Ordering::SeqCst))
+            move || {
+                given.fetch_add(1, Ordering::SeqCst);
+            }
         },
         report: {
             let told = Arc::clone(&told);
