@@ -4,6 +4,7 @@ mod administration;
 mod crash;
 mod invites;
 mod keys;
+mod lag;
 mod login;
 mod names;
 mod recovery;

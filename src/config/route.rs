@@ -21,7 +21,6 @@ use super::{
     words::{Choice::Is, refuse_repeats, suggest},
 };
 use crate::{
-    authn::settings::BUILT_IN,
     limit::settings::RouteLimitSettings,
     policy::{
         Access, Addresses, Browsers, HostPattern, IdentityHeaders, NormalPath, PathFault,
@@ -85,9 +84,9 @@ fn read_one(
     let target = target(&mut table, around);
     let addresses = addresses(&mut table);
     let access = access(&mut table);
-    let rule = requirement(&mut table, access, around.issuers);
+    let rule = rule::of(&mut table, access, around.issuers);
     let enforce = enforce(&mut table);
-    let strict = strict(&mut table, access, around, &rule);
+    let strict = rule::strict(&mut table, access, around.has_accounts, &rule);
     let caller = Side::Request(around.identity);
     let request_headers = header_edits::read(&mut table, "request_headers", caller);
     let response_headers = header_edits::read(&mut table, "response_headers", Side::Response);
@@ -152,41 +151,6 @@ fn enforce(table: &mut Table<'_>) -> bool {
             .warn(&table.place_of("enforce"), Fault::new(message, hint));
     }
     enforce
-}
-
-/// Whether the route refuses users of the built-in issuer while revocations cannot be learned of. Said of a route where none of
-/// them can come it would promise what does not happen.
-fn strict(
-    table: &mut Table<'_>,
-    access: Option<Access>,
-    around: &Surroundings<'_>,
-    rule: &Rule,
-) -> bool {
-    let strict = table.flag("strict").unwrap_or(false);
-    let fault = if !strict {
-        None
-    } else if access == Some(Access::Public) {
-        let hint = "access = \"authenticated\", or take `strict` out";
-        Some(Fault::new(
-            "a public route does not look at credentials",
-            hint,
-        ))
-    } else if !around.has_accounts || !takes_ours(rule) {
-        let hint = "[accounts], and `portcullis` among require.issuers where they are named; or take `strict` out";
-        let message = "is about tokens of the gateway's own accounts, and this route takes none";
-        Some(Fault::new(message, hint))
-    } else {
-        None
-    };
-    if let Some(fault) = fault {
-        table.fault("strict", fault);
-    }
-    strict
-}
-
-/// Whether the rule allows tokens of the built-in issuer.
-fn takes_ours(rule: &Rule) -> bool {
-    rule.issuers.is_empty() || rule.issuers.iter().any(|one| **one == *BUILT_IN)
 }
 
 fn hosts(table: &mut Table<'_>) -> Option<Vec<HostPattern>> {
@@ -407,7 +371,7 @@ fn browsers(table: &mut Table<'_>, has_pages: bool, rule: &Rule) -> Browsers {
         let fault = Fault::new("\"auto\" needs a page to sign in at", hint);
         table.fault("sign_in", fault);
     }
-    let takes_ours = takes_ours(rule);
+    let takes_ours = rule::takes_ours(rule);
     Browsers {
         cookie: has_pages && takes_ours,
         sign_in: has_pages && takes_ours && asked.unwrap_or(true),
@@ -452,27 +416,4 @@ fn access(table: &mut Table<'_>) -> Option<Access> {
             ("public", Is(Access::Public)),
         ],
     )
-}
-
-fn requirement(table: &mut Table<'_>, access: Option<Access>, issuers: &[Arc<str>]) -> Rule {
-    if table.has("require") {
-        match access {
-            Some(Access::Public) => table.fault(
-                "require",
-                Fault::new(
-                    "a public route does not look at credentials, so it can require nothing",
-                    "access = \"authenticated\", or take `require` out",
-                ),
-            ),
-            Some(Access::Optional) => table.context.problems.warn(
-                &table.place_of("require"),
-                Fault::new(
-                    "callers without credentials need not meet it",
-                    "access = \"authenticated\" if everybody must",
-                ),
-            ),
-            Some(Access::Authenticated) | None => {}
-        }
-    }
-    rule::read(table, issuers)
 }
