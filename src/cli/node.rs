@@ -116,10 +116,7 @@ impl Node {
             Arc::clone(&gateway),
             Arc::clone(&lasting.telemetry),
         )?;
-        let turning = Arc::clone(&readiness);
-        let report = move |worker, turns| turning.set(&format!("worker {worker}"), turns);
-        control.spawn(pulse::watch(server.pulses().to_vec(), report));
-        watch_memory(&control, &server, (&gateway, &readiness));
+        watch_workers(&control, &server, (&gateway, &readiness));
         let around = reload::Around {
             tls: &tls,
             live: server.live(),
@@ -128,14 +125,8 @@ impl Node {
         };
         let owner = Owner::new(loaded, &lasting, &gateway, around);
         let owner = AbortOnDropHandle::new(control.spawn(owner.run(asked, hangup)));
-        for address in &addresses {
-            tracing::info!(listener = "tls", %address, "listening");
-        }
-        for address in redirects {
-            tracing::info!(listener = "redirect", %address, "listening");
-        }
+        tell_listeners(&addresses, &redirects, admin_address);
         readiness.set("listeners", Ok(()));
-        tracing::info!(listener = "admin", address = %admin_address, "listening");
         Ok(Self {
             control,
             server,
@@ -311,12 +302,25 @@ fn watch_feed(control: &Runtime, lasting: &Lasting, readiness: &Arc<Readiness>) 
     );
 }
 
-/// Watches the memory, for workers to give up what is next dear while it is scarce (FAULT-1).
-fn watch_memory(
+fn tell_listeners(addresses: &[SocketAddr], redirects: &[SocketAddr], admin: SocketAddr) {
+    for address in addresses {
+        tracing::info!(listener = "tls", %address, "listening");
+    }
+    for address in redirects {
+        tracing::info!(listener = "redirect", %address, "listening");
+    }
+    tracing::info!(listener = "admin", address = %admin, "listening");
+}
+
+/// Watches whether the workers turn, and the memory, for them to give up what is next dear while it is scarce (FAULT-1).
+fn watch_workers(
     control: &Runtime,
     server: &Server,
     (gateway, readiness): (&Arc<ArcSwap<Gateway>>, &Arc<Readiness>),
 ) {
+    let turning = Arc::clone(readiness);
+    let report = move |worker, turns| turning.set(&format!("worker {worker}"), turns);
+    control.spawn(pulse::watch(server.pulses().to_vec(), report));
     let pressure = Arc::clone(&gateway.load().memory);
     let (live, gateway) = (server.live().clone(), Arc::clone(gateway));
     let readiness = Arc::clone(readiness);

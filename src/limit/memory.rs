@@ -22,8 +22,8 @@ pub use meter::{Meter, Reading};
 const STAGES: [(u64, MemoryStage); 4] = [
     (920, MemoryStage::Lean),
     (950, MemoryStage::Refusing),
-    (970, MemoryStage::Closed),
-    (985, MemoryStage::Cutting),
+    (960, MemoryStage::Closed),
+    (975, MemoryStage::Cutting),
 ];
 
 /// How far below the beginning of its stage memory must fall for it to end, in thousandths of the limit.
@@ -47,9 +47,9 @@ pub enum MemoryStage {
     Lean,
     /// 95 %: new requests are refused.
     Refusing,
-    /// 97 %: new connections are closed.
+    /// 96 %: new connections are closed, and nothing more is read of open ones.
     Closed,
-    /// 98.5 %: open connections are cut off, a quarter at a time.
+    /// 97.5 %: open connections are cut off, a quarter at a time.
     Cutting,
 }
 
@@ -90,7 +90,7 @@ impl MemoryStage {
             Self::Calm => "nothing",
             Self::Lean => "connections end with their request, the token cache is emptied",
             Self::Refusing => "new requests are refused",
-            Self::Closed => "new requests are refused, new connections closed",
+            Self::Closed => "new connections are closed, nothing is read of open ones",
             Self::Cutting => "new connections are closed, open ones cut off",
         }
     }

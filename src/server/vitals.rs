@@ -10,6 +10,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -17,7 +18,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{frames::FrameBudget, settings::Timeouts};
-use crate::gateway::EarlyHeads;
+use crate::{
+    gateway::EarlyHeads,
+    limit::{MemoryPressure, MemoryStage},
+};
 
 /// How long a new connection has for its first request when memory is scarce.
 const TRIAL: Duration = Duration::from_secs(2);
@@ -96,6 +100,7 @@ pub struct Watched<S> {
     vitals: Rc<Vitals>,
     frames: Option<FrameBudget>,
     early: Option<Rc<EarlyHeads>>,
+    memory: Option<Arc<MemoryPressure>>,
 }
 
 impl Vitals {
@@ -288,6 +293,7 @@ impl<S> Watched<S> {
             vitals,
             frames: None,
             early: None,
+            memory: None,
         }
     }
 
@@ -301,6 +307,25 @@ impl<S> Watched<S> {
         }
     }
 
+    /// Reads nothing while memory is too scarce for it. Whoever drives the connection polls it anew now and then until that is over
+    /// (FAULT-1).
+    #[must_use]
+    pub(super) fn under(self, memory: Arc<MemoryPressure>) -> Self {
+        Self {
+            memory: Some(memory),
+            ..self
+        }
+    }
+
+    /// Reads on whatever the memory: nobody polls it anew any more.
+    #[must_use]
+    pub(super) fn undriven(self) -> Self {
+        Self {
+            memory: None,
+            ..self
+        }
+    }
+
     /// Watches a stream of HTTP/2, whose control frames have this budget.
     #[must_use]
     pub(super) fn with_budget(stream: S, vitals: Rc<Vitals>, budget: FrameBudget) -> Self {
@@ -309,6 +334,7 @@ impl<S> Watched<S> {
             vitals,
             frames: Some(budget),
             early: None,
+            memory: None,
         }
     }
 
@@ -352,6 +378,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let is_scarce = |memory: &Arc<MemoryPressure>| memory.is_at(MemoryStage::Closed);
+        if this.memory.as_ref().is_some_and(is_scarce) {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if let Some(arrived) = buffer

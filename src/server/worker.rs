@@ -199,9 +199,15 @@ async fn sweep(worker: Rc<Worker>) {
 /// While memory is scarce, has the connections look whether they should end.
 async fn relieve(worker: Rc<Worker>) {
     let mut ticks = interval(RELIEF_INTERVAL);
+    let mut rounds = 0;
     loop {
         ticks.tick().await;
+        // Each once more when it is over: those that read nothing go on then.
         if worker.memory.is_at(MemoryStage::Lean) {
+            rounds = RELIEF_PARTS;
+        }
+        if rounds > 0 {
+            rounds -= 1;
             worker.drain.wake_part();
         }
     }

@@ -89,15 +89,14 @@ impl Meter {
             limit: configured,
         };
         let groups = self.groups.iter().filter_map(Group::read);
-        let nearest = groups.fold(own, |nearest, next| {
+        groups.fold(own, |nearest, next| {
             let is_nearer = next.thousandths() > nearest.thousandths();
             if nearest.limit.is_none() || is_nearer {
                 next
             } else {
                 nearest
             }
-        });
-        nearest
+        })
     }
 
     /// The anonymous memory of the process.

@@ -29,10 +29,10 @@ fn fault_1_each_stage_begins_at_its_boundary() {
         (920, Lean),
         (949, Lean),
         (950, Refusing),
-        (969, Refusing),
-        (970, Closed),
-        (984, Closed),
-        (985, Cutting),
+        (959, Refusing),
+        (960, Closed),
+        (974, Closed),
+        (975, Cutting),
         (1000, Cutting),
         (5000, Cutting),
     ] {
@@ -52,11 +52,11 @@ fn fault_1_a_stage_ends_well_below_where_it_began_and_one_at_a_time() {
     for (used, want) in [
         (990, Cutting),
         // Around the boundary nothing flaps.
-        (984, Cutting),
-        (966, Cutting),
-        (985, Cutting),
-        (965, Cutting),
-        (964, Closed),
+        (974, Cutting),
+        (956, Cutting),
+        (975, Cutting),
+        (955, Cutting),
+        (954, Closed),
         // Even where all is free again, one after the other.
         (100, Refusing),
         (100, Lean),
