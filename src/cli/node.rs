@@ -108,10 +108,9 @@ impl Node {
         };
         control.spawn(admin::serve(admin, state, stop_admin.clone()));
         control.spawn(tls::watch(Arc::clone(&tls), Arc::clone(&lasting.telemetry)));
-        let settings = config.server.clone();
         let server = Server::start(
             sockets,
-            settings,
+            config.server.clone(),
             Arc::clone(&tls),
             Arc::clone(&gateway),
             Arc::clone(&lasting.telemetry),
