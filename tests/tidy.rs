@@ -198,6 +198,8 @@ const NOT_ON_WORKERS: [(&str, &str); 6] = [
         "starts the workers and waits for their end",
     ),
     (
+        // Asked by a blocking task of the control runtime.
+        "src/limit/memory/meter.rs",
         "src/server/pulse.rs",
         "a file of the kernel's, which is no disk",
     ),

@@ -307,8 +307,7 @@ impl<S> Watched<S> {
         }
     }
 
-    /// Reads nothing while memory is too scarce for it. Whoever drives the connection polls it anew now and then until that is over
-    /// (FAULT-1).
+    /// Reads nothing while memory is too scarce for it; its driver polls it now and then until that is over (FAULT-1).
     #[must_use]
     pub(super) fn under(self, memory: Arc<MemoryPressure>) -> Self {
         Self {
