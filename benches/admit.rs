@@ -419,6 +419,7 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         access: Access::Authenticated,
         rule: Rule::default(),
         enforce: true,
+        strict: false,
         max_body: 0,
         timeout: Duration::from_secs(30),
         streams: Streams::default(),

@@ -19,7 +19,10 @@ mod meter;
 mod tunnel;
 mod vigil;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 pub use admitted::Admitted;
 use answer::ends_connection;
@@ -28,7 +31,7 @@ use browser::wants_page;
 pub use contain::contain;
 pub use early::EarlyHeads;
 use forward_auth::ForwardAuthSettings;
-use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 pub use inbound::{Inbound, Lane, Peer};
@@ -38,12 +41,12 @@ pub use vigil::Vigil;
 
 use crate::{
     assertion::Assertions,
-    authn::Authenticator,
-    limit::{BadTokens, IpLimiter, RouteLimits},
+    authn::{Authenticator, settings::BUILT_IN},
+    limit::{BadTokens, IpLimiter, MemoryPressure, MemoryStage, RouteLimits},
     policy::{
-        Caller, ClientIp, Cors, Head, HeaderPolicy, PathFault, Permit, Rejection, Routes, Target,
-        TlsPolicies, TrustedProxies, authorize, head::HeadLimits, headers::X_REQUEST_ID,
-        max_forwards::take_hop,
+        Allowance, Caller, ClientIp, Cors, Head, HeaderPolicy, Identity, PathFault, Permit,
+        Rejection, Route, Routes, Target, TlsPolicies, TrustedProxies, authorize, head::HeadLimits,
+        headers::X_REQUEST_ID, max_forwards::take_hop,
     },
     portal::{Pages, PortalCall, PortalHandle},
     respond::{self, grpc::Grpc},
@@ -54,6 +57,8 @@ use crate::{
 /// The largest body that a built-in route reads, in bytes (MSG-8).
 const PORTAL_BODY_BYTES_MAX: usize = 16 << 10;
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 /// The running configuration: one immutable value, swapped whole. A request keeps the one that it began with.
 #[derive(Debug)]
 pub struct Gateway {
@@ -61,6 +66,8 @@ pub struct Gateway {
     pub proxies: TrustedProxies,
     /// Which host asks for which client certificates.
     pub tls: TlsPolicies,
+    /// How scarce memory is.
+    pub memory: Arc<MemoryPressure>,
     /// What one client address may do.
     pub limit: Arc<IpLimiter>,
     /// How many failed verifications one client address may cause.
@@ -111,6 +118,7 @@ impl Gateway {
         record.client = Some(client.ip());
         let head = Head::read(request, &self.head)?;
         self.keep_for_log(&head, record);
+        self.memory.check()?;
         self.limit.check(client).map_err(Rejection::RateLimited)?;
         self.admit_head(peer, head, request, record)
     }
@@ -155,9 +163,7 @@ impl Gateway {
             route.addresses.check(client)?;
         }
         let budget = self.bad_tokens.of(client);
-        let caller = self
-            .authn
-            .authenticate(&request.headers, route, record.time, &budget);
+        let caller = self.find_caller(route, request, record.time, &budget);
         let caller = self.check_browser(caller, route, head, request);
         if let Ok(Caller::Verified(identity)) = &caller {
             record.caller = Some(Arc::clone(identity));
@@ -167,6 +173,28 @@ impl Gateway {
         limits.check(&permit).map_err(Rejection::RateLimited)?;
         record.unenforced = permit.unenforced().map(Rejection::code);
         Ok(permit)
+    }
+
+    /// Finds out who calls. While revocations of other processes cannot be learned of, a strict route takes nobody's word whose
+    /// session may have ended there (STORE-6).
+    fn find_caller(
+        &self,
+        route: &Route,
+        request: &Parts,
+        now: SystemTime,
+        budget: &impl Allowance,
+    ) -> Result<Caller, Rejection> {
+        // Asked first: what was learned by then, the look at the credential knows.
+        let feed = self.authn.revocations().feed();
+        let is_late = route.strict && feed.is_late(Instant::now());
+        let caller = self
+            .authn
+            .authenticate(&request.headers, route, now, budget)?;
+        let is_ours = |identity: &Identity| *identity.claims().issuer_name == *BUILT_IN;
+        match is_late && caller.identity().is_some_and(is_ours) {
+            true => Err(Rejection::StoreUnavailable),
+            false => Ok(caller),
+        }
     }
 
     /// Serves one request: the answer of its target, or the refusal. What is needed of the request is taken out of `inbound`; by
@@ -185,16 +213,25 @@ impl Gateway {
         let mut response = served.unwrap_or_else(|rejection| {
             let mut refusal = self.refuse(&rejection, (grpc, is_page), &mut record);
             if record.version < Version::HTTP_2 && ends_connection(&rejection, &method, has_body) {
-                let close = HeaderValue::from_static("close");
-                refusal.headers_mut().insert(header::CONNECTION, close);
+                refusal.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             refusal
         });
+        self.end_when_lean(&record, &mut response);
         response.headers_mut().insert(X_REQUEST_ID, request_id);
         record.status = response.status();
         let is_head = method == Method::HEAD;
         let telemetry = Arc::clone(&self.telemetry);
         response.map(|answer| answer.recorded(record, telemetry, is_head, &lane.vigil))
+    }
+
+    /// While memory is scarce a connection of HTTP/1 ends with its request; those of HTTP/2 are told by their listener (FAULT-1).
+    fn end_when_lean(&self, record: &Record, response: &mut Response<Answer>) {
+        let has_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if self.memory.is_at(MemoryStage::Lean) && record.version < Version::HTTP_2 && !has_switched
+        {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
     }
 
     async fn serve(
@@ -265,6 +302,7 @@ impl Gateway {
         };
         record.client = Some(client.ip());
         self.keep_for_log(&head, record);
+        self.memory.check()?;
         self.limit.check(client).map_err(Rejection::RateLimited)?;
         self.tls.check(peer.tls, &head.host)?;
         record.route = self.route_metrics.get(route.index).cloned();

@@ -180,16 +180,16 @@ fn cfg_1_a_dropped_key_never_weakens_the_policy() {
     }
 }
 
-/// What an operator adds to restrict a route cannot be told from what was never there once it is gone. The sample has
+/// What an operator adds to restrict a route, or beside the limits of control groups, cannot be told from what was never there once it is gone. The sample has
 /// these as examples alone; everything else in it may be lost without loss of safety.
 fn is_added_restriction(place: &Place) -> bool {
     matches!(
         keys(place)[..],
         [
             "route",
-            "allow_ips" | "deny_ips" | "hosts" | "methods" | "rate_limit" | "require",
+            "allow_ips" | "deny_ips" | "hosts" | "methods" | "rate_limit" | "require" | "strict",
             ..
-        ]
+        ] | ["server", "memory_limit"]
     )
 }
 

@@ -191,8 +191,12 @@ const BLOCKING: [&str; 11] = [
 ];
 
 /// Files of the workers' modules whose code runs on other threads, or before the first request.
-const NOT_ON_WORKERS: [(&str, &str); 6] = [
+const NOT_ON_WORKERS: [(&str, &str); 7] = [
     ("src/authn/remote/", "fetches of keys: control runtime"),
+    (
+        "src/limit/memory/meter.rs",
+        "a blocking task of the control runtime",
+    ),
     (
         "src/server/mod.rs",
         "starts the workers and waits for their end",

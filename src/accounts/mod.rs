@@ -55,7 +55,7 @@ pub use signing::{
 };
 pub use start::OpenError;
 pub use users::{NewUser, canonical_email, canonical_username};
-pub use watch::{Report, Watch};
+pub use watch::{Report, Watch, watch_lag};
 
 /// The name of the built-in issuer in rules, logs and metrics.
 pub const ISSUER_NAME: &str = BUILT_IN;

@@ -39,6 +39,8 @@ pub struct AccountSettings {
     pub refresh_max: Duration,
     /// How long a rotated refresh token may be presented again: 0 to 60 s.
     pub refresh_grace: Duration,
+    /// How old knowledge of other processes' revocations may be before strict routes refuse: 3 s to 15 minutes.
+    pub max_lag: Duration,
     /// The fewest characters of a new password: 8 or more.
     pub password_min: usize,
     /// The cost of a password hash.

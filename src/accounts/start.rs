@@ -101,6 +101,7 @@ impl Accounts {
     ) -> Result<Self, OpenError> {
         let limiter =
             |name, quota| SharedLimiter::new(name, quota, LIMIT_KEYS_MAX, cluster.clone());
+        revocations.feed().begin(settings.max_lag);
         let store = open_store(settings)?;
         let passwords = Passwords::new(&settings.argon2, settings.password_min)
             .map_err(|_| OpenError::Passwords)?;

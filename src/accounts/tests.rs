@@ -5,6 +5,7 @@ mod audit;
 mod crash;
 mod invites;
 mod keys;
+mod lag;
 mod login;
 mod names;
 mod recovery;
@@ -183,6 +184,7 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         refresh_idle: Duration::from_secs(7 * 86_400),
         refresh_max: Duration::from_secs(30 * 86_400),
         refresh_grace: Duration::from_secs(10),
+        max_lag: Duration::from_secs(15),
         password_min: 15,
         argon2: ARGON2,
         registration: Registration::Closed,

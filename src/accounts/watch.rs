@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -15,7 +15,10 @@ use tokio::{
 };
 
 use super::Accounts;
-use crate::store::{Revocation, RevocationKind, StoreError};
+use crate::{
+    authn::Revocations,
+    store::{Revocation, RevocationKind, StoreError},
+};
 
 const POLL_PERIOD: Duration = Duration::from_secs(1);
 
@@ -33,6 +36,8 @@ const PURGE_BATCHES_MAX: usize = 20;
 
 /// Is told whether the store can be used, when that changes.
 pub type Report = Box<dyn Fn(Result<(), String>) + Send + Sync>;
+/// A lag beyond this is told: more than a few polls have failed, or one hangs.
+const LAG_USUAL: Duration = Duration::from_secs(5);
 
 /// The watching task. Dropping this stops it.
 #[derive(Debug)]
@@ -56,9 +61,11 @@ impl Accounts {
         let mut applied = 0;
         for _ in 0..POLL_PAGES_MAX {
             let after = self.feed.load(Ordering::Acquire);
+            let since = Instant::now();
             let entries = self.store.revocations_after(after).await?;
             let Some(last) = entries.last() else {
-                // All is known that was revoked.
+                // All before it was obeyed, and all is known that was revoked.
+                self.revocations.feed().read_to_end(since);
                 self.signing.trust();
                 return Ok(applied);
             };
@@ -155,6 +162,43 @@ async fn heard(accounts: &Weak<Accounts>, ticks: &mut Interval) -> bool {
             sleep(HEARD_PERIOD).await;
             true
         }
+    }
+}
+
+/// Tells `report` of a lag that is more than usual, and logs when strict routes begin and cease to refuse. Goes on whatever becomes
+/// of the task that reads. To be run on the control runtime, for as long as the process lives.
+pub async fn watch_lag(revocations: Arc<Revocations>, report: impl Fn(Result<(), String>)) {
+    let mut ticks = tokio::time::interval(POLL_PERIOD);
+    let (mut was_late, mut was_told) = (false, false);
+    loop {
+        ticks.tick().await;
+        let now = Instant::now();
+        let feed = revocations.feed();
+        let (Some(lag), is_late) = (feed.lag(now), feed.is_late(now)) else {
+            return;
+        };
+        if is_late && !was_late {
+            let lag = lag.as_secs();
+            tracing::error!(lag, "revocations are not known: strict routes refuse");
+        } else if was_late && !is_late {
+            tracing::info!("revocations are known again: strict routes serve");
+        }
+        was_late = is_late;
+        let is_told = lag > LAG_USUAL;
+        if is_told {
+            let lag = lag.as_secs();
+            let strict = if is_late {
+                "; strict routes refuse"
+            } else {
+                ""
+            };
+            report(Err(format!(
+                "revocations of the last {lag} seconds are not known{strict}"
+            )));
+        } else if was_told {
+            report(Ok(()));
+        }
+        was_told = is_told;
     }
 }
 

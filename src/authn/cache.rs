@@ -85,6 +85,9 @@ pub(super) struct Entry {
     epoch: AtomicU64,
 }
 
+/// Rounds of moka's housekeeping for a cache to be empty: the largest has some hundred thousand entries.
+const CLEAR_ROUNDS_MAX: usize = 1000;
+
 /// What the cache has done and holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheStats {
@@ -189,6 +192,18 @@ impl TokenCache {
             is_revoked: true,
         };
         self.known.insert(key, known);
+    }
+
+    /// Drops all entries, and gives their memory back at once as far as moka does.
+    pub(super) fn clear(&self) {
+        self.entries.invalidate_all();
+        // It drops some hundreds at a time.
+        for _ in 0..CLEAR_ROUNDS_MAX {
+            self.entries.run_pending_tasks();
+            if self.entries.entry_count() == 0 {
+                break;
+            }
+        }
     }
 
     /// Lets moka finish what it does in the background, so that the size is exact.

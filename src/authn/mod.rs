@@ -16,6 +16,7 @@ mod claims;
 mod clock;
 mod compact;
 pub mod credential;
+mod feed;
 mod keys;
 mod known;
 mod opaque;
@@ -33,6 +34,7 @@ use http::HeaderMap;
 pub use self::{
     arrival::{Arrival, Charge},
     cache::CacheStats,
+    feed::FeedAge,
     keys::{KeyFault, KeyStatus, LiveKeys},
     revocation::Revocations,
 };
@@ -329,6 +331,12 @@ impl Authenticator {
     #[must_use]
     pub fn revocations(&self) -> &Arc<Revocations> {
         &self.revocations
+    }
+
+    /// Empties the cache of verified tokens, which costs their next requests a verification each; what is known of tokens that
+    /// are dead stays. May take some milliseconds: not for a request.
+    pub fn give_up_cache(&self) {
+        self.cache.clear();
     }
 
     /// What the cache of verified tokens has done and holds.

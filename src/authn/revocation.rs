@@ -12,7 +12,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::clock::{HighWater, UnixMillis};
+use super::{
+    clock::{HighWater, UnixMillis},
+    feed::FeedAge,
+};
 use crate::policy::Claims;
 
 /// What this process must not forget about tokens: revocations, and how late it has been.
@@ -21,6 +24,7 @@ pub struct Revocations {
     epoch: AtomicU64,
     revoked: RwLock<Revoked>,
     high_water: HighWater,
+    feed: FeedAge,
 }
 
 /// Names by issuer, each with the time after which nothing of it can be alive, in seconds since 1970.
@@ -45,6 +49,12 @@ impl Revocations {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// How old what is known here of other processes' revocations is.
+    #[must_use]
+    pub fn feed(&self) -> &FeedAge {
+        &self.feed
     }
 
     /// Revokes every token of a session at once.

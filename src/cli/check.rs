@@ -241,6 +241,7 @@ fn route_json(route: &Route, config: &Config) -> Value {
         "methods": methods.collect::<Vec<_>>(),
         "access": access(route.access),
         "enforce": route.enforce,
+        "strict": route.strict,
         "require": {
             "roles": rule.roles, "scopes": rule.scopes, "claims": claims, "issuers": rule.issuers, "audiences": rule.audiences,
         },
@@ -269,14 +270,12 @@ fn path(path: &PathPattern) -> String {
     }
 }
 
-/// The access, and whether it is more than told.
+/// The access, whether it is more than told, and whether it holds when revocations cannot be learned of.
 fn enforced(route: &Route) -> String {
     let access = access(route.access);
-    if route.enforce {
-        access.to_owned()
-    } else {
-        format!("{access}, not enforced")
-    }
+    let enforced = if route.enforce { "" } else { ", not enforced" };
+    let strict = if route.strict { ", strict" } else { "" };
+    format!("{access}{enforced}{strict}")
 }
 
 fn access(access: Access) -> &'static str {

@@ -1,6 +1,11 @@
 //! One running gateway: what `run` and `demo` have in common, from a checked configuration to the end of the drain.
 
-use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -12,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::reload::{self, Owner};
 use crate::{
-    accounts::{self, Accounts, Delivery, Watch},
+    accounts::{self, Accounts, Delivery, Watch, watch_lag},
     admin::{self, AdminState, Readiness, reload::Reloads},
     assertion::{self, Assertions},
     authn::{
@@ -26,6 +31,7 @@ use crate::{
         development::{self, Overwrite},
     },
     gateway::Gateway,
+    limit::memory,
     portal,
     server::{
         Server, Sockets, pulse,
@@ -91,6 +97,7 @@ impl Node {
         let readiness = Arc::new(Readiness::new());
         let lasting = lasting(config, &control, &readiness)?;
         let chores = Chores::begin(&lasting, control.handle(), &readiness);
+        watch_feed(&control, &lasting, &readiness);
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(config, &lasting)?));
         sample(&lasting.telemetry, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
@@ -114,17 +121,14 @@ impl Node {
         };
         control.spawn(admin::serve(admin, state, stop_admin.clone()));
         control.spawn(tls::watch(Arc::clone(&tls), Arc::clone(&lasting.telemetry)));
-        let settings = config.server.clone();
         let server = Server::start(
             sockets,
-            settings,
+            config.server.clone(),
             Arc::clone(&tls),
             Arc::clone(&gateway),
             Arc::clone(&lasting.telemetry),
         )?;
-        let turning = Arc::clone(&readiness);
-        let report = move |worker, turns| turning.set(&format!("worker {worker}"), turns);
-        control.spawn(pulse::watch(server.pulses().to_vec(), report));
+        watch_workers(&control, &server, (&gateway, &readiness));
         let around = reload::Around {
             tls: &tls,
             live: server.live(),
@@ -279,6 +283,7 @@ fn lasting(
     });
     Ok(Lasting {
         telemetry,
+        memory: Arc::default(),
         revocations,
         remote,
         assertions,
@@ -316,6 +321,22 @@ fn report(readiness: Arc<Readiness>) -> Report {
     })
 }
 
+/// Watches how old what is known of revocations is (STORE-6). Degraded and not un-ready: every node would be at once, and what does
+/// not need the store with them.
+fn watch_feed(control: &Runtime, lasting: &Lasting, readiness: &Arc<Readiness>) {
+    let readiness = Arc::clone(readiness);
+    let report = move |condition| readiness.set_degraded("revocations", condition);
+    control.spawn(watch_lag(Arc::clone(&lasting.revocations), report));
+    let revocations = Arc::clone(&lasting.revocations);
+    lasting.telemetry.on_scrape(
+        "revocations",
+        Box::new(move |scrape| {
+            let lag = revocations.feed().lag(Instant::now());
+            scrape.revocation_lag(lag.unwrap_or_default());
+        }),
+    );
+}
+
 fn announce(addresses: &[SocketAddr], redirects: &[SocketAddr]) {
     for address in addresses {
         tracing::info!(listener = "tls", %address, "listening");
@@ -332,10 +353,35 @@ fn report_store(readiness: &Arc<Readiness>) -> accounts::Report {
     Box::new(move |condition| readiness.set_degraded("account store", condition))
 }
 
+/// Watches whether the workers turn, and the memory, for them to give up what is next dear while it is scarce (FAULT-1).
+fn watch_workers(
+    control: &Runtime,
+    server: &Server,
+    (gateway, readiness): (&Arc<ArcSwap<Gateway>>, &Arc<Readiness>),
+) {
+    let turning = Arc::clone(readiness);
+    let report = move |worker, turns| turning.set(&format!("worker {worker}"), turns);
+    control.spawn(pulse::watch(server.pulses().to_vec(), report));
+    let pressure = Arc::clone(&gateway.load().memory);
+    let (live, gateway) = (server.live().clone(), Arc::clone(gateway));
+    let readiness = Arc::clone(readiness);
+    let hooks = memory::Hooks {
+        limit: move || live.current().memory_limit,
+        give_up: move || gateway.load().authn.give_up_cache(),
+        report: move |condition| readiness.set_degraded("memory", condition),
+    };
+    control.spawn(memory::watch(pressure, memory::Meter::find(), hooks));
+}
+
 /// Lets a scrape read what changes without an event.
 fn sample(telemetry: &Arc<Telemetry>, gateway: &Arc<ArcSwap<Gateway>>, tls: &Arc<Tls>) {
     let tls = Arc::clone(tls);
     telemetry.on_scrape("tls", Box::new(move |scrape| tls.sample(scrape)));
+    let memory = Arc::clone(&gateway.load().memory);
+    telemetry.on_scrape(
+        "memory",
+        Box::new(move |scrape| scrape.memory(memory.seen(), memory.stage().number())),
+    );
     let gateway = Arc::clone(gateway);
     telemetry.on_scrape(
         "authn",

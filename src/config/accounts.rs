@@ -47,6 +47,10 @@ pub(super) fn read(
         .because("a token lives for so long after its session has ended elsewhere");
     let access_ttl = table.duration("access_ttl", access_ttl);
     let (refresh_idle, refresh_max, refresh_grace) = refresh(&mut table);
+    let max_lag = Bounds::new(secs(3), secs(15 * 60)).because(
+        "the feed is read each second, and after 15 minutes every access token is dead by itself",
+    );
+    let max_lag = table.duration("max_lag", max_lag);
     let signing = table.choice("signing", &SIGNING);
     let cookie_session = table.flag("cookie_session").unwrap_or(true);
     let pages = super::pages::read(table.section("pages"));
@@ -73,6 +77,7 @@ pub(super) fn read(
         refresh_idle,
         refresh_max,
         refresh_grace,
+        max_lag: max_lag.unwrap_or(secs(15)),
         password_min: password_min.unwrap_or(15),
         argon2,
         clients,

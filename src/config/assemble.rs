@@ -10,7 +10,7 @@ use crate::{
         Authenticator, IssuerFault, Revocations, remote::RemoteKeys, settings::IssuerSettings,
     },
     gateway::{self, Gateway},
-    limit::{BadTokens, IpLimiter, RouteLimits},
+    limit::{BadTokens, IpLimiter, MemoryPressure, RouteLimits},
     policy::{HeaderPolicy, RouteConflict, Routes},
     portal::{self, Pages, PortalHandle},
     telemetry::Telemetry,
@@ -25,6 +25,8 @@ use crate::{
 pub struct Lasting {
     /// Counters and the access log.
     pub telemetry: Arc<Telemetry>,
+    /// How scarce memory is.
+    pub memory: Arc<MemoryPressure>,
     /// What was revoked.
     pub revocations: Arc<Revocations>,
     /// The issuers whose keys are fetched.
@@ -120,6 +122,7 @@ pub fn succeed(
     Ok(Gateway {
         proxies: config.server.trusted_proxies.clone(),
         tls: config.tls.policies.clone(),
+        memory: Arc::clone(&lasting.memory),
         limit: Arc::new(match before {
             Some(before) => IpLimiter::following(&config.limit, &before.limit),
             None => IpLimiter::new(&config.limit),

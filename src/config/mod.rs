@@ -290,6 +290,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         identity: &identity.templates,
         asked_by_proxies: forward_auth.is_some(),
         body_bytes: server.map_or(0, |server| server.body_bytes),
+        has_accounts: accounts.is_some(),
         has_pages: (accounts.as_ref()).is_some_and(|accounts| accounts.pages.is_some()),
     };
     let routes = route::read(top.sections("route"), &around);

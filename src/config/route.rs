@@ -21,7 +21,6 @@ use super::{
     words::{Choice::Is, refuse_repeats, suggest},
 };
 use crate::{
-    authn::settings::BUILT_IN,
     limit::settings::RouteLimitSettings,
     policy::{
         Access, Addresses, Browsers, HostPattern, IdentityHeaders, NormalPath, PathFault,
@@ -41,6 +40,8 @@ pub(super) struct Surroundings<'s> {
     pub(super) asked_by_proxies: bool,
     /// The largest body where the route says nothing.
     pub(super) body_bytes: u64,
+    /// Whether there is a built-in issuer.
+    pub(super) has_accounts: bool,
     /// Whether browsers can sign in, to accounts of the gateway's own.
     pub(super) has_pages: bool,
 }
@@ -81,8 +82,9 @@ fn read_one(
     let target = target(&mut table, around);
     let addresses = addresses(&mut table);
     let access = access(&mut table);
-    let rule = requirement(&mut table, access, around.issuers);
+    let rule = rule::of(&mut table, access, around.issuers);
     let enforce = enforce(&mut table);
+    let strict = rule::strict(&mut table, access, around.has_accounts, &rule);
     let caller = Side::Request(around.identity);
     let request_headers = header_edits::read(&mut table, "request_headers", caller);
     let response_headers = header_edits::read(&mut table, "response_headers", Side::Response);
@@ -110,6 +112,7 @@ fn read_one(
                 access: access?,
                 rule,
                 enforce,
+                strict,
                 request_headers,
                 response_headers,
                 cors,
@@ -368,7 +371,7 @@ fn browsers(table: &mut Table<'_>, has_pages: bool, rule: &Rule) -> Browsers {
         let fault = Fault::new("\"auto\" needs a page to sign in at", hint);
         table.fault("sign_in", fault);
     }
-    let takes_ours = rule.issuers.is_empty() || rule.issuers.iter().any(|one| **one == *BUILT_IN);
+    let takes_ours = rule::takes_ours(rule);
     Browsers {
         cookie: has_pages && takes_ours,
         sign_in: has_pages && takes_ours && asked.unwrap_or(true),
@@ -413,27 +416,4 @@ fn access(table: &mut Table<'_>) -> Option<Access> {
             ("public", Is(Access::Public)),
         ],
     )
-}
-
-fn requirement(table: &mut Table<'_>, access: Option<Access>, issuers: &[Arc<str>]) -> Rule {
-    if table.has("require") {
-        match access {
-            Some(Access::Public) => table.fault(
-                "require",
-                Fault::new(
-                    "a public route does not look at credentials, so it can require nothing",
-                    "access = \"authenticated\", or take `require` out",
-                ),
-            ),
-            Some(Access::Optional) => table.context.problems.warn(
-                &table.place_of("require"),
-                Fault::new(
-                    "callers without credentials need not meet it",
-                    "access = \"authenticated\" if everybody must",
-                ),
-            ),
-            Some(Access::Authenticated) | None => {}
-        }
-    }
-    rule::read(table, issuers)
 }

@@ -12,10 +12,72 @@ use super::{
     reader::{Entry, Table, Text},
     words::suggest,
 };
-use crate::policy::Rule;
+use crate::{
+    authn::settings::BUILT_IN,
+    policy::{Access, Rule},
+};
+
+/// Reads `require` of a route with this `access`.
+pub(super) fn of(table: &mut Table<'_>, access: Option<Access>, issuers: &[Arc<str>]) -> Rule {
+    if table.has("require") {
+        match access {
+            Some(Access::Public) => table.fault(
+                "require",
+                Fault::new(
+                    "a public route does not look at credentials, so it can require nothing",
+                    "access = \"authenticated\", or take `require` out",
+                ),
+            ),
+            Some(Access::Optional) => table.context.problems.warn(
+                &table.place_of("require"),
+                Fault::new(
+                    "callers without credentials need not meet it",
+                    "access = \"authenticated\" if everybody must",
+                ),
+            ),
+            Some(Access::Authenticated) | None => {}
+        }
+    }
+    read(table, issuers)
+}
+
+/// Whether the route refuses users of the built-in issuer while revocations cannot be learned of. Said of a route where none of
+/// them can come it would promise what does not happen.
+pub(super) fn strict(
+    table: &mut Table<'_>,
+    access: Option<Access>,
+    has_accounts: bool,
+    rule: &Rule,
+) -> bool {
+    let strict = table.flag("strict").unwrap_or(false);
+    let fault = if !strict {
+        None
+    } else if access == Some(Access::Public) {
+        let hint = "access = \"authenticated\", or take `strict` out";
+        Some(Fault::new(
+            "a public route does not look at credentials",
+            hint,
+        ))
+    } else if !has_accounts || !takes_ours(rule) {
+        let hint = "[accounts], and `portcullis` among require.issuers where they are named; or take `strict` out";
+        let message = "is about tokens of the gateway's own accounts, and this route takes none";
+        Some(Fault::new(message, hint))
+    } else {
+        None
+    };
+    if let Some(fault) = fault {
+        table.fault("strict", fault);
+    }
+    strict
+}
+
+/// Whether the rule allows tokens of the built-in issuer.
+pub(super) fn takes_ours(rule: &Rule) -> bool {
+    rule.issuers.is_empty() || rule.issuers.iter().any(|one| **one == *BUILT_IN)
+}
 
 /// Reads the table `require`. `issuers` are the names that may be required.
-pub(super) fn read(table: &mut Table<'_>, issuers: &[Arc<str>]) -> Rule {
+fn read(table: &mut Table<'_>, issuers: &[Arc<str>]) -> Rule {
     table.refuse_empty(
         "require",
         "it requires nothing; leave it out if any caller will do",

@@ -34,6 +34,7 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
     let proxy_protocol = proxy_protocol(&mut table, &trusted_proxies);
     let max_connections = table.number("max_connections", Bounds::new(1, 10_000_000));
     let max_connections_per_ip = table.number("max_connections_per_ip", Bounds::new(1, 10_000_000));
+    let memory_limit = table.size("memory_limit", MEMORY);
     let drain_delay = table.duration("drain_delay", Bounds::new(Duration::ZERO, secs(3600)));
     let drain_timeout = table.duration("drain_timeout", Bounds::new(Duration::ZERO, secs(3600)));
     let timeouts = timeouts(table.section("timeouts"));
@@ -56,9 +57,13 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
         body_bytes: limits.body_bytes,
         h2_streams: limits.h2_streams,
         h2_control_frames: limits.h2_control_frames,
+        memory_limit,
         body_rate: limits.body_rate,
     })
 }
+
+/// What a limit of memory may be.
+const MEMORY: Bounds<u64> = Bounds::new(16 << 20, 1 << 44);
 
 /// The number of cores this process may use.
 pub(super) fn cores() -> usize {

@@ -35,6 +35,7 @@ pub fn routes() -> Vec<Route> {
         access: Access::Public,
         rule: Rule::default(),
         enforce: true,
+        strict: false,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         cors: None,

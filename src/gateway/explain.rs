@@ -147,9 +147,7 @@ impl Gateway {
             })?;
         }
         let now = SystemTime::now();
-        let caller = self
-            .authn
-            .authenticate(&request.headers, route, now, &Unlimited);
+        let caller = self.find_caller(route, request, now, &Unlimited);
         let caller = self.check_browser(caller, route, &head, request);
         let told = caller.clone();
         if route.enforce {
@@ -235,7 +233,8 @@ fn told_route(route: &Route) -> String {
         Access::Public => "public",
     };
     let enforced = if route.enforce { "" } else { ", not enforced" };
-    format!("{}, {access}{enforced}", route.name)
+    let strict = if route.strict { ", strict" } else { "" };
+    format!("{}, {access}{enforced}{strict}", route.name)
 }
 
 fn told_caller(caller: &Caller, route: &Route, request: &Parts) -> String {

@@ -43,6 +43,7 @@ pub fn routes(settings: &ForwardAuthSettings) -> Vec<Route> {
         access: Access::Public,
         rule: Rule::default(),
         enforce: true,
+        strict: false,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         cors: None,

@@ -4,6 +4,7 @@ mod bad_tokens;
 mod client;
 mod ip;
 mod keyed;
+pub mod memory;
 mod route;
 pub mod settings;
 mod table;
@@ -12,6 +13,7 @@ pub use self::{
     bad_tokens::{BadTokens, BadTokensOf},
     ip::IpLimiter,
     keyed::KeyedLimiter,
+    memory::{MemoryPressure, MemoryStage},
     route::RouteLimits,
 };
 

@@ -62,6 +62,8 @@ pub struct Route {
     pub rule: Rule,
     /// Whether a caller whom `addresses`, `access` or `rule` turn away is refused; if not, the refusal is only told.
     pub enforce: bool,
+    /// Whether identities of the built-in issuer are refused while revocations of other processes cannot be learned of.
+    pub strict: bool,
     /// What is changed in the headers of requests, beside what the gateway does to all.
     pub request_headers: HeaderEdits,
     /// What is changed in the headers of the upstream's answers.

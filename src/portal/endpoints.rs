@@ -173,6 +173,7 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
                 Access::Optional | Access::Public => Rule::default(),
             },
             enforce: true,
+            strict: false,
             max_body: BODY_BYTES_MAX,
             timeout: TIMEOUT,
             streams: Streams::default(),

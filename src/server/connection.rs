@@ -6,6 +6,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -32,6 +33,7 @@ use super::{
 };
 use crate::{
     gateway::{Answer, AnswerError, Inbound, Peer, Tunnel, contain},
+    limit::MemoryStage,
     policy::PeerIp,
     telemetry::HandshakeResult,
 };
@@ -121,8 +123,10 @@ async fn serve_http1(
     peer: &Peer,
 ) {
     let vitals = Vitals::new(terms.timeouts, false);
-    let stream =
-        TokioIo::new(Watched::new(stream, Rc::clone(&vitals)).with_early(Rc::clone(peer.early())));
+    let stream = Watched::new(stream, Rc::clone(&vitals))
+        .with_early(Rc::clone(peer.early()))
+        .under(Arc::clone(&worker.memory));
+    let stream = TokioIo::new(stream);
     let tunnel = Cell::new(None);
     let service = service_fn(async |request| {
         let mut response = answer(worker, &vitals, peer, request).await;
@@ -132,7 +136,7 @@ async fn serve_http1(
     let mut connection = terms.http1.serve_connection(stream, service);
     let ended = drive(worker, &vitals, Pin::new(&mut connection)).await;
     let parts = connection.into_parts();
-    let (mut stream, early) = (parts.io.into_inner(), parts.read_buf);
+    let (mut stream, early) = (parts.io.into_inner().undriven(), parts.read_buf);
     if let (Ended::Closed, Some(tunnel)) = (ended, tunnel.take()) {
         tunnel
             .join(&mut stream, early, worker.drain.requested())
@@ -157,7 +161,7 @@ async fn serve_http2(
     let vitals = Vitals::new(terms.timeouts, true);
     let budget = FrameBudget::new(terms.control_frames, Instant::now());
     let stream = Watched::with_budget(stream, Rc::clone(&vitals), budget);
-    let stream = TokioIo::new(stream);
+    let stream = TokioIo::new(stream.under(Arc::clone(&worker.memory)));
     let service = {
         let (worker, vitals) = (Rc::clone(worker), Rc::clone(&vitals));
         service_fn(move |request| {
@@ -222,6 +226,16 @@ async fn drive<C: Graceful>(
         if worker.drain.is_requested() && !draining {
             draining = true;
             connection.as_mut().graceful_shutdown();
+        }
+        if worker.memory.is_at(MemoryStage::Lean) {
+            if worker.memory.is_at(MemoryStage::Cutting) && place.has_turn() {
+                worker.telemetry.shed();
+                return Poll::Ready(Ended::Expired(Phase::Exchange));
+            }
+            if !draining && vitals.may_end(Instant::now()) {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
         if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
             if let Err(error) = outcome {

@@ -49,6 +49,8 @@ pub struct ServerSettings {
     pub h2_streams: u32,
     /// What one HTTP/2 connection may send of control frames: pings, settings, window updates and the like.
     pub h2_control_frames: Quota,
+    /// The most memory that the process may use, in bytes, beside what its control groups say; `None`: they alone.
+    pub memory_limit: Option<u64>,
     /// The least that a client must send of a body, in bytes a second, while the gateway waits for it.
     pub body_rate: u64,
 }

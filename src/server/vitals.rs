@@ -10,14 +10,21 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{frames::FrameBudget, settings::Timeouts};
-use crate::gateway::EarlyHeads;
+use crate::{
+    gateway::EarlyHeads,
+    limit::{MemoryPressure, MemoryStage},
+};
+
+/// How long a new connection has for its first request when memory is scarce.
+const TRIAL: Duration = Duration::from_secs(2);
 
 /// The state of one connection, shared by its stream, its requests and its timer.
 #[derive(Debug)]
@@ -27,6 +34,8 @@ pub struct Vitals {
     phase: Cell<Phase>,
     since: Cell<Instant>,
     born: Instant,
+    /// Whether there has been a request.
+    has_served: Cell<bool>,
     /// Told to end after what is under way, for its age.
     retired: Cell<bool>,
     /// Ended for its frames (MSG-6).
@@ -91,6 +100,7 @@ pub struct Watched<S> {
     vitals: Rc<Vitals>,
     frames: Option<FrameBudget>,
     early: Option<Rc<EarlyHeads>>,
+    memory: Option<Arc<MemoryPressure>>,
 }
 
 impl Vitals {
@@ -104,6 +114,7 @@ impl Vitals {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(Instant::now()),
             born: Instant::now(),
+            has_served: Cell::new(false),
             retired: Cell::new(false),
             flooded: Cell::new(false),
             exchanges: Cell::new(0),
@@ -119,6 +130,7 @@ impl Vitals {
     pub fn begin_exchange(self: &Rc<Self>) -> ExchangeMark {
         self.exchanges.set(self.exchanges.get() + 1);
         self.phase.set(Phase::Exchange);
+        self.has_served.set(true);
         ExchangeMark {
             vitals: Rc::clone(self),
             is_clients_turn: Cell::new(false),
@@ -178,6 +190,14 @@ impl Vitals {
     #[must_use]
     pub fn is_urgent(&self) -> bool {
         self.phase.get() == Phase::Head || self.write_blocked.get().is_some() || self.owed.get() > 0
+    }
+
+    /// Whether the connection may be told to end after what is under way, without a request lost that is on its way: it has had
+    /// one, or time for one, and no head has begun.
+    #[must_use]
+    pub fn may_end(&self, now: Instant) -> bool {
+        let had_time = self.has_served.get() || now.saturating_duration_since(self.born) > TRIAL;
+        had_time && self.phase.get() != Phase::Head
     }
 
     /// Looks whether the present phase has gone on too long.
@@ -273,6 +293,7 @@ impl<S> Watched<S> {
             vitals,
             frames: None,
             early: None,
+            memory: None,
         }
     }
 
@@ -286,6 +307,24 @@ impl<S> Watched<S> {
         }
     }
 
+    /// Reads nothing while memory is too scarce for it; its driver polls it now and then until that is over (FAULT-1).
+    #[must_use]
+    pub(super) fn under(self, memory: Arc<MemoryPressure>) -> Self {
+        Self {
+            memory: Some(memory),
+            ..self
+        }
+    }
+
+    /// Reads on whatever the memory: nobody polls it anew any more.
+    #[must_use]
+    pub(super) fn undriven(self) -> Self {
+        Self {
+            memory: None,
+            ..self
+        }
+    }
+
     /// Watches a stream of HTTP/2, whose control frames have this budget.
     #[must_use]
     pub(super) fn with_budget(stream: S, vitals: Rc<Vitals>, budget: FrameBudget) -> Self {
@@ -294,6 +333,7 @@ impl<S> Watched<S> {
             vitals,
             frames: Some(budget),
             early: None,
+            memory: None,
         }
     }
 
@@ -337,6 +377,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let is_scarce = |memory: &Arc<MemoryPressure>| memory.is_at(MemoryStage::Closed);
+        if this.memory.as_ref().is_some_and(is_scarce) {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if let Some(arrived) = buffer

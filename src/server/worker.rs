@@ -27,12 +27,17 @@ use super::{
 };
 use crate::{
     gateway::{Gateway, Lane},
+    limit::{MemoryPressure, MemoryStage},
     policy::PeerIp,
     telemetry::{Connections, HandshakeResult, Telemetry},
 };
 
 /// How often unused upstream connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// While memory is scarce, how often some of the connections are told to end, and into how many parts they are divided for it:
+/// clients that all came back at once would need more memory than they gave.
+const RELIEF_INTERVAL: Duration = Duration::from_millis(250);
+const RELIEF_PARTS: u64 = 4;
 /// Bounds of the wait after an accept that failed for want of descriptors or memory (NET-1).
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// What a listener is for.
@@ -69,6 +74,7 @@ pub struct Worker {
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) lane: Rc<Lane>,
+    pub(super) memory: Arc<MemoryPressure>,
     pub(super) tls: Arc<Tls>,
     pub(super) terms: CurrentTerms,
     pub(super) open_connections: Connections,
@@ -86,6 +92,8 @@ pub struct LocalExecutor;
 pub struct Drain {
     requested: Cell<bool>,
     next: Cell<u64>,
+    /// The part of the connections whose turn it is to end while memory is scarce.
+    part: Cell<u64>,
     wakers: RefCell<std::collections::HashMap<u64, Waker>>,
 }
 
@@ -110,6 +118,7 @@ pub async fn run(shared: Shared, listeners: Vec<(Kind, TcpListener)>) {
         ));
     }
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    let reliever = tokio::task::spawn_local(relieve(Rc::clone(&worker)));
     shared.closing.cancelled().await;
     worker.drain.request();
     connections.close();
@@ -121,6 +130,7 @@ pub async fn run(shared: Shared, listeners: Vec<(Kind, TcpListener)>) {
         );
     }
     sweeper.abort();
+    reliever.abort();
 }
 
 async fn accept(
@@ -186,6 +196,23 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
+/// While memory is scarce, has the connections look whether they should end.
+async fn relieve(worker: Rc<Worker>) {
+    let mut ticks = interval(RELIEF_INTERVAL);
+    let mut rounds = 0;
+    loop {
+        ticks.tick().await;
+        // Each once more when it is over: those that read nothing go on then.
+        if worker.memory.is_at(MemoryStage::Lean) {
+            rounds = RELIEF_PARTS;
+        }
+        if rounds > 0 {
+            rounds -= 1;
+            worker.drain.wake_part();
+        }
+    }
+}
+
 impl Worker {
     fn new(shared: &Shared) -> Self {
         let settings = shared.settings.load();
@@ -194,6 +221,7 @@ impl Worker {
             gateway: Arc::clone(&shared.gateway),
             telemetry: Arc::clone(&shared.telemetry),
             lane: Rc::new(Lane::new(settings.workers, revocations)),
+            memory: Arc::clone(&shared.gateway.load().memory),
             tls: Arc::clone(&shared.tls),
             terms: CurrentTerms::of(&shared.settings),
             open_connections: shared.telemetry.connections("tls"),
@@ -212,6 +240,10 @@ impl Worker {
         shared: &Shared,
         peer: PeerIp,
     ) -> Option<ConnectionSlot> {
+        if self.memory.is_at(MemoryStage::Closed) {
+            self.telemetry.shed();
+            return None;
+        }
         let slot = match (kind, &terms.relays) {
             (Kind::Redirect, _) => shared.redirect_caps.admit_from(peer),
             (Kind::Tls, None) => shared.caps.admit_from(peer),
@@ -248,6 +280,17 @@ impl Drain {
         }
     }
 
+    /// Wakes the next part of the connections, so that they look how scarce memory is.
+    fn wake_part(&self) {
+        let part = self.part.get().wrapping_add(1) % RELIEF_PARTS;
+        self.part.set(part);
+        let wakers = self.wakers.borrow();
+        let turn = wakers.iter().filter(|(id, _)| *id % RELIEF_PARTS == part);
+        for (_, waker) in turn {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Whether connections are to end.
     #[must_use]
     pub fn is_requested(&self) -> bool {
@@ -281,6 +324,12 @@ impl Drain {
 }
 
 impl DrainPlace<'_> {
+    /// Whether it is this connection's turn to end, where not all can.
+    #[must_use]
+    pub fn has_turn(&self) -> bool {
+        self.id % RELIEF_PARTS == self.drain.part.get()
+    }
+
     /// Says whom to wake. A connection is one task with one waker, so the first call is the one that counts.
     pub fn wake_by(&self, waker: &Waker) {
         if !self.registered.replace(true) {

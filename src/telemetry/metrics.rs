@@ -19,6 +19,7 @@ use super::{
         CertificateLabel, DecisionLabels, FetchLabels, IssuerLabel, KeysLabels, LimitLabel,
         ListenerLabel, RequestLabels, ResultLabel, RouteLabel, StoreLabel, VersionLabel,
     },
+    memory::MemoryMetrics,
     results::{CertificateReload, ConfigReload, HandshakeResult},
 };
 
@@ -51,6 +52,8 @@ pub(super) struct Metrics {
     pub(super) cluster_up: Family<StoreLabel, Gauge>,
     pub(super) cluster_fallbacks: Counter,
     pub(super) cluster_messages: Counter,
+    pub(super) memory: MemoryMetrics,
+    revocation_lag: Seconds,
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
     pub(super) malformed: Counter,
@@ -98,6 +101,8 @@ impl Metrics {
             cluster_up: Family::default(),
             cluster_fallbacks: Counter::default(),
             cluster_messages: Counter::default(),
+            memory: MemoryMetrics::default(),
+            revocation_lag: Seconds::default(),
             panics: Counter::default(),
             accept_errors: Counter::default(),
             malformed: Counter::default(),
@@ -111,6 +116,7 @@ impl Metrics {
         metrics.register_certificates();
         metrics.register_mail();
         metrics.register_cluster();
+        metrics.memory.register(&mut metrics.registry);
         metrics.register_reloads();
         metrics
     }
@@ -285,6 +291,12 @@ impl Metrics {
             "Questions to an issuer about an opaque token by outcome",
             self.introspections.clone(),
         );
+        registry.register_with_unit(
+            "revocation_lag",
+            "Since revocations of other processes were last read to the end; 0 without accounts",
+            Unit::Seconds,
+            self.revocation_lag.clone(),
+        );
         registry.register("panics", "Tasks that panicked", self.panics.clone());
         registry.register(
             "accept_errors",
@@ -381,6 +393,10 @@ fn seconds(time: SystemTime) -> f64 {
 }
 
 impl Scrape<'_> {
+    pub(super) fn metrics(&self) -> &Metrics {
+        self.0
+    }
+
     /// The memory that the token cache takes, in bytes.
     pub fn token_cache_bytes(&mut self, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -412,6 +428,11 @@ impl Scrape<'_> {
         if before == 0 || seconds < before {
             gauge.set(seconds);
         }
+    }
+
+    /// How old what is known of revocations is.
+    pub fn revocation_lag(&mut self, lag: Duration) {
+        self.0.revocation_lag.set(lag.as_secs_f64());
     }
 
     /// How long ago an issuer's keys were loaded. Issuers that are not told in a scrape are not in it.

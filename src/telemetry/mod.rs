@@ -21,6 +21,7 @@ mod histogram;
 mod labels;
 mod line;
 mod line_queue;
+mod memory;
 mod metrics;
 mod record;
 mod request_id;
@@ -231,6 +232,11 @@ impl Telemetry {
     /// Counts an HTTP/2 connection that was ended for its control frames.
     pub fn flooded(&self) {
         self.metrics.floods.inc();
+    }
+
+    /// Counts a client connection that was closed for want of memory.
+    pub fn shed(&self) {
+        self.metrics.memory.shed.inc();
     }
 
     /// Counts a turn of a worker that took too long.

@@ -125,6 +125,7 @@ fn route() -> Route {
         access: Access::Public,
         rule: Rule::default(),
         enforce: true,
+        strict: false,
         max_body: 1 << 20,
         timeout: Duration::from_secs(60),
         streams: Streams::default(),

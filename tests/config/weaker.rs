@@ -235,6 +235,10 @@ fn server_limits(server: &ServerSettings) -> Vec<(&'static str, i128)> {
         ("header_count", number(server.head.header_count)),
         ("uri_bytes", number(server.head.uri_bytes)),
         ("body", number(server.body_bytes)),
+        (
+            "memory_limit",
+            number(server.memory_limit.unwrap_or(u64::MAX)),
+        ),
         ("max_age", millis(server.timeouts.max_age)),
         ("min_body_rate", -number(server.body_rate)),
         ("h2_control_frames", per_hour(&server.h2_control_frames)),
@@ -247,6 +251,7 @@ fn account_limits(accounts: &AccountSettings) -> Vec<(&'static str, i128)> {
         ("access_ttl", millis(accounts.access_ttl)),
         ("refresh_idle", millis(accounts.refresh_idle)),
         ("refresh_max", millis(accounts.refresh_max)),
+        ("max_lag", millis(accounts.max_lag)),
         ("refresh_grace", millis(accounts.refresh_grace)),
         ("login_per_ip", per_hour(&accounts.login_per_ip)),
         ("login_per_account", per_hour(&accounts.login_per_account)),
@@ -302,6 +307,7 @@ fn opened(old: &Route, new: &Route) -> bool {
     };
     rank(new.access) < rank(old.access)
         || (old.enforce && !new.enforce)
+        || (old.strict && !new.strict)
         || (old.access != Access::Public && lost(&old.rule, &new.rule))
 }
 

@@ -275,6 +275,8 @@ fn lasting(config: &Config, runtime: &Runtime) -> anyhow::Result<Lasting> {
     });
     Ok(Lasting {
         telemetry,
+        // Of a process that has just begun.
+        memory: Arc::default(),
         revocations,
         remote,
         assertions: config.assertion.as_ref().map(Assertions::without_keys),

@@ -495,3 +495,48 @@ fn websockets_need_an_upstream_of_http1() {
         project.refuses(&text, "route[0].websocket", "may speak HTTP/2");
     }
 }
+
+#[test]
+fn store_6_a_strict_route_that_no_user_of_ours_can_take_is_refused() {
+    let takes_none = "takes none";
+    for (line, words) in [
+        ("strict = 1", "expected true or false"),
+        (
+            "strict = true\nrequire = { issuers = [\"corp\"] }",
+            takes_none,
+        ),
+    ] {
+        Project::new().refuses(&with("[[route]]", line), "route[0].strict", words);
+    }
+    let strict = with("[[route]]", "strict = true");
+    let public = strict.replace("access = \"authenticated\"", "access = \"public\"");
+    Project::new().refuses(&public, "route[0].strict", "does not look at credentials");
+    let without = strict.replace("[accounts]", "[accounts]\nenabled = false");
+    let without = without.replace(
+        "[mail]\nfrom = \"Gate <no-reply@example.com>\"\nspool = \"data/mail\"\n",
+        "",
+    );
+    Project::new().refuses(&without, "route[0].strict", takes_none);
+    let ours = "strict = true\nrequire = { issuers = [\"corp\", \"portcullis\"] }";
+    for line in ["strict = true", ours] {
+        assert!(accepted("[[route]]", line).routes[0].strict);
+    }
+    assert!(!Project::new().accepts(BASE).routes[0].strict);
+}
+
+#[test]
+fn store_6_the_bound_of_the_lag_has_bounds() {
+    for (value, words) in [
+        ("\"2s\"", "below the least"),
+        ("\"16m\"", "above the most"),
+        ("\"0s\"", "below the least"),
+    ] {
+        let text = with("[accounts]", &format!("max_lag = {value}"));
+        Project::new().refuses(&text, "accounts.max_lag", words);
+    }
+    let lag = |config: Config| config.accounts.unwrap().max_lag;
+    let default = lag(Project::new().accepts(BASE));
+    assert_eq!(default, std::time::Duration::from_secs(15));
+    let longest = lag(accepted("[accounts]", "max_lag = \"15m\""));
+    assert_eq!(longest, std::time::Duration::from_secs(900));
+}

@@ -249,3 +249,21 @@ fn log() {
     let off = with("[log]", "access = false");
     Project::new().warns(&off, "log.access", "no exchange is logged");
 }
+
+#[test]
+fn fault_1_a_limit_of_memory_leaves_room_to_work() {
+    for (value, words) in [
+        ("\"15MiB\"", "below the least"),
+        ("\"17TiB\"", "above the most"),
+        ("512", "expected a string"),
+        ("\"\"", "is empty"),
+    ] {
+        let text = with("[server]", &format!("memory_limit = {value}"));
+        Project::new().refuses(&text, "server.memory_limit", words);
+    }
+    let limit = accepted("[server]", "memory_limit = \"512MiB\"")
+        .server
+        .memory_limit;
+    assert_eq!(limit, Some(512 << 20));
+    assert_eq!(Project::new().accepts(BASE).server.memory_limit, None);
+}

@@ -27,6 +27,7 @@ pub(crate) fn route(name: &str) -> Route {
         access: Access::Authenticated,
         rule: Rule::default(),
         enforce: true,
+        strict: false,
         max_body: 1 << 20,
         timeout: Duration::from_secs(30),
         streams: Streams::default(),
