@@ -20,15 +20,22 @@ fn project() -> TempDir {
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(["app.internal".to_owned()]).unwrap();
     let certificate = params.self_signed(&key).unwrap().pem();
-    fs::create_dir(root.path().join("certs")).unwrap();
+    for folder in ["certs", "config"] {
+        fs::create_dir(root.path().join(folder)).unwrap();
+    }
     for name in ["backend-ca.pem", "clients.pem", "gateway.crt"] {
         fs::write(root.path().join("certs").join(name), &certificate).unwrap();
     }
     let path = root.path().join("certs/gateway.key");
     fs::write(&path, key.serialize_pem()).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-    for name in ["introspection.secret", "orders.secret"] {
-        let secret = root.path().join("certs").join(name);
+    let secrets = [
+        "certs/introspection.secret",
+        "certs/orders.secret",
+        "config/redis.password",
+    ];
+    for name in secrets {
+        let secret = root.path().join(name);
         fs::write(&secret, "8PTmCwWq1XyJ4nqGk7Zr0Vd2sHc9uLbA3eFiToKxMhY").unwrap();
         fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
     }

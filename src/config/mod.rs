@@ -264,17 +264,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
     let (identity, statements) = identity::read(top.section("identity"));
     let limit = limit::read(top.section("rate_limit"));
     let upstreams = upstream::read(top.sections("upstream"), statements.is_some());
-    let has_accounts = top.has("accounts");
-    let mut accounts = accounts::read(
-        top.section("accounts"),
-        (has_accounts, top.has("mail")),
-        server,
-    );
-    let mail = mail::read(top.section("mail"));
-    check_mail(&top, accounts.is_some(), tls.development);
-    if let Some(accounts) = &mut accounts {
-        accounts.mail = mail;
-    }
+    let accounts = accounts_with_mail(&mut top, server, tls.development);
     let cluster = cluster::read(top.section("cluster"), server, accounts.as_ref());
     let assertion = statements.zip(server).and_then(|(statements, server)| {
         statements.settle(&context.problems, server, (accounts.as_ref(), context.root))
@@ -323,6 +313,19 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         cluster,
         log,
     })
+}
+
+/// The accounts, and how their owners are written to.
+fn accounts_with_mail(
+    top: &mut Table<'_>,
+    server: Option<&ServerSettings>,
+    development: bool,
+) -> Option<AccountSettings> {
+    let there = (top.has("accounts"), top.has("mail"));
+    let accounts = accounts::read(top.section("accounts"), there, server);
+    let mail = mail::read(top.section("mail"));
+    check_mail(top, accounts.is_some(), development);
+    accounts.map(|accounts| AccountSettings { mail, ..accounts })
 }
 
 /// Points at accounts whose owners cannot be written to, and at mail that has nobody to write to.

@@ -16,7 +16,7 @@ use crate::{
 const DOCUMENT: &str = include_str!("../../../docs/audit-log.md");
 
 /// What needs mail is tested with mail, and what is of the whole program with the program.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 9] = [
     "config_refused",
     "config_reloaded",
     "mail_over_budget",
@@ -24,6 +24,7 @@ const ELSEWHERE: [&str; 8] = [
     "password_reset",
     "password_reset_asked",
     "password_reset_refused",
+    "registration_asked",
     "token_revoked",
 ];
 
