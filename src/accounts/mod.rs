@@ -11,6 +11,7 @@ mod invites;
 mod outbox;
 pub mod passwords;
 mod recovery;
+mod refresh_token;
 mod registration;
 mod sessions;
 pub mod settings;
@@ -48,7 +49,8 @@ pub use delivery::Delivery;
 pub use invites::{Enrolled, INVITE_TTL, InviteSecret, Registered};
 pub use outbox::Mail;
 pub use recovery::ChangePassword;
-pub use sessions::{Client, Grant, Login, RefreshToken};
+pub use refresh_token::RefreshToken;
+pub use sessions::{Client, Grant, Login};
 pub use signing::{
     ASSERTION_ALGORITHM, AssertionKeys, KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD,
     PUBLISHED_MAX_AGE, Signature,

@@ -10,7 +10,8 @@ use super::{
     Accounts, Password,
     outbox::Mail,
     passwords::Verdict,
-    sessions::{RefreshToken, may_enter, network, unavailable},
+    refresh_token::RefreshToken,
+    sessions::{may_enter, network, unavailable},
     users::canonical_email,
 };
 use crate::{

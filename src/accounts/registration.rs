@@ -11,7 +11,8 @@ use super::{
     delivery::LINK_GIVE_UP,
     outbox::Mail,
     passwords::Verdict,
-    sessions::{RefreshToken, network, unavailable},
+    refresh_token::RefreshToken,
+    sessions::{network, unavailable},
 };
 use crate::{
     mail::Purpose,

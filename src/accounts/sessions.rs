@@ -6,19 +6,20 @@
 //! kept: neither the token alone nor the store alone gives it. A family has one live end, and a token presented after its
 //! grace window proves that two parties hold the family: all of it is revoked (RFC 9700 §4.14.2).
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
-use aws_lc_rs::{digest, hmac, rand};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{
-    ACCESS_TTL_MAX, AccountError, Accounts, Password, passwords::Verdict, users::user_key,
+    ACCESS_TTL_MAX, AccountError, Accounts, Password,
+    passwords::Verdict,
+    refresh_token::{RefreshToken, random},
+    users::user_key,
 };
 use crate::{
     policy::{Rejection, rejection::Exceeded},
-    store::{Digest, Ending, NewSession, Rotated, Rotation, Salt, Session, User},
+    store::{Ending, NewSession, Rotated, Rotation, Session, User},
 };
 
 /// Live sessions of one account (SESS-9).
@@ -26,9 +27,6 @@ const SESSIONS_MAX: u32 = 20;
 
 /// How much of the user agent is kept, in characters.
 const DEVICE_CHARS_MAX: usize = 200;
-
-/// A token made by HMAC-SHA256, and a random one: 32 bytes.
-const TOKEN_BYTES: usize = 32;
 
 /// Who presents credentials, from where.
 #[derive(Debug, Clone, Copy)]
@@ -66,10 +64,6 @@ pub struct Grant {
     /// `sid`.
     pub session: Box<str>,
 }
-
-/// A refresh token. It does not print, and is wiped when dropped.
-#[derive(Clone)]
-pub struct RefreshToken(pub(super) Zeroizing<[u8; TOKEN_BYTES]>);
 
 impl Accounts {
     /// Signs an account in: a new session, whatever was presented before (AUTH-8).
@@ -374,61 +368,6 @@ pub(super) fn network(ip: IpAddr) -> String {
 
 pub(super) fn unavailable(_: crate::store::StoreError) -> Rejection {
     Rejection::StoreUnavailable
-}
-
-impl RefreshToken {
-    /// Reads a token as it was presented: exactly 32 bytes in unpadded base64url, in their one canonical form (AUTH-12).
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut bytes = Zeroizing::new([0; TOKEN_BYTES]);
-        let length = BASE64URL.decode_slice(text, bytes.as_mut()).ok()?;
-        (length == TOKEN_BYTES).then_some(Self(bytes))
-    }
-
-    /// The token as it is handed out. To be written into the answer and nowhere else.
-    #[must_use]
-    pub fn reveal(&self) -> Zeroizing<String> {
-        Zeroizing::new(BASE64URL.encode(self.0.as_ref()))
-    }
-
-    pub(super) fn random() -> Result<Self, AccountError> {
-        Ok(Self(Zeroizing::new(random()?)))
-    }
-
-    /// Looked up by its digest, a token is never compared byte by byte.
-    pub(super) fn digest(&self) -> Digest {
-        let mut bytes = Digest::default();
-        let hash = digest::digest(&digest::SHA256, self.0.as_ref());
-        bytes.copy_from_slice(hash.as_ref());
-        bytes
-    }
-
-    /// A piece of the digest, for the log.
-    fn reference(&self) -> String {
-        BASE64URL.encode(self.digest().first_chunk::<6>().unwrap_or(&[0; 6]))
-    }
-
-    fn successor(&self, salt: &Salt) -> Result<Self, AccountError> {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_ref());
-        let tag = hmac::sign(&key, salt);
-        let bytes = tag
-            .as_ref()
-            .try_into()
-            .map_err(|_| AccountError::Internal)?;
-        Ok(Self(Zeroizing::new(bytes)))
-    }
-}
-
-impl fmt::Debug for RefreshToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-fn random() -> Result<[u8; 32], AccountError> {
-    let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| AccountError::Internal)?;
-    Ok(bytes)
 }
 
 /// The claims of an access token, as CONTRACT §4 lists them.

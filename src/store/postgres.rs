@@ -12,6 +12,7 @@ mod feed;
 mod link;
 mod mail;
 mod purge;
+mod recovery;
 mod registrations;
 mod schema;
 mod sessions;

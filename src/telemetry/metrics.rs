@@ -13,11 +13,12 @@ use prometheus_client::{
 };
 
 use super::{
+    cluster::ClusterMetrics,
     handles::{Connections, RouteTable, UpstreamTable},
     histogram::Histogram,
     labels::{
         CertificateLabel, DecisionLabels, FetchLabels, IssuerLabel, KeysLabels, LimitLabel,
-        ListenerLabel, RequestLabels, ResultLabel, RouteLabel, StoreLabel, VersionLabel,
+        ListenerLabel, RequestLabels, ResultLabel, RouteLabel, VersionLabel,
     },
     memory::MemoryMetrics,
     results::{CertificateReload, ConfigReload, HandshakeResult},
@@ -49,9 +50,7 @@ pub(super) struct Metrics {
     pub(super) rate_limited: Family<LimitLabel, Counter>,
     pub(super) mails: Family<ResultLabel, Counter>,
     pub(super) mail_queue: Gauge,
-    pub(super) cluster_up: Family<StoreLabel, Gauge>,
-    pub(super) cluster_fallbacks: Counter,
-    pub(super) cluster_messages: Counter,
+    pub(super) cluster: ClusterMetrics,
     pub(super) memory: MemoryMetrics,
     revocation_lag: Seconds,
     pub(super) panics: Counter,
@@ -98,9 +97,7 @@ impl Metrics {
             rate_limited: Family::default(),
             mails: Family::default(),
             mail_queue: Gauge::default(),
-            cluster_up: Family::default(),
-            cluster_fallbacks: Counter::default(),
-            cluster_messages: Counter::default(),
+            cluster: ClusterMetrics::default(),
             memory: MemoryMetrics::default(),
             revocation_lag: Seconds::default(),
             panics: Counter::default(),
@@ -115,7 +112,7 @@ impl Metrics {
         metrics.register_process();
         metrics.register_certificates();
         metrics.register_mail();
-        metrics.register_cluster();
+        metrics.cluster.register(&mut metrics.registry);
         metrics.memory.register(&mut metrics.registry);
         metrics.register_reloads();
         metrics
@@ -202,25 +199,6 @@ impl Metrics {
             "mail_queue",
             "Mails that wait to be sent",
             self.mail_queue.clone(),
-        );
-    }
-
-    fn register_cluster(&mut self) {
-        let registry = &mut self.registry;
-        registry.register(
-            "cluster_up",
-            "Whether Redis can be used: 1 or 0; absent without a cluster",
-            self.cluster_up.clone(),
-        );
-        registry.register(
-            "cluster_fallbacks",
-            "Requests that this node decided by its own half of a limit, for Redis did not",
-            self.cluster_fallbacks.clone(),
-        );
-        registry.register(
-            "cluster_messages",
-            "Messages of nodes that revoked something",
-            self.cluster_messages.clone(),
         );
     }
 

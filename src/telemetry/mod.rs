@@ -15,6 +15,7 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 
 mod access_log;
+mod cluster;
 mod events;
 mod handles;
 mod histogram;
@@ -193,7 +194,7 @@ impl Telemetry {
 
     /// Says whether the cluster's Redis can be used.
     pub fn cluster_up(&self, up: bool) {
-        let gauge = &self.metrics.cluster_up;
+        let gauge = &self.metrics.cluster.up;
         gauge
             .get_or_create(&StoreLabel { store: "redis" })
             .set(i64::from(up));
@@ -201,12 +202,12 @@ impl Telemetry {
 
     /// Counts a request to which a limit of this node alone was applied, for Redis did not answer.
     pub fn cluster_fallback(&self) {
-        self.metrics.cluster_fallbacks.inc();
+        self.metrics.cluster.fallbacks.inc();
     }
 
     /// Counts a message of a node that revoked something.
     pub fn cluster_message(&self) {
-        self.metrics.cluster_messages.inc();
+        self.metrics.cluster.messages.inc();
     }
 
     /// Counts an attempt to load the configuration anew.

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{
-    Accounts,
-    sessions::{RefreshToken, may_enter},
-};
+use super::super::{Accounts, refresh_token::RefreshToken, sessions::may_enter};
 use crate::{
     mail::Purpose,
     store::{MailToken, QueuedMail, RegistrationKey, StoreError, UserKey},
