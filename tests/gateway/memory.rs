@@ -95,7 +95,8 @@ async fn fault_1_slow_uploads_are_shed_by_stages_and_all_comes_back() {
                 _ => assert_eq!(got, None),
             }
         }
-        if seen[3] || seen[4] {
+        // From then on nothing is taken that could make it scarcer.
+        if seen[2] || seen[3] || seen[4] {
             break;
         }
         // Slowly where each one may be the last of a stage.
@@ -103,8 +104,8 @@ async fn fault_1_slow_uploads_are_shed_by_stages_and_all_comes_back() {
             held.extend(slow(&gateway).await);
         }
     }
-    assert!(seen[0] && (seen[1] || seen[2]), "{seen:?}");
-    assert!(seen[3] || seen[4], "never so scarce: {seen:?}");
+    assert!(seen[0], "{seen:?}");
+    assert!(seen[2] || seen[3] || seen[4], "never so scarce: {seen:?}");
     let ready = gateway.admin("/readyz").await;
     ready.is(200);
     let degraded = ready.json()["degraded"].to_string();

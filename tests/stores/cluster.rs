@@ -11,7 +11,8 @@ use crate::{
 
 const PASSWORD: &str = "correct horse battery staple";
 const NEW: &str = "another horse battery staple";
-const LINK: &str = "https://localhost:8443/auth/password/reset?token=";
+const RESET_LINK: &str = "https://localhost:8443/auth/password/reset?token=";
+const VERIFY_LINK: &str = "https://localhost:8443/auth/register/verify?token=";
 
 fn site(upstream: &Upstream, url: &str) -> Site {
     let site = Site::new(upstream.address)
@@ -104,11 +105,12 @@ fn mails(gateways: [&Gateway; 2]) -> Vec<String> {
         .collect()
 }
 
-fn links(gateways: [&Gateway; 2]) -> Vec<String> {
+/// The tokens of the links in them that begin so, by recipient.
+fn links(gateways: [&Gateway; 2], beginning: &str) -> Vec<(String, String)> {
     let mails = mails(gateways);
     let link = |mail: &String| {
-        mail.lines()
-            .find_map(|line| Some(line.strip_prefix(LINK)?.to_owned()))
+        let after = |start| mail.lines().find_map(|line| line.strip_prefix(start));
+        Some((after("To: ")?.to_owned(), after(beginning)?.to_owned()))
     };
     mails.iter().filter_map(link).collect()
 }
@@ -126,7 +128,10 @@ async fn rst_2_and_rst_3_a_link_asked_for_at_one_gateway_works_once_at_either() 
             .await
             .is(202);
     }
-    let link = eventually("the mail", async || links([&first, &second]).pop()).await;
+    let link = eventually("the mail", async || {
+        links([&first, &second], RESET_LINK).pop()
+    });
+    let (_, link) = link.await;
     let reset = async |gateway: &Gateway, token: &str, new: &str| {
         let body = json!({ "token": token, "new_password": new });
         send(gateway, "POST", "/auth/password/reset", "", &body).await
@@ -159,7 +164,7 @@ async fn rst_2_and_rst_3_a_link_asked_for_at_one_gateway_works_once_at_either() 
     }
     let all = mails([&first, &second]);
     assert_eq!(all.len(), 2, "{all:?}");
-    assert_eq!(links([&first, &second]).len(), 1);
+    assert_eq!(links([&first, &second], RESET_LINK).len(), 1);
     assert!(
         all.iter()
             .all(|mail| mail.contains("\nTo: root@example.com"))
@@ -183,10 +188,21 @@ async fn auth_7_an_invitation_of_one_gateway_makes_one_account_at_the_other() {
         send(gateway, "POST", "/auth/register", "", &body).await
     };
     register(&second, "eve", &"x".repeat(43)).await.is(401);
-    let (one, two) = tokio::join!(
-        register(&first, "ann", secret),
-        register(&second, "bob", secret)
-    );
+    for (gateway, name) in [(&first, "ann"), (&second, "bob")] {
+        register(gateway, name, secret).await.is(202);
+    }
+    let mut links = eventually("both links", async || {
+        let links = links([&first, &second], VERIFY_LINK);
+        (links.len() == 2).then_some(links)
+    })
+    .await;
+    links.sort_unstable();
+    let verify = async |gateway: &Gateway, token: &str| {
+        let body = json!({ "token": token, "password": PASSWORD });
+        send(gateway, "POST", "/auth/register/verify", "", &body).await
+    };
+    // Each at the gateway that the other registered at; there is one invitation.
+    let (one, two) = tokio::join!(verify(&second, &links[0].1), verify(&first, &links[1].1));
     let mut statuses = [one.status, two.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 401]);
