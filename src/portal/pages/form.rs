@@ -67,15 +67,18 @@ pub(super) fn refused(
     Ok(respond::page::instead_of(document, page))
 }
 
-/// A message in the place of a refusal.
-pub(super) fn refused_with_message(
-    call: &Call,
-    pages: &Pages,
-    rejection: &Rejection,
-    page: &MessagePage<'_>,
-) -> Answered {
-    let document = respond::refusal(rejection, &call.context.request_id);
-    let page = pages.look.page(document.status(), page, None)?;
+/// Tells that the link of a mail is not, or no longer, good, and where there is another: a page below the prefix, and its label.
+pub(super) fn dead_link(call: &Call, pages: &Pages, (path, label): (&str, &str)) -> Answered {
+    let texts = pages.look.texts;
+    let page = MessagePage {
+        look: &pages.look,
+        heading: texts.link_invalid,
+        text: texts.link_invalid_text,
+        href: format!("{}{path}", pages.path),
+        label,
+    };
+    let document = respond::refusal(&Rejection::LinkInvalid, &call.context.request_id);
+    let page = pages.look.page(document.status(), &page, None)?;
     Ok(respond::page::instead_of(document, page))
 }
 

@@ -135,13 +135,9 @@ pub(super) async fn submit_reset(accounts: &Accounts, call: Call, pages: &Pages)
 
 /// A link that is not, or no longer, good.
 fn dead(call: &Call, pages: &Pages) -> Answered {
-    let texts = pages.look.texts;
-    let page = MessagePage {
-        look: &pages.look,
-        heading: texts.link_invalid,
-        text: texts.link_invalid_text,
-        href: format!("{}/password/forgot", pages.path),
-        label: texts.forgot_again,
-    };
-    form::refused_with_message(call, pages, &Rejection::LinkInvalid, &page)
+    form::dead_link(
+        call,
+        pages,
+        ("/password/forgot", pages.look.texts.forgot_again),
+    )
 }

@@ -240,13 +240,5 @@ pub(super) async fn submit_verify(accounts: &Accounts, call: Call, pages: &Pages
 
 /// A link that is not, or no longer, good.
 fn dead(call: &Call, pages: &Pages) -> Answered {
-    let texts = pages.look.texts;
-    let page = MessagePage {
-        look: &pages.look,
-        heading: texts.link_invalid,
-        text: texts.link_invalid_text,
-        href: format!("{}/register", pages.path),
-        label: texts.register_again,
-    };
-    form::refused_with_message(call, pages, &Rejection::LinkInvalid, &page)
+    form::dead_link(call, pages, ("/register", pages.look.texts.register_again))
 }
