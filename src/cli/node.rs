@@ -364,9 +364,11 @@ fn watch_workers(
     control.spawn(pulse::watch(server.pulses().to_vec(), report));
     let pressure = Arc::clone(&gateway.load().memory);
     let (live, gateway) = (server.live().clone(), Arc::clone(gateway));
+    let connections = live.clone();
     let readiness = Arc::clone(readiness);
     let hooks = memory::Hooks {
         limit: move || live.current().memory_limit,
+        is_alone: move || connections.open_connections() == 0,
         give_up: move || gateway.load().authn.give_up_cache(),
         report: move |condition| readiness.set_degraded("memory", condition),
     };

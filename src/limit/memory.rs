@@ -38,6 +38,9 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 /// How often what was remembered anew is given up again while memory is scarce.
 const RELIEF_EVERY: Duration = Duration::from_secs(10);
 
+/// For how long nobody must have had a connection before what is in use then is taken for what the process itself needs.
+const ALONE: Duration = Duration::from_secs(1);
+
 /// How scarce memory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemoryStage {
@@ -59,6 +62,8 @@ pub struct MemoryPressure {
     stage: AtomicU8,
     used: AtomicU64,
     limit: AtomicU64,
+    /// What was in use when nobody had a connection, in bytes: whoever is refused on account of it is refused for nothing.
+    excused: AtomicU64,
 }
 
 impl MemoryStage {
@@ -147,36 +152,61 @@ impl MemoryPressure {
                 (false, None) => MemoryStage::Calm,
             };
         }
+        if next == MemoryStage::Calm {
+            self.excused.store(0, Ordering::Relaxed);
+        } else if self.is_excused(reading) {
+            next = next.min(MemoryStage::Lean);
+        }
         self.stage.store(next.number(), Ordering::Relaxed);
         (next != before).then_some(next)
+    }
+
+    /// Notes what is in use while nobody has a connection. It is the process itself, or what the allocator keeps for the next
+    /// requests; to refuse those would free none of it, and the stage would stay for ever. From then on requests are refused
+    /// when more is in use than that.
+    pub fn excuse(&self, used: u64) {
+        self.excused.store(used, Ordering::Relaxed);
+    }
+
+    fn is_excused(&self, reading: Reading) -> bool {
+        let excused = self.excused.load(Ordering::Relaxed);
+        let more = reading.limit.unwrap_or(0).saturating_mul(SLACK) / 1000;
+        excused != 0 && reading.used <= excused.saturating_add(more)
     }
 }
 
 /// What the watch asks and tells.
-pub struct Hooks<L, G, R> {
+pub struct Hooks<L, A, G, R> {
     /// The configured limit of this moment, in bytes.
     pub limit: L,
+    /// Whether no client has a connection.
+    pub is_alone: A,
     /// Gives up what is remembered for speed alone. May block.
     pub give_up: G,
     /// Told of each change: what is wrong.
     pub report: R,
 }
 
-impl<L, G, R> std::fmt::Debug for Hooks<L, G, R> {
+impl<L, A, G, R> std::fmt::Debug for Hooks<L, A, G, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Hooks(..)")
     }
 }
 
 /// Looks at the memory for as long as the process lives. To be run on the control runtime.
-pub async fn watch<L, G, R>(pressure: Arc<MemoryPressure>, meter: Meter, hooks: Hooks<L, G, R>)
-where
+pub async fn watch<L, A, G, R>(
+    pressure: Arc<MemoryPressure>,
+    meter: Meter,
+    hooks: Hooks<L, A, G, R>,
+) where
     L: Fn() -> Option<u64>,
+    A: Fn() -> bool,
     G: Fn() + Clone + Send + 'static,
     R: Fn(Result<(), String>),
 {
     let meter = Arc::new(meter);
     let mut relieved: Option<Instant> = None;
+    let mut alone_since: Option<Instant> = None;
     loop {
         let (reader, limit) = (Arc::clone(&meter), (hooks.limit)());
         // The kernel may take its time to add up a group's numbers.
@@ -186,6 +216,11 @@ where
             tokio::time::sleep(LOOKS.0).await;
             continue;
         };
+        let is_alone = pressure.is_at(MemoryStage::Refusing) && (hooks.is_alone)();
+        alone_since = is_alone.then(|| alone_since.unwrap_or_else(Instant::now));
+        if alone_since.is_some_and(|since| since.elapsed() >= ALONE) {
+            pressure.excuse(reading.used);
+        }
         let changed = pressure.judge(reading);
         if let Some(stage) = changed {
             tell(stage, reading, &hooks.report);

@@ -91,6 +91,12 @@ impl LiveSettings {
         self.settings.load_full()
     }
 
+    /// The client connections that are open, over all workers.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.caps.open()
+    }
+
     /// Changes what new connections are made under, and how many there may be. Listeners, workers and the place of redirects
     /// stay as they are: they need another start.
     pub fn set(&self, settings: ServerSettings) {

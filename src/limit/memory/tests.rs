@@ -184,6 +184,7 @@ async fn fault_1_the_watch_gives_up_what_it_can_and_tells_of_each_change() {
     let (given, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(vec![])));
     let limit = Arc::new(AtomicU64::new(7168 * 2));
     let hooks = Hooks {
+        is_alone: || false,
         limit: {
             let limit = Arc::clone(&limit);
             move || Some(limit.load(Ordering::SeqCst))
@@ -215,4 +216,27 @@ async fn fault_1_the_watch_gives_up_what_it_can_and_tells_of_each_change() {
     let told = told.lock().unwrap().clone();
     assert_eq!(told, [false, false, false, false, true]);
     task.abort();
+}
+
+#[test]
+fn fault_1_what_is_in_use_with_nobody_there_refuses_nobody() {
+    let pressure = MemoryPressure::default();
+    pressure.judge(of_1000(980));
+    assert_eq!(pressure.stage(), Cutting);
+    // All connections are gone, and the allocator keeps what they had.
+    pressure.excuse(980);
+    for (used, want) in [
+        (980, Lean),
+        (999, Lean),
+        // Whoever comes then may not have as much again.
+        (1001, Cutting),
+        (999, Lean),
+        (960, Lean),
+        (899, Calm),
+        // It was given back, and is not excused any more.
+        (980, Cutting),
+    ] {
+        pressure.judge(of_1000(used));
+        assert_eq!(pressure.stage(), want, "{used}");
+    }
 }
