@@ -100,7 +100,17 @@ login_limit = { per_ip = "1000/1s", per_account = "1000/1s" }"""
         eventually(f"the page {title!r}", lambda: self.browser.title.startswith(title))
 
     def says(self, words):
-        eventually(f"the words {words!r}", lambda: words in self.find("[role=status], [role=alert]").text)
+        """Waits for a message. While one page takes the place of another there is none, or one that goes."""
+        gone = importlib.import_module("selenium.common.exceptions")
+        gone = (gone.NoSuchElementException, gone.StaleElementReferenceException)
+
+        def is_there():
+            try:
+                return words in self.find("[role=status], [role=alert]").text
+            except gone:
+                return False
+
+        eventually(f"the words {words!r}", is_there)
 
     def link(self, to, path):
         """Waits for a mail to an address with a link to this path; gives the link, at the gateway's own port."""
@@ -128,7 +138,7 @@ login_limit = { per_ip = "1000/1s", per_account = "1000/1s" }"""
         self.is_at("Sign in")
         self.assertEqual(self.echo.seen, [])
         self.fill_in("wrong, and long enough")
-        eventually("an error", lambda: "wrong" in self.find("[role=alert]").text)
+        self.says("wrong")
         self.fill_in()
         self.arrives(f"{self.url}/app?a=b")
         self.assertIn("alice", str(self.echo.seen))
