@@ -1,9 +1,9 @@
 //! Turns credentials into an [`Identity`]: extraction, cache, verification, revocation.
 //!
-//! A credential is looked for in one place ([`credential`]): a bearer token, or the session cookie where a route takes it. Its token is looked up by a digest of all its bytes
-//! (`cache`); one that is not there is verified against the one key that its issuer, algorithm and key id name
-//! (`verifier`, `compact`, `claims`, `keys`). Cached or not, it is compared with the clock, which never runs backwards here
-//! (`clock`), and with what was revoked ([`revocation`]).
+//! A credential is looked for in one place ([`credential`]): a bearer token, or the session cookie where a route takes it. Its
+//! token is looked up by a digest of all its bytes (`cache`); one that is not there is verified against the one key that its
+//! issuer, algorithm and key id name (`verifier`, `compact`, `claims`, `keys`). Cached or not, it is compared with the clock,
+//! which never runs backwards here (`clock`), and with what was revoked ([`revocation`]).
 //!
 //! Nothing here knows what a caller may do, and nothing on the way of a request performs I/O. Keys are read with the
 //! configuration, or fetched in the background ([`remote`]) from where the configuration says; no header of a token ever names

@@ -1,6 +1,6 @@
 //! Statements on the way of a request, and the place where their keys are published.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::{
     HeaderName, HeaderValue, Method, Response,
@@ -12,10 +12,7 @@ use super::{Admitted, Answer, Gateway, Lane};
 use crate::{
     accounts::PUBLISHED_MAX_AGE,
     assertion::{KEYS_PATH, Statement, X_PORTCULLIS_ASSERTION},
-    policy::{
-        Access, Addresses, Browsers, Caller, HeaderEdits, PathPattern, Rejection, Route, Rule,
-        Streams, Target,
-    },
+    policy::{Access, Caller, PathPattern, Rejection, Route, Target},
     respond,
     upstream::Upstream,
 };
@@ -23,26 +20,11 @@ use crate::{
 /// The route of the public keys, for the route table.
 #[must_use]
 pub fn routes() -> Vec<Route> {
+    let path = PathPattern::Exact(KEYS_PATH.into());
+    let target = Target::AssertionKeys;
     vec![Route {
-        name: "assertion_keys".into(),
-        index: 0,
-        hosts: Vec::new(),
-        path: PathPattern::Exact(KEYS_PATH.into()),
         methods: vec![Method::GET, Method::HEAD],
-        target: Target::AssertionKeys,
-        strip_prefix: None,
-        addresses: Addresses::default(),
-        access: Access::Public,
-        rule: Rule::default(),
-        enforce: true,
-        strict: false,
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        cors: None,
-        browsers: Browsers::default(),
-        max_body: 0,
-        timeout: Duration::from_secs(10),
-        streams: Streams::default(),
+        ..Route::built_in("assertion_keys", path, target, Access::Public)
     }]
 }
 

@@ -1,16 +1,11 @@
 //! The endpoint that other proxies ask before they forward a request themselves: the same decision, and no forwarding.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Response, StatusCode, header, request::Parts, uri::PathAndQuery};
 
 use super::{Answer, Gateway, Inbound, browser::wants_page, note};
 use crate::{
-    policy::{
-        Access, Addresses, Browsers, Head, HeaderEdits, PathPattern, Permit, Rejection, Route,
-        Rule, Streams, Target, original_request,
-    },
+    policy::{Access, Head, PathPattern, Permit, Rejection, Route, Target, original_request},
     respond,
     telemetry::Record,
 };
@@ -31,27 +26,7 @@ const NGINX_FIELDS: [&str; 3] = ["x-original-url", "x-original-uri", "x-original
 /// The endpoint's routes, for the route table.
 #[must_use]
 pub fn routes(settings: &ForwardAuthSettings) -> Vec<Route> {
-    let route = |name: &str, path| Route {
-        name: name.into(),
-        index: 0,
-        hosts: Vec::new(),
-        path,
-        methods: Vec::new(),
-        target: Target::ForwardAuth,
-        strip_prefix: None,
-        addresses: Addresses::default(),
-        access: Access::Public,
-        rule: Rule::default(),
-        enforce: true,
-        strict: false,
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        cors: None,
-        max_body: 0,
-        timeout: Duration::from_secs(10),
-        streams: Streams::default(),
-        browsers: Browsers::default(),
-    };
+    let route = |name: &str, path| Route::built_in(name, path, Target::ForwardAuth, Access::Public);
     vec![
         route("forward_auth", PathPattern::Prefix(settings.path.clone())),
         route("forward_auth.alias", PathPattern::Exact(ALIAS.into())),

@@ -130,6 +130,33 @@ impl Default for Streams {
 }
 
 impl Route {
+    /// A route of the gateway's own: on every host, for every method, without rule, edits or a body; 10 s for an exchange. What
+    /// differs is written over it.
+    #[must_use]
+    pub fn built_in(name: &str, path: PathPattern, target: Target, access: Access) -> Self {
+        Self {
+            name: name.into(),
+            index: 0,
+            hosts: Vec::new(),
+            path,
+            methods: Vec::new(),
+            target,
+            strip_prefix: None,
+            addresses: Addresses::default(),
+            access,
+            rule: Rule::default(),
+            enforce: true,
+            strict: false,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            cors: None,
+            max_body: 0,
+            timeout: Duration::from_secs(10),
+            streams: Streams::default(),
+            browsers: Browsers::default(),
+        }
+    }
+
     /// Whether the route takes this method. CONNECT and TRACE are taken by none (MSG-4).
     #[must_use]
     pub fn takes(&self, method: &Method) -> bool {

@@ -25,8 +25,8 @@ use crate::{
     authn::Authenticator,
     limit::BadTokens,
     policy::{
-        Access, Addresses, Browsers, Caller, Claims, ClientIp, HeaderEdits, PathPattern, Rejection,
-        Route, Rule, Streams, Target, TokenFault,
+        Access, Browsers, Caller, Claims, ClientIp, PathPattern, Rejection, Route, Rule, Target,
+        TokenFault,
     },
     respond,
     store::ADMIN,
@@ -148,22 +148,12 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
         .filter(|endpoint| endpoint.operation.is_served(settings))
         .enumerate()
         .map(|(index, endpoint)| Route {
-            name: endpoint.name.into(),
             index,
-            hosts: Vec::new(),
-            path: endpoint.path.pattern(settings),
             methods: if endpoint.method == Method::GET {
                 vec![Method::GET, Method::HEAD]
             } else {
                 vec![endpoint.method.clone()]
             },
-            target: Target::Accounts,
-            strip_prefix: None,
-            addresses: Addresses::default(),
-            request_headers: HeaderEdits::default(),
-            response_headers: HeaderEdits::default(),
-            cors: None,
-            access: endpoint.access,
             rule: match endpoint.access {
                 Access::Authenticated => Rule {
                     roles: endpoint.operation.roles(),
@@ -172,15 +162,18 @@ pub fn routes(settings: &AccountSettings) -> Vec<Route> {
                 },
                 Access::Optional | Access::Public => Rule::default(),
             },
-            enforce: true,
-            strict: false,
             max_body: BODY_BYTES_MAX,
             timeout: TIMEOUT,
-            streams: Streams::default(),
             browsers: Browsers {
                 cookie: endpoint.operation.is_page(),
                 sign_in: endpoint.operation.is_page(),
             },
+            ..Route::built_in(
+                endpoint.name,
+                endpoint.path.pattern(settings),
+                Target::Accounts,
+                endpoint.access,
+            )
         })
         .collect()
 }
