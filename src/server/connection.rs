@@ -223,28 +223,26 @@ async fn drive<C: Graceful>(
     let (mut armed, mut draining) = (false, false);
     poll_fn(move |cx| {
         place.wake_by(cx.waker());
-        if worker.drain.is_requested() && !draining {
+        if worker.memory.is_at(MemoryStage::Cutting) && place.has_turn() {
+            worker.telemetry.shed();
+            return Poll::Ready(Ended::Expired(Phase::Exchange));
+        }
+        loop {
+            if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
+                if let Err(error) = outcome {
+                    if error.is_parse() {
+                        worker.telemetry.head_malformed();
+                    }
+                    tracing::debug!(%error, "client connection ended");
+                }
+                return Poll::Ready(Ended::Closed);
+            }
+            // Only now: a request that has arrived has been read, and is not lost with a connection that looked silent.
+            if draining || !should_end(worker, vitals) {
+                break;
+            }
             draining = true;
             connection.as_mut().graceful_shutdown();
-        }
-        if worker.memory.is_at(MemoryStage::Lean) {
-            if worker.memory.is_at(MemoryStage::Cutting) && place.has_turn() {
-                worker.telemetry.shed();
-                return Poll::Ready(Ended::Expired(Phase::Exchange));
-            }
-            if !draining && vitals.may_end(Instant::now()) {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-        if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
-            if let Err(error) = outcome {
-                if error.is_parse() {
-                    worker.telemetry.head_malformed();
-                }
-                tracing::debug!(%error, "client connection ended");
-            }
-            return Poll::Ready(Ended::Closed);
         }
         if vitals.is_urgent()
             && let Some(due) = vitals.due()
@@ -273,6 +271,15 @@ async fn drive<C: Graceful>(
         Poll::Pending
     })
     .await
+}
+
+/// Whether a connection is to end, for the gateway leaves or memory is scarce, and may: without a request lost that is on its way.
+fn should_end(worker: &Worker, vitals: &Vitals) -> bool {
+    let leaves = worker.drain.is_requested();
+    if leaves {
+        vitals.leave();
+    }
+    (leaves || worker.memory.is_at(MemoryStage::Lean)) && vitals.may_end(Instant::now())
 }
 
 /// A connection that can be asked to end after what is under way.

@@ -23,7 +23,7 @@ use crate::{
     limit::{MemoryPressure, MemoryStage},
 };
 
-/// How long a new connection has for its first request when memory is scarce.
+/// How long a new connection has for its first request when the gateway leaves or memory is scarce.
 const TRIAL: Duration = Duration::from_secs(2);
 
 /// The state of one connection, shared by its stream, its requests and its timer.
@@ -38,6 +38,8 @@ pub struct Vitals {
     has_served: Cell<bool>,
     /// Told to end after what is under way, for its age.
     retired: Cell<bool>,
+    /// The gateway leaves, and the connection is to end as soon as it may.
+    leaving: Cell<bool>,
     /// Ended for its frames (MSG-6).
     flooded: Cell<bool>,
     exchanges: Cell<usize>,
@@ -116,6 +118,7 @@ impl Vitals {
             born: Instant::now(),
             has_served: Cell::new(false),
             retired: Cell::new(false),
+            leaving: Cell::new(false),
             flooded: Cell::new(false),
             exchanges: Cell::new(0),
             write_blocked: Cell::new(None),
@@ -155,7 +158,11 @@ impl Vitals {
     /// whose client still reads, for exchanges have deadlines of their own.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        let old = (!self.retired.get()).then(|| self.born + self.timeouts.max_age);
+        let age = match self.is_on_trial() {
+            true => self.timeouts.max_age.min(TRIAL),
+            false => self.timeouts.max_age,
+        };
+        let old = (!self.retired.get()).then(|| self.born + age);
         self.phase_due().into_iter().chain(old).min()
     }
 
@@ -180,16 +187,28 @@ impl Vitals {
         self.retired.set(true);
     }
 
+    /// Notes that the gateway leaves: [`Self::due`] says from now on when a connection without a request has had its time for one.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+    }
+
+    fn is_on_trial(&self) -> bool {
+        self.leaving.get() && !self.has_served.get()
+    }
+
     /// Whether the connection was ended for its frames.
     #[must_use]
     pub fn is_flooded(&self) -> bool {
         self.flooded.get()
     }
 
-    /// Whether `due` may be sooner than silence would be: a head has begun, or the client takes nothing.
+    /// Whether `due` may be sooner than silence would be: a head has begun, the client takes nothing, or the gateway leaves.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
-        self.phase.get() == Phase::Head || self.write_blocked.get().is_some() || self.owed.get() > 0
+        self.phase.get() == Phase::Head
+            || self.write_blocked.get().is_some()
+            || self.owed.get() > 0
+            || self.is_on_trial()
     }
 
     /// Whether the connection may be told to end after what is under way, without a request lost that is on its way: it has had

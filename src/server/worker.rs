@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     time::{interval, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,6 +40,8 @@ const RELIEF_INTERVAL: Duration = Duration::from_millis(250);
 const RELIEF_PARTS: u64 = 4;
 /// Bounds of the wait after an accept that failed for want of descriptors or memory (NET-1).
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Connections that the kernel keeps for a listener until they are accepted.
+const BACKLOG: u16 = 1024;
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -109,17 +111,23 @@ pub struct DrainPlace<'d> {
 pub async fn run(shared: Shared, listeners: Vec<(Kind, TcpListener)>) {
     let worker = Rc::new(Worker::new(&shared));
     let connections = TaskTracker::new();
-    for (kind, listener) in listeners {
+    let listeners = listeners.into_iter().map(|listener| {
         tokio::task::spawn_local(accept(
             Rc::clone(&worker),
             shared.clone(),
-            (kind, listener),
+            listener,
             connections.clone(),
-        ));
-    }
+        ))
+    });
+    let listeners: Vec<_> = listeners.collect();
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
     let reliever = tokio::task::spawn_local(relieve(Rc::clone(&worker)));
     shared.closing.cancelled().await;
+    for accepting in listeners {
+        if let Err(error) = accepting.await {
+            tracing::error!(%error, "a listener ended by a panic");
+        }
+    }
     worker.drain.request();
     connections.close();
     let deadline = tokio::time::Instant::now() + worker.terms.drain_timeout();
@@ -144,28 +152,12 @@ async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shared.closing.cancelled() => return,
+            () = shared.closing.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
                 back_off = shortest;
-                let peer = PeerIp::new(peer.ip());
-                let terms = worker.terms.get();
-                let Some(slot) = worker.admit(kind, &terms, &shared, peer) else {
-                    continue;
-                };
-                let worker = Rc::clone(&worker);
-                match kind {
-                    Kind::Tls => {
-                        connections
-                            .spawn_local(connection::serve(worker, terms, stream, peer, slot));
-                    }
-                    Kind::Redirect => {
-                        let closing = shared.closing.clone();
-                        let served = redirect::serve(worker, stream, peer, slot, closing);
-                        connections.spawn_local(served);
-                    }
-                }
+                worker.serve((kind, stream, peer), &shared, &connections);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -176,6 +168,25 @@ async fn accept(
             }
         }
     }
+    // A socket that closes resets the connections that nobody has accepted from it: their clients would be refused (CFG-3).
+    let waiting = listener
+        .into_std()
+        .map(|listener| accept_waiting(&listener));
+    for (stream, peer) in waiting.unwrap_or_default() {
+        worker.serve((kind, stream, peer), &shared, &connections);
+    }
+}
+
+/// Accepts what waits now, as far as there are descriptors for it.
+fn accept_waiting(listener: &std::net::TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let accept = || {
+        let (stream, peer) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok((TcpStream::from_std(stream)?, peer))
+    };
+    (0..BACKLOG)
+        .map_while(|_| std::io::Result::ok(accept()))
+        .collect()
 }
 
 /// Whether a failed accept concerns only the connection that would have been.
@@ -228,6 +239,31 @@ impl Worker {
             redirects: Redirects::to(&settings.public_url, &shared.telemetry),
             open_redirects: shared.telemetry.connections("redirect"),
             drain: Drain::default(),
+        }
+    }
+
+    /// Serves a connection that was accepted, if it may go on, in a task of its own.
+    fn serve(
+        self: &Rc<Self>,
+        (kind, stream, peer): (Kind, TcpStream, SocketAddr),
+        shared: &Shared,
+        connections: &TaskTracker,
+    ) {
+        let peer = PeerIp::new(peer.ip());
+        let terms = self.terms.get();
+        let Some(slot) = self.admit(kind, &terms, shared, peer) else {
+            return;
+        };
+        let worker = Rc::clone(self);
+        match kind {
+            Kind::Tls => {
+                connections.spawn_local(connection::serve(worker, terms, stream, peer, slot));
+            }
+            Kind::Redirect => {
+                let closing = shared.closing.clone();
+                let served = redirect::serve(worker, stream, peer, slot, closing);
+                connections.spawn_local(served);
+            }
         }
     }
 
@@ -382,6 +418,6 @@ pub fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(1024)?;
+    socket.listen(BACKLOG.into())?;
     Ok(socket.into())
 }

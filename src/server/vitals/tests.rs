@@ -208,6 +208,20 @@ fn write(stream: &mut Watched<Narrow>, bytes: &[u8]) {
 }
 
 #[test]
+fn cfg_3_a_new_connection_has_time_for_its_first_request_when_the_gateway_leaves() {
+    let vitals = Vitals::new(TIMEOUTS, true);
+    let born = vitals.born;
+    assert!(!vitals.may_end(born));
+    vitals.leave();
+    assert!(vitals.is_urgent(), "the timer was set for silence");
+    assert_eq!(vitals.due(), Some(born + TRIAL));
+    assert_eq!(vitals.verdict(born), Verdict::Look(born + TRIAL));
+    assert_eq!(vitals.verdict(born + TRIAL), Verdict::TooOld);
+    drop(vitals.begin_exchange());
+    assert!(vitals.may_end(born), "it has had one");
+}
+
+#[test]
 fn msg_14_interim_heads_are_written_whole_and_first() {
     let early = Rc::new(EarlyHeads::default());
     let vitals = Vitals::new(TIMEOUTS, false);
