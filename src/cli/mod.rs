@@ -12,6 +12,7 @@ pub mod key;
 pub mod node;
 mod reload;
 pub mod run;
+mod service;
 pub mod token;
 pub mod user;
 

@@ -15,7 +15,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::reload::{self, Owner};
+use super::{
+    reload::{self, Owner},
+    service,
+};
 use crate::{
     accounts::{self, Accounts, Delivery, Watch, watch_lag},
     admin::{self, AdminState, Readiness, reload::Reloads},
@@ -34,7 +37,9 @@ use crate::{
     limit::memory,
     portal,
     server::{
-        Server, Sockets, pulse,
+        Server, Sockets,
+        handed::Handed,
+        pulse,
         settings::CertificateFiles,
         tls::{self, Tls},
     },
@@ -84,7 +89,7 @@ impl Node {
     ///
     /// # Errors
     /// What cannot be bound, opened, read or made, with its cause.
-    pub fn start(loaded: Loaded) -> anyhow::Result<Self> {
+    pub fn start(loaded: Loaded, mut handed: Handed) -> anyhow::Result<Self> {
         let config = &loaded.config;
         let tls = Arc::new(Tls::load(&config.tls)?);
         let control = Builder::new_multi_thread()
@@ -92,8 +97,9 @@ impl Node {
             .enable_all()
             .build()?;
         // The admin address first: it is not shared, so a second gateway on the same configuration stops here.
-        let admin = bind_admin(config.server.admin_listen)?;
-        let sockets = Sockets::bind(&config.server)?;
+        let admin = bind_admin(config.server.admin_listen, &mut handed)?;
+        let sockets = Sockets::bind(&config.server, &mut handed)?;
+        handed.finish()?;
         let readiness = Arc::new(Readiness::new());
         let lasting = lasting(config, &control, &readiness)?;
         let chores = Chores::begin(&lasting, control.handle(), &readiness);
@@ -129,6 +135,7 @@ impl Node {
             Arc::clone(&lasting.telemetry),
         )?;
         watch_workers(&control, &server, (&gateway, &readiness));
+        service::watch(control.handle(), server.pulses());
         let around = reload::Around {
             tls: &tls,
             live: server.live(),
@@ -139,6 +146,7 @@ impl Node {
         let owner = AbortOnDropHandle::new(control.spawn(owner.run(asked, hangup)));
         announce(&addresses, &redirects);
         readiness.set("listeners", Ok(()));
+        service::ready();
         tracing::info!(listener = "admin", address = %admin_address, "listening");
         Ok(Self {
             control,
@@ -186,6 +194,7 @@ impl Node {
         tracing::info!(delay = ?settings.drain_delay, timeout = ?settings.drain_timeout, "draining");
         self.readiness.drain();
         let delay = settings.drain_delay;
+        service::stopping(delay.saturating_add(settings.drain_timeout));
         let Self {
             control,
             server,
@@ -243,7 +252,10 @@ pub fn ensure_development_pair(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bind_admin(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+fn bind_admin(address: SocketAddr, handed: &mut Handed) -> anyhow::Result<std::net::TcpListener> {
+    if let Some(listener) = handed.claim_one(address) {
+        return Ok(listener);
+    }
     let bind = || -> io::Result<_> {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;

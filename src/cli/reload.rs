@@ -20,6 +20,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+use super::service;
 use crate::{
     admin::{
         LastReload, Readiness,
@@ -159,6 +160,7 @@ impl Owner {
     }
 
     fn reload(&mut self, cause: &'static str) -> Outcome {
+        service::reloading();
         let caught = catch_unwind(AssertUnwindSafe(|| self.attempt()));
         let outcome = caught.unwrap_or_else(|_panic| {
             self.lasting.telemetry.panicked();
@@ -166,6 +168,7 @@ impl Owner {
         });
         tell(cause, &outcome);
         let result = outcome.result();
+        service::reloaded(result.name());
         self.lasting.telemetry.config_reload(result);
         let condition = match result.is_success() {
             true => Ok(()),

@@ -3,20 +3,25 @@
 use std::{path::Path, thread};
 
 use aws_lc_rs::rand;
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use super::node::{Node, ensure_development_pair};
-use crate::{config::Source, limit, telemetry};
+use crate::{config::Source, limit, server::handed::Handed, telemetry};
 
 /// Loads the configuration, serves, and returns after the drain.
 ///
 /// # Errors
 /// Every problem of the configuration at once, or what could not be started; nothing is bound then.
 pub fn run(path: &Path) -> anyhow::Result<()> {
+    // First of all: there must be no other thread yet.
+    let handed = Handed::take()?;
+    keep_no_core_dump();
     prepare_clock_and_entropy();
     let loaded = Source::file(path)?.load()?;
     telemetry::init_events(&loaded.config.log);
+    warn_of_root();
     ensure_development_pair(&loaded.config)?;
-    Node::start(loaded)?.run_until_signal()
+    Node::start(loaded, handed)?.run_until_signal()
 }
 
 /// Does on a thread of its own, while the configuration is read, what the process does once and somebody would wait for later:
@@ -30,4 +35,24 @@ fn prepare_clock_and_entropy() {
     let name = "prepare".to_owned();
     // Without a thread it is done later.
     let _ = thread::Builder::new().name(name).spawn(work);
+}
+
+/// A dump of the memory holds keys, passwords and tokens, so none is made unless somebody raises the limit of the running process
+/// (CFG-4).
+fn keep_no_core_dump() {
+    let limit = Rlimit {
+        current: Some(0),
+        maximum: getrlimit(Resource::Core).maximum,
+    };
+    // A soft limit can always be lowered.
+    let _ = setrlimit(Resource::Core, limit);
+}
+
+fn warn_of_root() {
+    if geteuid().is_root() {
+        tracing::warn!(
+            "running as root, which the gateway never needs: whoever finds a fault in it has the machine. Start it as a user of its \
+             own; for a port below 1024 let the service manager open the socket, or give it CAP_NET_BIND_SERVICE"
+        );
+    }
 }

@@ -7,6 +7,7 @@ pub mod caps;
 pub mod connection;
 mod farewell;
 mod frames;
+pub mod handed;
 pub mod proxy_protocol;
 pub mod pulse;
 pub mod redirect;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     caps::{ConnectionCaps, raise_descriptor_limit},
+    handed::Handed,
     pulse::{Pulse, Turns},
     settings::ServerSettings,
     tls::Tls,
@@ -44,6 +46,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// A socket that the service manager handed over and that is of no use.
+    #[error("{0} (LISTEN_FDS)")]
+    Handed(String),
     /// A thread or runtime that the system refuses.
     #[error("cannot start a worker")]
     Worker(#[source] io::Error),
@@ -108,28 +113,24 @@ impl LiveSettings {
 }
 
 impl Sockets {
-    /// Binds every address once for each worker.
+    /// Takes every address that was handed over, and binds the others once for each worker.
     ///
     /// # Errors
     /// [`StartError::Bind`] with the first address that cannot be bound.
-    pub fn bind(settings: &ServerSettings) -> Result<Self, StartError> {
+    pub fn bind(settings: &ServerSettings, handed: &mut Handed) -> Result<Self, StartError> {
         let workers = settings.workers.max(1);
         let mut by_worker: Vec<_> = (0..workers).map(|_| Listening::default()).collect();
         let mut addresses = Vec::new();
         for asked in &settings.listen {
-            let (address, sockets) = bind(*asked, "server.listen", workers)?;
+            let (address, sockets) = bind(*asked, "server.listen", workers, handed)?;
             addresses.push(address);
-            for (worker, socket) in by_worker.iter_mut().zip(sockets) {
-                worker.tls.push(socket);
-            }
+            deal(&mut by_worker, sockets, |worker| &mut worker.tls);
         }
         let mut redirects = Vec::new();
         for asked in &settings.redirect_listen {
-            let (address, sockets) = bind(*asked, "server.redirect_listen", workers)?;
+            let (address, sockets) = bind(*asked, "server.redirect_listen", workers, handed)?;
             redirects.push(address);
-            for (worker, socket) in by_worker.iter_mut().zip(sockets) {
-                worker.redirect.push(socket);
-            }
+            deal(&mut by_worker, sockets, |worker| &mut worker.redirect);
         }
         Ok(Self {
             by_worker,
@@ -139,17 +140,35 @@ impl Sockets {
     }
 }
 
-/// Binds one address for every worker, and says which it is.
+/// Gives each worker its sockets of one address: one, or where more were handed over than there are workers, some two.
+fn deal(
+    by_worker: &mut [Listening],
+    sockets: Vec<std::net::TcpListener>,
+    list: fn(&mut Listening) -> &mut Vec<std::net::TcpListener>,
+) {
+    let mut sockets = sockets.into_iter().peekable();
+    while sockets.peek().is_some() && !by_worker.is_empty() {
+        for (worker, socket) in by_worker.iter_mut().zip(&mut sockets) {
+            list(worker).push(socket);
+        }
+    }
+}
+
+/// Takes or binds one address for every worker, and says which it is.
 fn bind(
     asked: SocketAddr,
     key: &'static str,
     workers: usize,
+    handed: &mut Handed,
 ) -> Result<(SocketAddr, Vec<std::net::TcpListener>), StartError> {
     let failed = |source| StartError::Bind {
         address: asked,
         key,
         source,
     };
+    if let Some(sockets) = handed.claim(asked, workers).map_err(failed)? {
+        return Ok((asked, sockets));
+    }
     worker::claim(asked).map_err(failed)?;
     // Port 0 is resolved by the first worker's socket; the others share its port.
     let mut address = asked;

@@ -113,6 +113,12 @@ impl Turns {
     }
 }
 
+/// Whether a worker turns, or rests between turns.
+#[must_use]
+pub fn turns(pulse: &Pulse) -> bool {
+    pulse.in_turn().is_none_or(|time| time <= STUCK)
+}
+
 /// Tells `report` of a worker that does not come back from a turn, by its number, and that it has come back, for as long as the
 /// process lives. To be run on the control runtime.
 pub async fn watch(pulses: Vec<Arc<Pulse>>, report: impl Fn(usize, Result<(), String>)) {
@@ -121,7 +127,7 @@ pub async fn watch(pulses: Vec<Arc<Pulse>>, report: impl Fn(usize, Result<(), St
     loop {
         looks.tick().await;
         for (index, (pulse, was_stuck)) in pulses.iter().zip(&mut stuck).enumerate() {
-            let is_stuck = pulse.in_turn().is_some_and(|time| time > STUCK);
+            let is_stuck = !turns(pulse);
             if is_stuck == *was_stuck {
                 continue;
             }

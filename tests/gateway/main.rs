@@ -64,6 +64,7 @@ mod route_limits;
 mod routes;
 mod secrets;
 mod servers;
+mod service;
 mod sessions;
 mod stalls;
 mod start;

@@ -20,6 +20,7 @@ use super::node::{Node, ensure_development_pair};
 use crate::{
     accounts::{AccountError, NewUser, passwords::Password},
     config::Source,
+    server::handed::Handed,
     telemetry,
 };
 
@@ -65,7 +66,7 @@ pub fn run(args: &DemoCommand) -> anyhow::Result<()> {
     telemetry::init_events(&loaded.config.log);
     ensure_development_pair(&loaded.config)?;
     backend_runtime.spawn(echo::serve(backend));
-    let node = Node::start(loaded)?;
+    let node = Node::start(loaded, Handed::default())?;
     let password = make_user(&node)?;
     let password = password.as_ref().map(|password| password.as_str());
     super::say(instructions(args, password, &data.path).trim_end())?;

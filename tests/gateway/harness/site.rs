@@ -2,10 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, Permissions},
     io::{Read, Write},
-    net::SocketAddr,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -17,6 +20,9 @@ use super::{
     Gateway, PATIENCE,
     keys::{AUDIENCE, Kind, keys},
 };
+
+/// The binary that is tested.
+const GATEWAY: &str = env!("CARGO_BIN_EXE_portcullis");
 
 type Table = BTreeMap<String, String>;
 
@@ -31,7 +37,9 @@ pub(crate) struct Site {
     variables: Table,
     /// Appended to the file as it is.
     pub(crate) extra: String,
-    descriptors: Option<u32>,
+    /// What a shell does before it becomes a command of the gateway.
+    prelude: Vec<String>,
+    handed: Option<TcpListener>,
 }
 
 /// How a command ended.
@@ -40,6 +48,19 @@ pub(crate) struct Exit {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+/// A folder and all that is in it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![folder.to_owned()];
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path),
+        }
+    }
+    found
 }
 
 fn quoted(text: impl std::fmt::Display) -> String {
@@ -72,7 +93,8 @@ impl Site {
             routes: Vec::new(),
             variables: Table::new(),
             extra: String::new(),
-            descriptors: None,
+            prelude: Vec::new(),
+            handed: None,
         };
         let path = site.folder.path();
         for name in ["config", "certs", "keys", "data"] {
@@ -278,29 +300,70 @@ impl Site {
 
     /// Limits the open files of its commands. A file that may not grow is an error for them, not their end.
     pub(crate) fn descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
+        self.prelude
+            .push(format!("trap '' XFSZ; ulimit -n {limit} || exit"));
+        self
+    }
+
+    /// Hands a socket to its commands, as a service manager does: descriptor 3, while the socket stays open here.
+    pub(crate) fn hand(mut self, socket: TcpListener) -> Self {
+        self.handed = Some(socket);
+        let script = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$";
+        self.prelude.push(script.to_owned());
+        self
+    }
+
+    /// Runs its commands without any privilege, as a user who may write to the folder `data` alone. Whoever runs the tests
+    /// without being root does so in any case, and is that user himself.
+    pub(crate) fn unprivileged(mut self) -> Self {
+        const NOBODY: u32 = 65534;
+        let root = self.path().to_owned();
+        if fs::metadata(&root).unwrap().uid() != 0 {
+            return self;
+        }
+        fs::copy(GATEWAY, root.join("portcullis")).unwrap();
+        self.write();
+        for path in files(&root) {
+            let is_data = path.starts_with(root.join("data"));
+            let (owner, mode) = if is_data { (NOBODY, 0o700) } else { (0, 0o750) };
+            chown(&path, Some(owner), Some(NOBODY)).unwrap();
+            let execute = if path.is_dir() || path.ends_with("portcullis") {
+                0o777
+            } else {
+                0o666
+            };
+            fs::set_permissions(&path, Permissions::from_mode(mode & execute)).unwrap();
+        }
+        let drop = format!(
+            "--reuid {NOBODY} --regid {NOBODY} --clear-groups --no-new-privs --bounding-set=-all"
+        );
+        let gateway = root.join("portcullis");
+        self.prelude.push(format!(
+            "shift; set -- setpriv {drop} {} \"$@\"",
+            gateway.display()
+        ));
         self
     }
 
     /// A command of the gateway in this site, its output captured.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        const GATEWAY: &str = env!("CARGO_BIN_EXE_portcullis");
-        let mut command = match self.descriptors {
-            None => Command::new(GATEWAY),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                let script = format!("trap '' XFSZ && ulimit -n {limit} && exec \"$@\"");
-                shell.args(["-c", &script, "sh", GATEWAY]);
-                shell
-            }
-        };
+        let mut command = Command::new(GATEWAY);
+        if !self.prelude.is_empty() {
+            let script = self.prelude.join("; ") + "; exec \"$@\"";
+            command = Command::new("sh");
+            command.args(["-c", &script, "sh"]);
+            command.arg(GATEWAY);
+        }
         command
             .args(arguments)
             .arg("--config")
             .arg(self.config())
             .envs(&self.variables)
             .current_dir(self.path())
-            .stdin(Stdio::piped())
+            .stdin(match &self.handed {
+                Some(socket) => Stdio::from(OwnedFd::from(socket.try_clone().unwrap())),
+                None => Stdio::piped(),
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
@@ -310,9 +373,9 @@ impl Site {
     #[track_caller]
     pub(crate) fn run(&self, arguments: &[&str], stdin: &str) -> impl Future<Output = Exit> {
         let mut child = self.command(arguments).spawn().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        let _ = input.write_all(stdin.as_bytes());
-        drop(input);
+        if let Some(mut input) = child.stdin.take() {
+            let _ = input.write_all(stdin.as_bytes());
+        }
         finish(child)
     }
 
