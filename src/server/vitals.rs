@@ -5,6 +5,8 @@
 //! answer's end begins silence again. One timer for the connection looks now and then whether its phase has gone on too
 //! long; while requests flow it is never touched.
 
+mod line;
+
 use std::{
     cell::Cell,
     io,
@@ -17,6 +19,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use self::line::Line;
 use super::{frames::FrameBudget, settings::Timeouts};
 use crate::{
     gateway::EarlyHeads,
@@ -60,19 +63,6 @@ pub enum Phase {
     Head,
     /// Nothing.
     Idle,
-}
-
-/// How far a request line has been read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
-    /// In its target is a `#`.
-    Fragment,
-    /// In the method.
-    Method,
-    /// Its target has ended and has no `#`; or it is no request line, and hyper will say so.
-    Plain,
-    /// In the target.
-    Target,
 }
 
 /// What the timer found.
@@ -248,23 +238,6 @@ impl Vitals {
             (Poll::Ready(_), Some(_)) => self.write_blocked.set(None),
             (Poll::Pending, Some(_)) | (Poll::Ready(_), None) => {}
         }
-    }
-}
-
-impl Line {
-    /// Reads on. The `#` that matters is the one in the target, the second word.
-    fn read(self, bytes: &[u8]) -> Self {
-        let mut line = self;
-        for byte in bytes {
-            line = match (line, byte) {
-                (Self::Method, b'A'..=b'Z') => Self::Method,
-                (Self::Method, b' ') | (Self::Target, 0x21..=0x22 | 0x24..) => Self::Target,
-                (Self::Target, b'#') => Self::Fragment,
-                (Self::Method | Self::Target, _) => Self::Plain,
-                (Self::Fragment | Self::Plain, _) => return line,
-            };
-        }
-        line
     }
 }
 
