@@ -22,6 +22,8 @@ mod faults;
 mod mail;
 #[path = "stores/node.rs"]
 mod node;
+#[path = "stores/nodes/mod.rs"]
+mod nodes;
 #[path = "stores/place.rs"]
 mod place;
 #[path = "stores/promises.rs"]

@@ -1,0 +1,93 @@
+//! A client as browsers and libraries are: it keeps its connection, and asks once more, on another, where a kept one ended
+//! before an answer began and asking twice does no harm (RFC 9112 §9.3.1).
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+
+use crate::harness::{Answer, Broken, Raw, certs::secure, client::over, keys, within};
+
+/// A request without an answer.
+#[derive(Debug)]
+pub(crate) enum Lost {
+    /// There was no connection, or it ended, from this address, while TLS was agreed on.
+    Unconnected(
+        Option<SocketAddr>,
+        #[expect(dead_code, reason = "shown by `Debug`")] std::io::Error,
+    ),
+    /// The connection from this address ended, or brought nonsense.
+    Unanswered(SocketAddr, Broken),
+}
+
+pub(crate) struct Caller {
+    address: SocketAddr,
+    kept: Option<(Raw, SocketAddr)>,
+    /// Requests that were sent again.
+    pub(crate) repeated: usize,
+}
+
+impl Lost {
+    /// The client's end of the connection that it was lost on.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Unconnected(local, _) => *local,
+            Self::Unanswered(local, _) => Some(*local),
+        }
+    }
+}
+
+impl Caller {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            kept: None,
+            repeated: 0,
+        }
+    }
+
+    /// Begins anew at the next request.
+    pub(crate) fn leave(&mut self) {
+        self.kept = None;
+    }
+
+    pub(crate) async fn ask(&mut self, bytes: &str) -> Result<Answer, Lost> {
+        let is_safe = bytes.starts_with("GET ");
+        if let Some((raw, local)) = self.kept.take() {
+            match self.exchange(raw, local, bytes).await {
+                Err(Lost::Unanswered(_, Broken::Closed)) if is_safe => self.repeated += 1,
+                ended => return ended,
+            }
+        }
+        let (raw, local) = connect(self.address).await?;
+        self.exchange(raw, local, bytes).await
+    }
+
+    async fn exchange(
+        &mut self,
+        mut raw: Raw,
+        local: SocketAddr,
+        bytes: &str,
+    ) -> Result<Answer, Lost> {
+        let lost = |broken| Lost::Unanswered(local, broken);
+        raw.send(bytes).await;
+        let answer = raw.try_answer().await.map_err(lost)?;
+        if answer.header("connection") != Some("close") {
+            self.kept = Some((raw, local));
+        }
+        Ok(answer)
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<(Raw, SocketAddr), Lost> {
+    within("a connection or its refusal", async move {
+        let unconnected = |error| Lost::Unconnected(None, error);
+        let socket = TcpStream::connect(address).await.map_err(unconnected)?;
+        let local = socket.local_addr().map_err(unconnected)?;
+        let unconnected = |error| Lost::Unconnected(Some(local), error);
+        socket.set_nodelay(true).map_err(unconnected)?;
+        let client = keys::tls_client(&[b"http/1.1"]);
+        let stream = secure(socket, client, "localhost").await;
+        Ok((over(stream.map_err(unconnected)?), local))
+    })
+    .await
+}
