@@ -193,6 +193,7 @@ impl Node {
         let settings = self.server.live().current();
         tracing::info!(delay = ?settings.drain_delay, timeout = ?settings.drain_timeout, "draining");
         self.readiness.drain();
+        self.server.leave();
         let delay = settings.drain_delay;
         service::stopping(delay.saturating_add(settings.drain_timeout));
         let Self {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header::CONNECTION};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -131,6 +131,11 @@ async fn serve_http1(
     let service = service_fn(async |request| {
         let mut response = answer(worker, &vitals, peer, request).await;
         tunnel.set(response.body_mut().answer.take_tunnel());
+        if worker.is_leaving() {
+            // A switch of protocols has said what it needs there.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().entry(CONNECTION).or_insert(close);
+        }
         Ok::<_, Infallible>(response)
     });
     let mut connection = terms.http1.serve_connection(stream, service);

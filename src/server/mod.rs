@@ -17,7 +17,17 @@ pub mod tls;
 pub mod vitals;
 pub mod worker;
 
-use std::{future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, thread};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, task::LocalSet};
@@ -78,6 +88,7 @@ pub struct Server {
     threads: Vec<thread::JoinHandle<()>>,
     pulses: Vec<Arc<Pulse>>,
     closing: CancellationToken,
+    leaving: Arc<AtomicBool>,
     live: LiveSettings,
 }
 
@@ -194,6 +205,7 @@ impl Server {
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StartError> {
         let closing = CancellationToken::new();
+        let leaving = Arc::<AtomicBool>::default();
         let caps = ConnectionCaps::new(
             settings.max_connections,
             settings.max_connections_per_ip,
@@ -212,11 +224,13 @@ impl Server {
             tls,
             settings: Arc::clone(&live.settings),
             closing: closing.clone(),
+            leaving: Arc::clone(&leaving),
         };
         let mut server = Self {
             threads: Vec::new(),
             pulses: Vec::new(),
             closing,
+            leaving,
             live,
         };
         for (index, sockets) in sockets.by_worker.into_iter().enumerate() {
@@ -243,6 +257,13 @@ impl Server {
     #[must_use]
     pub fn live(&self) -> &LiveSettings {
         &self.live
+    }
+
+    /// From now on answers over HTTP/1.1 ask for a new connection. One that is closed while it is idle may have the next request
+    /// on its way, which is lost with it and may not be sent twice; clients that were asked are gone before (CFG-3). HTTP/2 needs
+    /// none of it: its last frame tells which requests were not looked at.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// Closes the listeners and waits for what is under way, at most the drain timeout. Blocks the calling thread.

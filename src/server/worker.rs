@@ -5,7 +5,10 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -68,6 +71,8 @@ pub struct Shared {
     pub settings: Arc<ArcSwap<ServerSettings>>,
     /// Cancelled when the listeners close.
     pub closing: CancellationToken,
+    /// Set when the node is about to leave: connections are still taken, and kept ones asked to go elsewhere.
+    pub leaving: Arc<AtomicBool>,
 }
 
 /// What the connections of one worker share.
@@ -83,6 +88,7 @@ pub struct Worker {
     pub(super) redirects: Redirects,
     pub(super) open_redirects: Connections,
     pub(super) drain: Drain,
+    leaving: Arc<AtomicBool>,
 }
 
 /// Spawns HTTP/2 streams on the worker's own thread.
@@ -239,6 +245,7 @@ impl Worker {
             redirects: Redirects::to(&settings.public_url, &shared.telemetry),
             open_redirects: shared.telemetry.connections("redirect"),
             drain: Drain::default(),
+            leaving: Arc::clone(&shared.leaving),
         }
     }
 
@@ -265,6 +272,11 @@ impl Worker {
                 connections.spawn_local(served);
             }
         }
+    }
+
+    /// Whether a client had better take its next request elsewhere.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Decides at accept whether a connection may go on. Where proxies name the clients, theirs is the one address that is known

@@ -113,15 +113,23 @@ async fn cfg_3_what_does_not_end_is_ended_at_the_deadline() {
 async fn cfg_3_un_readiness_comes_before_the_listeners_close() {
     let (upstream, _answer) = waiting().await;
     let mut gateway = Site::new(upstream.address)
-        .set("server", "drain_delay", "\"2s\"")
+        .set("server", "drain_delay", "\"4s\"")
         .start()
         .await;
+    let mut kept = Raw::connect(&gateway).await;
+    let again = request("POST", "/public", &[], "body");
+    let before = kept.exchange(&again).await;
+    assert_eq!(before.is(200).header("connection"), None);
     gateway.signal("TERM");
     eventually("un-readiness", async || {
         (gateway.admin("/readyz").await.status == 503).then_some(())
     })
     .await;
     assert_eq!(gateway.admin("/healthz").await.status, 200);
+    // Kept connections are asked to leave before they are closed under a request that may not be sent twice.
+    let last = kept.exchange(&again).await;
+    assert_eq!(last.is(200).header("connection"), Some("close"));
+    assert!(kept.rest().await.is_empty());
     get(&gateway, "/public", &[]).await.is(200);
     assert_eq!(gateway.exit().await.code(), Some(0));
 }

@@ -1,7 +1,7 @@
 //! A small load balancer for TCP: it asks each node whether it is ready, and spreads connections over those that are.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -41,8 +41,10 @@ struct Node {
 struct Nodes {
     all: Vec<Node>,
     next: AtomicUsize,
-    /// Which node a client's connection went to.
+    /// Which node a client's connection went to, by the client's address.
     taken: Mutex<HashMap<SocketAddr, usize>>,
+    /// Connections that a killed node had.
+    doomed: Mutex<HashSet<SocketAddr>>,
 }
 
 impl Balancer {
@@ -57,6 +59,7 @@ impl Balancer {
             all: trio.nodes.iter().map(node).collect(),
             next: AtomicUsize::new(0),
             taken: Mutex::default(),
+            doomed: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
@@ -69,9 +72,17 @@ impl Balancer {
         }
     }
 
-    /// The node that a connection from this address went to.
-    pub(crate) fn node_of(&self, client: SocketAddr) -> Option<usize> {
-        self.nodes.taken.lock().unwrap().get(&client).copied()
+    /// Notes that a node was killed, before it begins anew: what it had is lost.
+    pub(crate) fn doom(&self, index: usize) {
+        let taken = self.nodes.taken.lock().unwrap();
+        let had = taken.iter().filter(|(_, node)| **node == index);
+        let mut doomed = self.nodes.doomed.lock().unwrap();
+        doomed.extend(had.map(|(client, _)| *client));
+    }
+
+    /// Whether a client's connection went to a node that was killed then.
+    pub(crate) fn is_doomed(&self, client: SocketAddr) -> bool {
+        self.nodes.doomed.lock().unwrap().contains(&client)
     }
 
     /// Waits until it takes a node for ready, or not.
