@@ -18,6 +18,10 @@ mod administration;
 mod cluster;
 #[path = "stores/faults.rs"]
 mod faults;
+#[path = "stores/halt.rs"]
+mod halt;
+#[path = "stores/kills.rs"]
+mod kills;
 #[path = "stores/mail.rs"]
 mod mail;
 #[path = "stores/node.rs"]
@@ -34,6 +38,8 @@ mod scale;
 mod schema;
 #[path = "stores/server.rs"]
 mod server;
+#[path = "stores/story.rs"]
+mod story;
 #[path = "stores/tls.rs"]
 mod tls;
 

@@ -61,6 +61,23 @@ impl Place {
         folder.path().join("accounts.db")
     }
 
+    /// `accounts.store` of a gateway over it.
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Postgres(url) => url.clone(),
+            Self::Sqlite(_) => format!("sqlite:{}", self.file().display()),
+        }
+    }
+
+    /// Whether somebody has the writers' lock of SQLite at this moment.
+    pub(crate) fn is_written_to(&self) -> bool {
+        let connection = rusqlite::Connection::open(self.file()).unwrap();
+        connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let begun = connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK");
+        let code = begun.err().and_then(|error| error.sqlite_error_code());
+        code == Some(rusqlite::ErrorCode::DatabaseBusy)
+    }
+
     /// Runs statements that both kinds know, past the store.
     pub(crate) async fn execute(&self, sql: &str) {
         match self {
