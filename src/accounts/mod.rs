@@ -38,6 +38,7 @@ use crate::{
     cluster::{Cluster, SharedLimiter},
     policy::{PasswordFault, Rejection},
     store::{Store, StoreError, Times},
+    telemetry::AccountMetrics,
 };
 use outbox::Outbox;
 use passwords::{Password, Passwords};
@@ -85,6 +86,7 @@ pub struct Accounts {
     signing: SigningKeys,
     revocations: Arc<Revocations>,
     clock: Clock,
+    metrics: AccountMetrics,
     logins_per_ip: SharedLimiter,
     logins_per_account: SharedLimiter,
     outbox: Option<Outbox>,
@@ -213,6 +215,12 @@ impl Accounts {
     #[must_use]
     pub fn settings(&self) -> &AccountSettings {
         &self.settings
+    }
+
+    /// How many requests wait for a password hash to begin.
+    #[must_use]
+    pub fn password_queue(&self) -> usize {
+        self.passwords.waiting()
     }
 
     /// What time it is by the clock of these accounts.

@@ -61,6 +61,7 @@ pub enum Verdict {
 pub struct Passwords {
     permits: Arc<Semaphore>,
     queue: Arc<Semaphore>,
+    places: usize,
     hasher: Argon2<'static>,
     dummy: Phc,
     chars_min: usize,
@@ -101,9 +102,11 @@ impl Passwords {
             .hash_password(&nobody)
             .map_err(|_| AccountError::Internal)?;
         let permits = settings.concurrent.max(1);
+        let places = permits.saturating_mul(QUEUE_PER_PERMIT);
         Ok(Self {
             permits: Arc::new(Semaphore::new(permits)),
-            queue: Arc::new(Semaphore::new(permits.saturating_mul(QUEUE_PER_PERMIT))),
+            queue: Arc::new(Semaphore::new(places)),
+            places,
             hasher,
             dummy,
             chars_min,
@@ -153,6 +156,11 @@ impl Passwords {
     ) -> Result<Verdict, AccountError> {
         self.run(move |passwords| passwords.verify_now(&password, stored.as_ref()))
             .await
+    }
+
+    /// How many callers wait for a permit.
+    pub(super) fn waiting(&self) -> usize {
+        self.places.saturating_sub(self.queue.available_permits())
     }
 
     async fn run<T: Send + 'static>(

@@ -65,6 +65,28 @@ pub struct Grant {
     pub session: Box<str>,
 }
 
+/// Why a refresh token gave nothing. The client is told less than the metric.
+enum Unrenewed {
+    Refused(Rejection),
+    /// It was used before: somebody else may have it.
+    Reused,
+}
+
+impl Unrenewed {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Refused(rejection) => rejection.code(),
+            Self::Reused => "reused",
+        }
+    }
+}
+
+impl<E: Into<Rejection>> From<E> for Unrenewed {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
 impl Accounts {
     /// Signs an account in: a new session, whatever was presented before (AUTH-8).
     ///
@@ -72,6 +94,13 @@ impl Accounts {
     /// [`Rejection::InvalidCredentials`] without saying why; [`Rejection::RateLimited`] for known and unknown accounts alike;
     /// [`Rejection::Overloaded`], [`Rejection::StoreUnavailable`].
     pub async fn login(&self, login: Login<'_>) -> Result<Grant, Rejection> {
+        let outcome = self.sign_in(login).await;
+        let counted = outcome.as_ref().map(|_| ()).map_err(Rejection::code);
+        self.metrics.login(counted);
+        outcome
+    }
+
+    async fn sign_in(&self, login: Login<'_>) -> Result<Grant, Rejection> {
         let ip = login.client.ip;
         self.logins_per_ip
             .check(&network(ip))
@@ -128,6 +157,16 @@ impl Accounts {
     /// # Errors
     /// [`Rejection::InvalidGrant`] for anything that is not, or no longer, good; [`Rejection::StoreUnavailable`].
     pub async fn refresh(&self, presented: &RefreshToken, ip: IpAddr) -> Result<Grant, Rejection> {
+        let outcome = self.renew(presented, ip).await;
+        let counted = outcome.as_ref().map(|_| ()).map_err(Unrenewed::name);
+        self.metrics.refresh(counted);
+        outcome.map_err(|unrenewed| match unrenewed {
+            Unrenewed::Refused(rejection) => rejection,
+            Unrenewed::Reused => Rejection::InvalidGrant,
+        })
+    }
+
+    async fn renew(&self, presented: &RefreshToken, ip: IpAddr) -> Result<Grant, Unrenewed> {
         let salt = random()?;
         let rotation = Rotation {
             presented: presented.digest(),
@@ -161,13 +200,13 @@ impl Accounts {
                     "a refresh token was used twice; its session has been revoked"
                 );
                 self.forget(&[session_id]);
-                Err(Rejection::InvalidGrant)
+                Err(Unrenewed::Reused)
             }
             Rotated::Ended => {
                 tracing::info!(
                     target: "audit", event = "refresh_refused", client = %ip, token = %presented.reference()
                 );
-                Err(Rejection::InvalidGrant)
+                Err(Unrenewed::Refused(Rejection::InvalidGrant))
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::{
     authn::Revocations,
     cluster::{Cluster, SharedLimiter},
     store::{OpenError as StoreOpenError, Sqlite, Store, StoreError},
+    telemetry::AccountMetrics,
 };
 
 /// Why accounts could not be opened.
@@ -63,7 +64,8 @@ impl Accounts {
         revocations: Arc<Revocations>,
         clock: Clock,
     ) -> Result<Arc<Self>, OpenError> {
-        let accounts = Self::assemble(None, settings, revocations, clock)?;
+        let metrics = AccountMetrics::default();
+        let accounts = Self::assemble((None, metrics), settings, revocations, clock)?;
         // Before the first token is verified: what was revoked before this start.
         accounts.catch_up()?;
         Ok(Arc::new(accounts))
@@ -71,6 +73,7 @@ impl Accounts {
 
     /// As [`Accounts::open`], for one node, of several where there is a cluster, that has other things to do: a store that cannot be reached now is awaited (FAULT-5).
     /// Until [`Accounts::watch`] has read the revocations in it, no token of these accounts is believed or made.
+    /// What they do is counted in `metrics`.
     ///
     /// # Errors
     /// [`OpenError`] by variant, for what waiting does not mend.
@@ -78,8 +81,9 @@ impl Accounts {
         cluster: Option<Arc<Cluster>>,
         settings: &AccountSettings,
         revocations: Arc<Revocations>,
+        metrics: AccountMetrics,
     ) -> Result<Arc<Self>, OpenError> {
-        let accounts = Self::assemble(cluster, settings, revocations, Clock::system())?;
+        let accounts = Self::assemble((cluster, metrics), settings, revocations, Clock::system())?;
         match accounts.catch_up() {
             Ok(()) => {}
             Err(OpenError::Revocations(error)) => {
@@ -94,7 +98,7 @@ impl Accounts {
     }
 
     fn assemble(
-        cluster: Option<Arc<Cluster>>,
+        (cluster, metrics): (Option<Arc<Cluster>>, AccountMetrics),
         settings: &AccountSettings,
         revocations: Arc<Revocations>,
         clock: Clock,
@@ -115,6 +119,7 @@ impl Accounts {
             )?,
             revocations,
             clock,
+            metrics,
             logins_per_ip: limiter("login_per_ip", settings.login_per_ip),
             logins_per_account: limiter("login_per_account", settings.login_per_account),
             outbox: settings

@@ -43,7 +43,7 @@ use crate::{
         settings::CertificateFiles,
         tls::{self, Tls},
     },
-    telemetry::Telemetry,
+    telemetry::{Scrape, Telemetry},
 };
 
 /// Threads of the control runtime: accounts, admin listener. Requests to upstreams never run there.
@@ -105,7 +105,7 @@ impl Node {
         let chores = Chores::begin(&lasting, control.handle(), &readiness);
         watch_feed(&control, &lasting, &readiness);
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(config, &lasting)?));
-        sample(&lasting.telemetry, &gateway, &tls);
+        sample(&lasting, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
             upstream.start_checks(control.handle());
         }
@@ -276,7 +276,8 @@ fn lasting(
         None => None,
         Some(settings) => {
             let cluster = cluster(config, control, &telemetry, readiness)?;
-            let accounts = Accounts::open_or_await(cluster, settings, Arc::clone(&revocations))
+            let (revocations, metrics) = (Arc::clone(&revocations), telemetry.accounts());
+            let accounts = Accounts::open_or_await(cluster, settings, revocations, metrics)
                 .context("cannot open the account store")?;
             let portal = portal::start(Arc::clone(&accounts), control.handle());
             Some((accounts, portal))
@@ -389,7 +390,14 @@ fn watch_workers(
 }
 
 /// Lets a scrape read what changes without an event.
-fn sample(telemetry: &Arc<Telemetry>, gateway: &Arc<ArcSwap<Gateway>>, tls: &Arc<Tls>) {
+fn sample(lasting: &Lasting, gateway: &Arc<ArcSwap<Gateway>>, tls: &Arc<Tls>) {
+    let telemetry = &lasting.telemetry;
+    if let Some((accounts, _)) = &lasting.accounts {
+        let accounts = Arc::clone(accounts);
+        let sampler =
+            move |scrape: &mut Scrape<'_>| scrape.password_queue(accounts.password_queue());
+        telemetry.on_scrape("accounts", Box::new(sampler));
+    }
     let tls = Arc::clone(tls);
     telemetry.on_scrape("tls", Box::new(move |scrape| tls.sample(scrape)));
     let memory = Arc::clone(&gateway.load().memory);

@@ -13,6 +13,7 @@ use prometheus_client::{
 };
 
 use super::{
+    accounts::AccountMetrics,
     cluster::ClusterMetrics,
     handles::{Connections, RouteTable, UpstreamTable},
     histogram::Histogram,
@@ -50,6 +51,7 @@ pub(super) struct Metrics {
     pub(super) rate_limited: Family<LimitLabel, Counter>,
     pub(super) mails: Family<ResultLabel, Counter>,
     pub(super) mail_queue: Gauge,
+    pub(super) accounts: AccountMetrics,
     pub(super) cluster: ClusterMetrics,
     pub(super) memory: MemoryMetrics,
     revocation_lag: Seconds,
@@ -97,6 +99,7 @@ impl Metrics {
             rate_limited: Family::default(),
             mails: Family::default(),
             mail_queue: Gauge::default(),
+            accounts: AccountMetrics::default(),
             cluster: ClusterMetrics::default(),
             memory: MemoryMetrics::default(),
             revocation_lag: Seconds::default(),
@@ -112,6 +115,7 @@ impl Metrics {
         metrics.register_process();
         metrics.register_certificates();
         metrics.register_mail();
+        metrics.accounts.register(&mut metrics.registry);
         metrics.cluster.register(&mut metrics.registry);
         metrics.memory.register(&mut metrics.registry);
         metrics.register_reloads();

@@ -15,6 +15,7 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 
 mod access_log;
+mod accounts;
 mod cluster;
 mod events;
 mod handles;
@@ -29,6 +30,7 @@ mod request_id;
 mod results;
 pub mod settings;
 
+pub use accounts::AccountMetrics;
 pub use events::{init_events, set_level};
 pub use handles::{Connections, OpenConnection, OpenTunnel, RouteMetrics, UpstreamMetrics};
 pub use metrics::Scrape;
@@ -134,6 +136,12 @@ impl Telemetry {
         if let Some(log) = &self.access_log {
             log.push((record.into(), took));
         }
+    }
+
+    /// What accounts count with.
+    #[must_use]
+    pub fn accounts(&self) -> AccountMetrics {
+        self.metrics.accounts.clone()
     }
 
     /// The open connections of a listener: `tls`, `redirect` or `admin`. To be kept, not fetched for each connection.

@@ -45,6 +45,7 @@ mod lifecycle;
 mod limits;
 mod mail;
 mod memory;
+mod metrics;
 mod multiplexed;
 mod ntlm;
 mod opaque;

@@ -113,8 +113,10 @@ async fn auth_2_a_full_queue_refuses_at_once_and_a_long_wait_after_two_seconds()
             tokio::task::yield_now().await;
         }
     };
+    assert!(passwords.waiting() <= places);
     let patience = Duration::from_secs(2);
     tokio::time::timeout(patience, all_wait).await.unwrap();
+    assert_eq!(passwords.waiting(), places);
     let refused = passwords.run(|_| ()).await.unwrap_err();
     assert_eq!(refused, AccountError::Overloaded);
     assert!(begun.elapsed() < Duration::from_secs(2), "at once");
@@ -129,7 +131,7 @@ async fn auth_2_a_full_queue_refuses_at_once_and_a_long_wait_after_two_seconds()
         caller.await.unwrap().unwrap();
     }
     passwords.run(|_| ()).await.unwrap();
-    assert_eq!(passwords.queue.available_permits(), places);
+    assert_eq!(passwords.waiting(), 0);
 }
 
 #[test]
