@@ -10,6 +10,7 @@ pub mod explain;
 pub mod init;
 pub mod key;
 pub mod node;
+pub mod ready;
 mod reload;
 pub mod run;
 mod service;
@@ -67,6 +68,8 @@ enum Command {
     ///
     /// Serves until SIGTERM or SIGINT, then drains: exit 0 when every exchange has ended, or at server.drain_timeout.
     Run,
+    /// Ask a running gateway whether it is ready: exit 0 or 1.
+    Ready,
     /// Name every mistake of the configuration, and print who may do what on each route.
     Check(check::CheckCommand),
     /// Tell what would become of a request, step by step, and why; forwards nothing.
@@ -107,6 +110,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Init(command) => init::run(&command),
         Command::Run => run::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Ready => ready::run(crate::config::load(&config)?.server.admin_listen),
         Command::Check(command) => check::run(&command, &config),
         Command::Explain(command) => explain::run(command, &config),
         Command::Demo(command) => demo::run(&command).map(|()| ExitCode::SUCCESS),

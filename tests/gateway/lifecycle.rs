@@ -135,6 +135,32 @@ async fn cfg_3_un_readiness_comes_before_the_listeners_close() {
 }
 
 #[tokio::test]
+async fn cfg_3_the_command_ready_says_whether_it_serves() {
+    let (upstream, _answer) = waiting().await;
+    let site = Site::new(upstream.address).set("server", "drain_delay", "\"2s\"");
+    site.write();
+    let exit = site.run(&["ready"], "").await;
+    assert_eq!(exit.code, Some(1), "nobody is asked at port 0: {exit:?}");
+    assert!(exit.stderr.contains("server.admin_listen"), "{exit:?}");
+
+    let gateway = site.start().await;
+    // The configuration says 0; it is written over with the port that this became.
+    let (zero, port) = ("admin_listen = \"127.0.0.1:0\"", gateway.admin);
+    let text = gateway.site.toml();
+    assert!(text.contains(zero), "{text}");
+    let text = text.replace(zero, &format!("admin_listen = \"{port}\""));
+    std::fs::write(gateway.site.config(), text).unwrap();
+    let exit = gateway.site.run(&["ready"], "").await;
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    assert!(exit.stdout.contains(r#""ready":true"#), "{exit:?}");
+    gateway.signal("TERM");
+    eventually("un-readiness", async || {
+        (gateway.site.run(&["ready"], "").await.code == Some(1)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn log_3_health_and_metrics_are_on_the_admin_listener_alone() {
     let upstream = Upstream::start().await;
     let gateway = Site::new(upstream.address).start().await;
