@@ -23,15 +23,15 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
     pub(crate) connections: u32,
-    http2: bool,
+    pub(super) http2: bool,
     /// What begins a connection.
-    start: fn() -> Vec<u8>,
+    pub(super) start: fn() -> Vec<u8>,
     /// What is sent again and again; the argument counts from 0.
-    then: fn(u32) -> Vec<u8>,
+    pub(super) then: fn(u32) -> Vec<u8>,
     /// How often.
-    every: Duration,
+    pub(super) every: Duration,
     /// After what a connection that the gateway ended comes again.
-    again: Duration,
+    pub(super) again: Duration,
 }
 
 /// What an attack came to.
@@ -237,7 +237,7 @@ async fn ended(mut reading: impl AsyncRead + Unpin) {
     while reading.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = length.get(1..).unwrap().to_vec();
     bytes.extend([kind, flags]);
@@ -246,7 +246,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn settings() -> Vec<u8> {
+pub(super) fn settings() -> Vec<u8> {
     settings_with(&[])
 }
 
@@ -261,7 +261,7 @@ fn request(stream: u32) -> Vec<u8> {
 }
 
 /// A long field into the table, then references to it of one byte each (RFC 7541 §6.1), and no window for the answer.
-fn bomb() -> Vec<u8> {
+pub(super) fn bomb() -> Vec<u8> {
     let mut block = vec![0x82, 0x87, 0x84, 0x01, 9];
     block.extend(b"localhost");
     block.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);

@@ -18,7 +18,11 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// A gateway in a process of its own, ended with this.
@@ -28,52 +32,71 @@ pub(crate) struct Gateway {
     _folder: TempDir,
 }
 
+/// What a gateway is told beside what all are.
+#[derive(Default)]
+pub(crate) struct Additions<'a> {
+    /// Lines of `[server]`.
+    pub(crate) server: &'a str,
+    /// Tables.
+    pub(crate) tables: &'a str,
+}
+
+/// The variable with the secret of an issuer, for additions that name it, and the secret.
+pub(crate) const SECRET_NAME: &str = "ATTACK_SECRET";
+pub(crate) const SECRET: &str = "a secret of a bench that is longer than thirty-two bytes";
+/// The path of which the upstream reads nothing and says nothing.
+pub(crate) const SINK: &str = "/sink";
+
 /// How the process is reached and looked at.
 pub(crate) struct Process {
     id: u32,
     address: SocketAddr,
+    admin: SocketAddr,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
 }
 
 impl Gateway {
-    pub(crate) async fn start(pin: bool) -> Self {
+    /// Starts one with these additions to its configuration. `before` becomes the gateway as its last act: the words of a command
+    /// that runs another one.
+    pub(crate) async fn start(before: &[&str], additions: &Additions<'_>) -> Self {
         let upstream = upstream().await;
         let folder = tempfile::tempdir().unwrap();
         for name in ["config", "certs"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         let config = folder.path().join("config/gateway.toml");
-        fs::write(&config, configuration(upstream)).unwrap();
+        fs::write(&config, configuration(upstream, additions)).unwrap();
         let program = std::env::var("ATTACK_GATEWAY")
             .unwrap_or_else(|_| env!("CARGO_BIN_EXE_portcullis").into());
-        let mut command = if pin {
-            let mut command = Command::new("taskset");
-            command.args(["-c", "0", &program]);
-            command
-        } else {
-            Command::new(program)
-        };
-        let mut child = command
+        let mut words = before.iter().copied().chain([&*program]);
+        let mut child = Command::new(words.next().unwrap())
+            .args(words)
             .args(["run", "--config"])
             .arg(&config)
+            .env(SECRET_NAME, SECRET)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.by_ref().find_map(|line| {
-            let event: serde_json::Value = serde_json::from_str(&line.ok()?).ok()?;
-            let fields = event.get("fields")?;
-            (fields.get("listener")? == "tls")
-                .then(|| fields.get("address")?.as_str()?.parse().ok())?
-        });
+        let mut listening = |listener: &str| {
+            let address = lines.by_ref().find_map(|line| {
+                let event: serde_json::Value = serde_json::from_str(&line.ok()?).ok()?;
+                let fields = event.get("fields")?;
+                (fields.get("listener")? == listener)
+                    .then(|| fields.get("address")?.as_str()?.parse().ok())?
+            });
+            address.unwrap()
+        };
+        let (address, admin) = (listening("tls"), listening("admin"));
         std::thread::spawn(move || lines.for_each(drop));
         let certificate =
             CertificateDer::from_pem_file(folder.path().join("certs/dev.crt")).unwrap();
         let process = Arc::new(Process {
             id: child.id(),
-            address: address.unwrap(),
+            address,
+            admin,
             http1: client(&certificate, b"http/1.1"),
             http2: client(&certificate, b"h2"),
         });
@@ -100,6 +123,20 @@ impl Process {
         TlsConnector::from(Arc::clone(config))
             .connect(ServerName::try_from("localhost").unwrap(), stream)
             .await
+    }
+
+    /// What the gateway says of itself in this metric; nothing when it does not answer.
+    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.admin).await.ok()?;
+            let request = b"GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n";
+            stream.write_all(request).await.ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.ok()?;
+            let value = answer.lines().find_map(|line| line.strip_prefix(series));
+            value?.split_whitespace().next()?.parse().ok()
+        };
+        timeout(Duration::from_secs(5), exchange).await.ok()?
     }
 
     /// Resident memory in MiB.
@@ -134,14 +171,15 @@ impl Drop for Gateway {
     }
 }
 
-fn configuration(upstream: SocketAddr) -> String {
+fn configuration(upstream: SocketAddr, additions: &Additions<'_>) -> String {
+    let Additions { server, tables } = additions;
     format!(
         r#"
         version = 1
         [server]
         listen = ["127.0.0.1:0"]
         admin_listen = "127.0.0.1:0"
-        workers = 1
+        {server}
         [tls]
         development = true
         [rate_limit]
@@ -156,6 +194,7 @@ fn configuration(upstream: SocketAddr) -> String {
         path_prefix = "/"
         upstream = "app"
         access = "public"
+        {tables}
         "#
     )
 }
@@ -181,6 +220,9 @@ async fn upstream() -> SocketAddr {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let service = service_fn(|request: Request<Incoming>| async {
+                    if request.uri().path() == SINK {
+                        std::future::pending::<()>().await;
+                    }
                     let _ = request.into_body().collect().await;
                     let body = Full::new(Bytes::from_static(&[b'x'; 1024]));
                     Ok::<_, Infallible>(Response::new(body))

@@ -5,6 +5,8 @@
 //! due. Attacker and good client come from two loopback addresses, and the limit of requests is off for both, so that the
 //! limits of connections and frames are all that helps. `--pin` puts the gateway on the first core by `taskset`; start this
 //! program by `taskset -c 1` then. `--seconds N` is the length of each attack, 4 by default.
+//!
+//! `--scarce` instead takes memory from a gateway with 512 MiB, by several attacks at once: see `scarce.rs`.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,33 +17,45 @@
 mod attacks;
 mod gateway;
 mod good;
+mod scarce;
 
 use std::time::Duration;
 
 use attacks::{ATTACKS, Attack};
-use gateway::Gateway;
+use gateway::{Additions, Gateway};
 use good::Latencies;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let pin = arguments.iter().any(|argument| argument == "--pin");
-    let seconds = arguments
-        .iter()
-        .skip_while(|argument| *argument != "--seconds")
-        .nth(1)
-        .map_or(4, |seconds| seconds.parse().unwrap());
+    let number = |name: &str, otherwise: u64| {
+        let mut from = arguments.iter().skip_while(|argument| *argument != name);
+        from.nth(1).map_or(otherwise, |text| text.parse().unwrap())
+    };
+    let (seconds, limit) = (number("--seconds", 4), number("--limit", 512));
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap()
-        .block_on(run(pin, Duration::from_secs(seconds)));
+        .block_on(async {
+            let length = Duration::from_secs(seconds);
+            match arguments.iter().any(|argument| argument == "--scarce") {
+                true => scarce::run(length, limit).await,
+                false => run(pin, length).await,
+            }
+        });
 }
 
 async fn run(pin: bool, length: Duration) {
     let mut rows = Vec::new();
     for attack in &ATTACKS {
         // A gateway of its own for each, so that memory is that attack's.
-        let gateway = Gateway::start(pin).await;
+        let additions = Additions {
+            server: "workers = 1",
+            ..Additions::default()
+        };
+        let before: &[&str] = if pin { &["taskset", "-c", "0"] } else { &[] };
+        let gateway = Gateway::start(before, &additions).await;
         good::measure(&gateway.process, Duration::from_secs(1)).await;
         let alone = good::measure(&gateway.process, length).await;
         rows.push(row(attack, &gateway, &alone, length).await);

@@ -86,7 +86,7 @@ pub(super) struct Entry {
 }
 
 /// Rounds of moka's housekeeping for a cache to be empty: the largest has some hundred thousand entries.
-const CLEAR_ROUNDS_MAX: usize = 1000;
+const SETTLE_ROUNDS_MAX: usize = 1000;
 
 /// What the cache has done and holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -197,20 +197,27 @@ impl TokenCache {
     /// Drops all entries, and gives their memory back at once as far as moka does.
     pub(super) fn clear(&self) {
         self.entries.invalidate_all();
+        self.settle();
+    }
+
+    /// Has moka finish what it otherwise does when somebody uses the cache: dropping what has expired or is too much. Without it
+    /// the entries of users who are gone would stay for as long as nobody comes.
+    pub(super) fn settle(&self) {
         // It drops some hundreds at a time.
-        for _ in 0..CLEAR_ROUNDS_MAX {
+        for _ in 0..SETTLE_ROUNDS_MAX {
+            let before = self.entries.entry_count();
             self.entries.run_pending_tasks();
-            if self.entries.entry_count() == 0 {
+            if self.entries.entry_count() == before {
                 break;
             }
         }
+        self.known.settle();
     }
 
-    /// Lets moka finish what it does in the background, so that the size is exact.
+    /// Entries, expired ones among them until they are dropped.
     #[cfg(test)]
-    pub(super) fn settle(&self) {
-        self.entries.run_pending_tasks();
-        self.known.settle();
+    pub(super) fn len(&self) -> u64 {
+        self.entries.entry_count()
     }
 
     /// Counters and size.

@@ -60,7 +60,6 @@ impl KnownTokens {
     }
 
     /// Lets moka finish what it does in the background, so that the size is exact.
-    #[cfg(test)]
     pub(super) fn settle(&self) {
         self.0.run_pending_tasks();
     }

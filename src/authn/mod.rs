@@ -339,6 +339,11 @@ impl Authenticator {
         self.cache.clear();
     }
 
+    /// Drops what the cache holds of tokens that have expired. May take some milliseconds: not for a request.
+    pub fn tidy_cache(&self) {
+        self.cache.settle();
+    }
+
     /// What the cache of verified tokens has done and holds.
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {

@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context;
@@ -12,6 +12,8 @@ use arc_swap::ArcSwap;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
+    task::spawn_blocking,
+    time::interval,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -48,6 +50,9 @@ use crate::{
 
 /// Threads of the control runtime: accounts, admin listener. Requests to upstreams never run there.
 const CONTROL_THREADS: usize = 2;
+
+/// Between two rounds of dropping cached tokens that have expired.
+const TIDY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A running gateway.
 #[derive(Debug)]
@@ -134,6 +139,7 @@ impl Node {
             Arc::clone(&gateway),
             Arc::clone(&lasting.telemetry),
         )?;
+        tidy(&control, &gateway);
         watch_workers(&control, &server, (&gateway, &readiness));
         service::watch(control.handle(), server.pulses());
         let around = reload::Around {
@@ -365,6 +371,20 @@ fn announce(addresses: &[SocketAddr], redirects: &[SocketAddr]) {
 fn report_store(readiness: &Arc<Readiness>) -> accounts::Report {
     let readiness = Arc::clone(readiness);
     Box::new(move |condition| readiness.set_degraded("account store", condition))
+}
+
+/// Drops now and then what has expired of what is remembered for speed.
+fn tidy(control: &Runtime, gateway: &Arc<ArcSwap<Gateway>>) {
+    let gateway = Arc::clone(gateway);
+    control.spawn(async move {
+        let mut ticks = interval(TIDY_INTERVAL);
+        loop {
+            ticks.tick().await;
+            let authn = Arc::clone(&gateway.load().authn);
+            // One that panics is told of by the panic hook, and the next round begins anew.
+            let _ = spawn_blocking(move || authn.tidy_cache()).await;
+        }
+    });
 }
 
 /// Watches whether the workers turn, and the memory, for them to give up what is next dear while it is scarce (FAULT-1).

@@ -258,6 +258,16 @@ fn cache_5_failures_are_not_kept() {
     assert!(authenticator.cache_stats().bytes < 4096, "one entry");
 }
 
+fn with_cache(cache: &CacheSettings) -> Authenticator {
+    let secret = KeySource::Secret(zeroize::Zeroizing::new(SECRET.to_vec()));
+    let issuer = IssuerSettings {
+        keys: secret,
+        ..settings(Algorithm::HS256)
+    };
+    let headers = Arc::new(IdentityHeaders::default());
+    Authenticator::new(&[issuer], cache, Arc::default(), headers).unwrap()
+}
+
 #[test]
 fn cache_6_the_cache_is_bounded_in_bytes() {
     let max_bytes = 64 << 10;
@@ -265,17 +275,7 @@ fn cache_6_the_cache_is_bounded_in_bytes() {
         max_bytes,
         ..CacheSettings::default()
     };
-    let secret = KeySource::Secret(zeroize::Zeroizing::new(SECRET.to_vec()));
-    let authenticator = Authenticator::new(
-        &[IssuerSettings {
-            keys: secret,
-            ..settings(Algorithm::HS256)
-        }],
-        &cache,
-        Arc::default(),
-        Arc::new(IdentityHeaders::default()),
-    )
-    .unwrap();
+    let authenticator = with_cache(&cache);
     for n in 0..300 {
         let mut payload = payload_with("sub", Some(n.to_string().into()));
         payload["pad"] = "p".repeat(n * 13).into();
@@ -287,6 +287,25 @@ fn cache_6_the_cache_is_bounded_in_bytes() {
         authenticator.cache_stats().bytes > max_bytes / 4,
         "and used"
     );
+}
+
+#[test]
+fn cache_6_what_has_expired_is_dropped_though_nobody_comes() {
+    let cache = CacheSettings {
+        max_ttl: std::time::Duration::from_millis(50),
+        ..CacheSettings::default()
+    };
+    let authenticator = with_cache(&cache);
+    for n in 0..2000 {
+        let payload = payload_with("sub", Some(n.to_string().into()));
+        verify(&authenticator, &token(&json!({"alg": "HS256"}), &payload)).unwrap();
+    }
+    let entries = || authenticator.cache.len();
+    // The last ones have still to expire when the first ones are gone.
+    while entries() > 0 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        authenticator.tidy_cache();
+    }
 }
 
 #[test]
