@@ -14,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
+
 use crate::policy::Rejection;
 
 pub use meter::{Meter, Reading};
@@ -64,6 +66,8 @@ pub struct MemoryPressure {
     limit: AtomicU64,
     /// What was in use when nobody had a connection, in bytes: whoever is refused on account of it is refused for nothing.
     excused: AtomicU64,
+    /// Told when memory is scarce.
+    scarce: Notify,
 }
 
 impl MemoryStage {
@@ -125,6 +129,18 @@ impl MemoryPressure {
         }
     }
 
+    /// Waits until memory is scarce: [`MemoryStage::Lean`] or worse. Costs nothing until then. Cancel safe.
+    pub async fn until_scarce(&self) {
+        loop {
+            // Before the look: whoever is told between it and the wait is told all the same.
+            let told = self.scarce.notified();
+            if self.is_at(MemoryStage::Lean) {
+                return;
+            }
+            told.await;
+        }
+    }
+
     /// What was last seen, in bytes: in use, and the limit, 0 where there is none.
     #[must_use]
     pub fn seen(&self) -> (u64, u64) {
@@ -158,6 +174,9 @@ impl MemoryPressure {
             next = next.min(MemoryStage::Lean);
         }
         self.stage.store(next.number(), Ordering::Relaxed);
+        if next > before {
+            self.scarce.notify_waiters();
+        }
         (next != before).then_some(next)
     }
 

@@ -213,19 +213,20 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
-/// While memory is scarce, has the connections look whether they should end.
+/// While memory is scarce, has the connections look whether they should end. Until then the worker sleeps.
 async fn relieve(worker: Rc<Worker>) {
-    let mut ticks = interval(RELIEF_INTERVAL);
-    let mut rounds = 0;
     loop {
-        ticks.tick().await;
-        // Each once more when it is over: those that read nothing go on then.
-        if worker.memory.is_at(MemoryStage::Lean) {
-            rounds = RELIEF_PARTS;
-        }
-        if rounds > 0 {
-            rounds -= 1;
+        worker.memory.until_scarce().await;
+        let mut ticks = interval(RELIEF_INTERVAL);
+        let mut rounds = RELIEF_PARTS;
+        while rounds > 0 {
+            ticks.tick().await;
             worker.drain.wake_part();
+            // Each once more when it is over: those that read nothing go on then.
+            rounds = match worker.memory.is_at(MemoryStage::Lean) {
+                true => RELIEF_PARTS,
+                false => rounds - 1,
+            };
         }
     }
 }

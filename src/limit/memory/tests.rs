@@ -240,3 +240,29 @@ fn fault_1_what_is_in_use_with_nobody_there_refuses_nobody() {
         assert_eq!(pressure.stage(), want, "{used}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn fault_1_whoever_waits_for_memory_to_be_scarce_is_told_at_once() {
+    let pressure = Arc::new(MemoryPressure::default());
+    let waiting = |pressure: &Arc<MemoryPressure>| {
+        let pressure = Arc::clone(pressure);
+        tokio::spawn(async move { pressure.until_scarce().await })
+    };
+    let (one, other) = (waiting(&pressure), waiting(&pressure));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    pressure.judge(of_1000(900));
+    tokio::task::yield_now().await;
+    assert!(!one.is_finished() && !other.is_finished());
+    pressure.judge(of_1000(920));
+    one.await.unwrap();
+    other.await.unwrap();
+    // It still is; and when it was in between, nobody waits for what is over.
+    waiting(&pressure).await.unwrap();
+    pressure.judge(of_1000(100));
+    let late = waiting(&pressure);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!late.is_finished());
+    // From nothing to the worst.
+    pressure.judge(of_1000(1000));
+    late.await.unwrap();
+}
