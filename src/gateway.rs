@@ -50,7 +50,7 @@ use crate::{
     },
     portal::{Pages, PortalCall, PortalHandle},
     respond::{self, grpc::Grpc},
-    telemetry::{Record, RequestId, RouteMetrics, Telemetry},
+    telemetry::{Record, RequestId, RouteHandles, Telemetry},
     upstream::{Pace, Upstream},
 };
 
@@ -77,7 +77,7 @@ pub struct Gateway {
     /// The route table, built-in routes included.
     pub routes: Routes,
     /// The counters of each route, by its index.
-    pub route_metrics: Vec<Arc<RouteMetrics>>,
+    pub route_metrics: RouteHandles,
     /// Who is calling.
     pub authn: Arc<Authenticator>,
     /// What becomes of the headers.
@@ -147,6 +147,12 @@ impl Gateway {
         Admitted::new(permit, head, request.headers.get(header::HOST))
     }
 
+    /// Goes on with what earlier configurations have counted for its routes, however long theirs live.
+    pub fn keep_counters(&self) {
+        let names = self.routes.all().iter().map(|route| &*route.name);
+        self.route_metrics.keep(names);
+    }
+
     /// Decides which route a request takes and whether its caller may, once its client has not asked too often.
     fn decide(
         &self,
@@ -158,7 +164,7 @@ impl Gateway {
         let route = self
             .routes
             .find(&head.host, head.path.as_str(), &request.method)?;
-        record.route = self.route_metrics.get(route.index).cloned();
+        record.route = self.route_metrics.of(route.index, &route.name);
         if route.enforce {
             route.addresses.check(client)?;
         }
@@ -305,7 +311,7 @@ impl Gateway {
         self.memory.check()?;
         self.limit.check(client).map_err(Rejection::RateLimited)?;
         self.tls.check(peer.tls, &head.host)?;
-        record.route = self.route_metrics.get(route.index).cloned();
+        record.route = self.route_metrics.of(route.index, &route.name);
         if route.enforce {
             route.addresses.check(client)?;
         }

@@ -27,7 +27,7 @@ use crate::{
         reload::{Asked, Diagnostic, Outcome, Waiting},
     },
     config::{
-        Change, Config, Loaded, Outline, Problem, Report, Severity, Source,
+        Change, Config, Loaded, Problem, Report, Severity, Source, Written,
         assemble::{Lasting, Running, succeed},
         restart,
     },
@@ -51,7 +51,7 @@ const CONDITION: &str = "configuration";
 pub(super) struct Owner {
     source: Source,
     config: Arc<Config>,
-    outline: Outline,
+    written: Written,
     watched: Watched,
     lasting: Lasting,
     gateway: Arc<ArcSwap<Gateway>>,
@@ -110,7 +110,7 @@ impl Owner {
         Self {
             source: loaded.source,
             config: Arc::new(loaded.config),
-            outline: loaded.outline,
+            written: loaded.written,
             watched: Watched::new(loaded.files),
             lasting: lasting.clone(),
             gateway: Arc::clone(gateway),
@@ -154,8 +154,13 @@ impl Owner {
     }
 
     fn look(&mut self) -> bool {
-        self.retired
-            .retain(|gateway| Arc::strong_count(gateway) > 1);
+        let is_over = |gateway: &mut Arc<Gateway>| Arc::strong_count(gateway) == 1;
+        let over: Vec<_> = self.retired.extract_if(.., is_over).collect();
+        if !over.is_empty() {
+            // No request counts with those any more, and what they have counted goes with them.
+            self.gateway.load().keep_counters();
+        }
+        drop(over);
         self.watched.look()
     }
 
@@ -199,7 +204,8 @@ impl Owner {
             }
         };
         let warnings = self.diagnostics(&checked.warnings, Severity::Warning);
-        let changes = self.outline.changes_to(&reading.outline);
+        let changes = self.written.outline();
+        let changes = changes.changes_to(&reading.written.outline());
         if changes.is_empty() {
             return Outcome::Unchanged { warnings };
         }
@@ -210,7 +216,7 @@ impl Owner {
         if let Err(error) = self.replace(checked.config) {
             return self.refused(format!("{error:#}"));
         }
-        self.outline = reading.outline;
+        self.written = reading.written;
         Outcome::Taken {
             changes: changes.iter().map(Change::to_string).collect(),
             warnings,

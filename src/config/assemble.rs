@@ -110,7 +110,7 @@ pub fn succeed(
             &config.routes,
         )))
     });
-    let routes = Routes::with_built_in(config.routes.clone(), built_in);
+    let routes = config.table.clone().with_built_in(built_in);
     let routes = routes.map_err(AssembleError::Routes)?;
     let pseudonym = pseudonym(config);
     let headers = HeaderPolicy::new(templates, &pseudonym, config.identity.pass_token)
@@ -132,11 +132,7 @@ pub fn succeed(
             Some(before) => BadTokens::following(&config.limit, &before.bad_tokens),
             None => BadTokens::new(&config.limit),
         }),
-        route_metrics: routes
-            .all()
-            .iter()
-            .map(|route| telemetry.route(&route.name))
-            .collect(),
+        route_metrics: telemetry.routes(routes.all().len()),
         routes,
         authn,
         headers,

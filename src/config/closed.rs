@@ -13,6 +13,7 @@ use crate::policy::{Access, HostPattern, Route, Target};
 pub(super) struct ClosedRoutes<'p> {
     every_host: Vec<&'p Placed>,
     by_host: HashMap<&'p HostPattern, Vec<&'p Placed>>,
+    has_wildcards: bool,
     /// Authenticated ones alone, sorted by the path that the upstream is told.
     by_upstream: HashMap<Target, Vec<&'p Placed>>,
 }
@@ -28,6 +29,7 @@ impl<'p> ClosedRoutes<'p> {
         let mut closed = Self {
             every_host: Vec::new(),
             by_host: HashMap::new(),
+            has_wildcards: false,
             by_upstream: HashMap::new(),
         };
         for placed in routes {
@@ -36,6 +38,7 @@ impl<'p> ClosedRoutes<'p> {
                 continue;
             }
             for host in hosts_of(route) {
+                closed.has_wildcards |= matches!(host, Some(HostPattern::Wildcard(_)));
                 let same = match host {
                     None => &mut closed.every_host,
                     Some(host) => closed.by_host.entry(host).or_default(),
@@ -71,7 +74,11 @@ impl<'p> ClosedRoutes<'p> {
         prefix: &str,
     ) -> impl Iterator<Item = &'p Placed> {
         let list = self.on(host);
-        let start = format!("{prefix}/");
+        // Nothing is looked for in an empty list.
+        let start = match list.is_empty() {
+            true => String::new(),
+            false => format!("{prefix}/"),
+        };
         let first = list.partition_point(|placed| text(&placed.route.path) < &*start);
         // A slash at the end means nothing: such a path is the prefix itself.
         let is_prefix = start.len();
@@ -87,10 +94,10 @@ impl<'p> ClosedRoutes<'p> {
         prefix: &str,
     ) -> impl Iterator<Item = &'p Placed> {
         let wildcard = match host {
-            HostPattern::Exact(name) => name
+            HostPattern::Exact(name) if self.has_wildcards => name
                 .split_once('.')
                 .map(|(_, parent)| HostPattern::Wildcard(parent.into())),
-            HostPattern::Wildcard(_) => None,
+            HostPattern::Exact(_) | HostPattern::Wildcard(_) => None,
         };
         let covering: Vec<&Placed> = wildcard
             .map(|wildcard| self.below(Some(&wildcard), prefix).collect())

@@ -55,6 +55,10 @@ enum Edit {
 }
 
 pub(super) fn read(table: &mut Table<'_>, key: &'static str, side: Side<'_>) -> HeaderEdits {
+    if !table.has(key) {
+        table.know(key);
+        return HeaderEdits::default();
+    }
     table.refuse_empty(
         key,
         "{ set = { \"X-Env\" = \"prod\" }, remove = [\"X-Debug\"] }",

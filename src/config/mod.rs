@@ -59,7 +59,7 @@ use bounds::Bounds;
 use context::Context;
 use diagnostic::{Fault, Place, Problems};
 pub use diagnostic::{Problem, Report, Severity};
-pub use outline::{Change, Outline};
+pub use outline::{Change, Outline, Written};
 use place::Key;
 use reader::Table;
 use route::{Placed, Surroundings};
@@ -74,7 +74,7 @@ use crate::{
     cluster::settings::ClusterSettings,
     gateway::forward_auth::ForwardAuthSettings,
     limit::settings::{IpLimitSettings, RouteLimitSettings},
-    policy::{Access, IdentityHeaders, Route},
+    policy::{Access, IdentityHeaders, Route, Routes},
     server::settings::{ServerSettings, TlsSettings},
     telemetry::settings::LogSettings,
     upstream::settings::UpstreamSettings,
@@ -103,6 +103,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamSettings>,
     /// Routes in the order of the file, without the built-in ones.
     pub routes: Vec<Arc<Route>>,
+    /// The same as requests find them.
+    pub table: Routes,
     /// The limits of the routes that have any, by their names.
     pub route_limits: HashMap<Arc<str>, Vec<RouteLimitSettings>>,
     /// The endpoint where other proxies ask; `None` where the section is absent.
@@ -214,7 +216,7 @@ fn examine(text: &str, origin: &Path, root: &Path, environment: &Environment<'_>
         }
         return Reading {
             outcome: Err(problems.report(origin, text)),
-            outline: Outline::default(),
+            written: Written::default(),
             files: Vec::new(),
         };
     }
@@ -231,6 +233,7 @@ fn examine(text: &str, origin: &Path, root: &Path, environment: &Environment<'_>
     };
     let config = read(&context, &document);
     let files = context.files.take();
+    let written = Written::new(text, root, files.clone());
     let report = context.problems.report(origin, text);
     Reading {
         outcome: match config {
@@ -240,7 +243,7 @@ fn examine(text: &str, origin: &Path, root: &Path, environment: &Environment<'_>
             }),
             _ => Err(report),
         },
-        outline: Outline::of(document.get_ref(), root, &files),
+        written,
         files: files
             .into_iter()
             .filter(|file| !file.watched_elsewhere)
@@ -294,7 +297,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         forward_auth: forward_auth.as_ref(),
         assertion_keys: assertion.is_some(),
     };
-    overlap::check(&context.problems, &routes, &built_in);
+    let table = overlap::check(&context.problems, &routes, &built_in);
     check_issuers(&context.problems, &routes, &issuers.settings, &issuer_names);
     Some(Config {
         root: context.root.to_owned(),
@@ -307,6 +310,7 @@ fn read<'d>(context: &'d Context<'d>, document: &'d Spanned<DeTable<'d>>) -> Opt
         limit,
         upstreams: upstreams.settings,
         route_limits: route::limits(&routes),
+        table: table?,
         routes: routes.into_iter().map(|placed| placed.route).collect(),
         forward_auth,
         accounts,

@@ -42,8 +42,12 @@ pub(super) struct BuiltIn<'c> {
     pub(super) assertion_keys: bool,
 }
 
-/// Checks all routes against each other and against the built-in ones.
-pub(super) fn check(problems: &Problems, routes: &[Placed], built_in: &BuiltIn<'_>) {
+/// Checks all routes against each other and against the built-in ones. Gives them as requests find them; `None` where two tie.
+pub(super) fn check(
+    problems: &Problems,
+    routes: &[Placed],
+    built_in: &BuiltIn<'_>,
+) -> Option<Routes> {
     if built_in.assertion_keys {
         for placed in routes {
             refuse_at_keys(problems, placed);
@@ -68,6 +72,7 @@ pub(super) fn check(problems: &Problems, routes: &[Placed], built_in: &BuiltIn<'
                 warn_of_open_doors(problems, placed, &closed);
                 refuse_back_door(problems, placed, &closed);
             }
+            Some(table)
         }
         Err(conflicts) => {
             // By place and not by name: a name may be there twice, which is reported elsewhere.
@@ -79,6 +84,7 @@ pub(super) fn check(problems: &Problems, routes: &[Placed], built_in: &BuiltIn<'
                     report_tie(problems, first, second);
                 }
             }
+            None
         }
     }
 }

@@ -28,8 +28,16 @@ pub(super) struct Table<'d> {
     /// The key of `place`, for those of the values.
     key: Option<Rc<Key>>,
     entries: Option<&'d DeTable<'d>>,
+    /// A bit for each key that is there. Most keys of most tables are not, and a start asks for three hundred thousand of them.
+    marks: u64,
     /// Of a table that is there.
     asked: Vec<&'static str>,
+}
+
+/// The bit that stands for a key, and for others.
+fn mark(key: &str) -> u64 {
+    let first = key.bytes().next().unwrap_or(0);
+    1 << ((usize::from(first) ^ (key.len() << 2)) % 64)
 }
 
 /// A string, never empty, and where it stands.
@@ -61,15 +69,23 @@ impl<'d> Table<'d> {
             context,
             key: place.key.shared(),
             place,
+            marks: entries.map_or(0, |entries| {
+                let keys = entries.keys().map(|key| mark(key.get_ref()));
+                keys.fold(0, |all, mark| all | mark)
+            }),
+            asked: Vec::with_capacity(if entries.is_some() { 32 } else { 0 }),
             entries,
-            asked: Vec::new(),
         }
     }
 
     /// Whether the key is there, whatever its value.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.entries
-            .is_some_and(|entries| entries.contains_key(key))
+        self.find(key).is_some()
+    }
+
+    fn find(&self, key: &str) -> Option<&'d Spanned<DeValue<'d>>> {
+        let entries = self.entries.filter(|_| self.marks & mark(key) != 0);
+        entries?.get(key)
     }
 
     /// Takes a key for known without reading it.
@@ -86,7 +102,7 @@ impl<'d> Table<'d> {
 
     /// Where the key's value stands, or the table where it is absent.
     pub(super) fn place_of(&self, key: &'static str) -> Place {
-        let found = self.entries.and_then(|entries| entries.get(key));
+        let found = self.find(key);
         Place {
             key: Key::of(self.key.as_ref(), key),
             span: found.map_or_else(|| self.place.span.clone(), Spanned::span),
@@ -276,7 +292,7 @@ impl<'d> Table<'d> {
 
     /// Reports a table that is there and says nothing, where that would look like something.
     pub(super) fn refuse_empty(&self, key: &'static str, hint: &str) {
-        let found = self.entries.and_then(|entries| entries.get(key));
+        let found = self.find(key);
         if let Some(DeValue::Table(table)) = found.map(Spanned::get_ref)
             && table.is_empty()
         {
@@ -374,9 +390,8 @@ impl<'d> Table<'d> {
     }
 
     fn value(&mut self, key: &'static str) -> Option<(&'d DeValue<'d>, Place)> {
-        let entries = self.entries?;
-        self.asked.push(key);
-        let value = entries.get(key)?;
+        self.know(key);
+        let value = self.find(key)?;
         let place = Place {
             key: Key::of(self.key.as_ref(), key),
             span: value.span(),

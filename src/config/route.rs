@@ -157,22 +157,23 @@ fn hosts(table: &mut Table<'_>) -> Option<Vec<HostPattern>> {
     }
     let texts = table.texts("hosts", "no host would match; leave it out for every host")?;
     let problems = &table.context.problems;
+    let several = texts.len() > 1;
     let mut hosts = Vec::with_capacity(texts.len());
-    let mut written = Vec::with_capacity(texts.len());
+    let mut written = Vec::new();
     for Text { text, place } in texts {
         match host(text) {
             Ok(pattern) => {
                 if !hosts.contains(&pattern) {
                     hosts.push(pattern);
                 }
-                written.push((text.to_ascii_lowercase(), place));
+                if several {
+                    written.push((text.to_ascii_lowercase(), place));
+                }
             }
             Err(fault) => problems.add(&place, fault),
         }
     }
-    if written.len() > 1 {
-        refuse_repeats(problems, "host", written);
-    }
+    refuse_repeats(problems, "host", written);
     Some(hosts)
 }
 

@@ -78,6 +78,10 @@ pub(super) fn takes_ours(rule: &Rule) -> bool {
 
 /// Reads the table `require`. `issuers` are the names that may be required.
 fn read(table: &mut Table<'_>, issuers: &[Arc<str>]) -> Rule {
+    if !table.has("require") {
+        table.know("require");
+        return Rule::default();
+    }
     table.refuse_empty(
         "require",
         "it requires nothing; leave it out if any caller will do",

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Checked, Config, Environment, Report, diagnostic::Fault, examine, outline::Outline};
+use super::{Checked, Config, Environment, Report, diagnostic::Fault, examine, outline::Written};
 use crate::server::tls::files::Stamp;
 
 /// The file of a configuration, and where relative paths in it start.
@@ -20,8 +20,8 @@ pub struct Source {
 pub struct Reading {
     /// The configuration, or every problem.
     pub outcome: Result<Checked, Report>,
-    /// It in outline; empty where the file could not be read.
-    pub outline: Outline,
+    /// What its outline is made from.
+    pub written: Written,
     /// The file and those that it names, with what they looked like before they were read; not those of the listeners'
     /// certificates, which have a watch of their own.
     pub files: Vec<(PathBuf, Stamp)>,
@@ -35,7 +35,7 @@ pub struct Loaded {
     /// It.
     pub config: Config,
     /// As in [`Reading`].
-    pub outline: Outline,
+    pub written: Written,
     /// As in [`Reading`].
     pub files: Vec<(PathBuf, Stamp)>,
 }
@@ -78,13 +78,13 @@ impl Source {
     pub fn load(self) -> Result<Loaded, Report> {
         let Reading {
             outcome,
-            outline,
+            written,
             files,
         } = self.read();
         Ok(Loaded {
             source: self,
             config: outcome?.config,
-            outline,
+            written,
             files,
         })
     }
@@ -97,7 +97,7 @@ impl Source {
             Ok(text) => examine(&text, &self.path, &self.root, &Environment::of_process()),
             Err(fault) => Reading {
                 outcome: Err(Report::unreadable(&self.path, fault)),
-                outline: Outline::default(),
+                written: Written::default(),
                 files: Vec::new(),
             },
         };

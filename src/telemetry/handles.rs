@@ -46,6 +46,13 @@ pub(super) struct RouteTable {
     live: Mutex<HashMap<Arc<str>, Weak<RouteMetrics>>>,
 }
 
+/// The handles of the routes of one configuration, by their places: each is fetched when its route first has a request.
+#[derive(Debug)]
+pub struct RouteHandles {
+    table: Arc<RouteTable>,
+    handles: Vec<OnceLock<Arc<RouteMetrics>>>,
+}
+
 /// The series that a route has made, which go with it.
 #[derive(Debug, Default)]
 struct Made {
@@ -91,7 +98,7 @@ pub struct OpenTunnel(Gauge);
 impl RouteTable {
     /// The handle of a route; the same one while any is in use.
     pub(super) fn route(self: &Arc<Self>, name: &str) -> Arc<RouteMetrics> {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.live();
         if let Some(handle) = live.get(name).and_then(Weak::upgrade) {
             return handle;
         }
@@ -105,6 +112,41 @@ impl RouteTable {
         });
         live.insert(Arc::clone(&handle.name), Arc::downgrade(&handle));
         handle
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<Arc<str>, Weak<RouteMetrics>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RouteHandles {
+    pub(super) fn new(table: &Arc<RouteTable>, count: usize) -> Self {
+        Self {
+            table: Arc::clone(table),
+            handles: std::iter::repeat_with(OnceLock::new).take(count).collect(),
+        }
+    }
+
+    /// The handle of the route at a place, which has this name; `None` where the configuration has no such place.
+    #[must_use]
+    pub fn of(&self, place: usize, name: &str) -> Option<Arc<RouteMetrics>> {
+        let handle = self.handles.get(place)?;
+        Some(Arc::clone(handle.get_or_init(|| self.table.route(name))))
+    }
+
+    /// Keeps what other configurations count for routes of these names, in the order of their places: without it, series would go
+    /// with the last configuration that has counted.
+    pub fn keep<'n>(&self, names: impl IntoIterator<Item = &'n str>) {
+        let live = self.table.live();
+        let found: Vec<_> = (self.handles.iter().zip(names))
+            .filter(|(handle, _)| handle.get().is_none())
+            .filter_map(|(handle, name)| Some((handle, live.get(name)?.upgrade()?)))
+            .collect();
+        // A handle that is dropped asks for the same lock.
+        drop(live);
+        for (handle, found) in found {
+            let _ = handle.set(found);
+        }
     }
 }
 

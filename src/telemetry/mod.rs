@@ -32,7 +32,9 @@ pub mod settings;
 
 pub use accounts::AccountMetrics;
 pub use events::{init_events, set_level};
-pub use handles::{Connections, OpenConnection, OpenTunnel, RouteMetrics, UpstreamMetrics};
+pub use handles::{
+    Connections, OpenConnection, OpenTunnel, RouteHandles, RouteMetrics, UpstreamMetrics,
+};
 pub use metrics::Scrape;
 pub use record::{Ending, Record};
 pub use request_id::{RequestId, RequestIds};
@@ -96,6 +98,12 @@ impl Telemetry {
     #[must_use]
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         self.metrics.routes.route(name)
+    }
+
+    /// The handles of this many routes, by their places.
+    #[must_use]
+    pub fn routes(&self, count: usize) -> RouteHandles {
+        RouteHandles::new(&self.metrics.routes, count)
     }
 
     /// The handle of an upstream's server, healthy until told otherwise. While one is in use the same is given again; when

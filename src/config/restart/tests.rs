@@ -28,7 +28,7 @@ fn read(folder: &Path, text: &str) -> (Config, Outline) {
     std::fs::write(&path, text).unwrap();
     let loaded = Source::file(&path).unwrap().load();
     let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
-    (loaded.config, loaded.outline)
+    (loaded.config, loaded.written.outline())
 }
 
 fn site() -> tempfile::TempDir {

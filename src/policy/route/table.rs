@@ -9,16 +9,22 @@ use super::{
     HostPattern, PathPattern, Route,
 };
 
-/// The route table.
-#[derive(Debug, Default)]
+/// The route table. A copy shares what requests walk through.
+#[derive(Debug, Clone, Default)]
 pub struct Routes {
     routes: Vec<Arc<Route>>,
+    hosts: Arc<Hosts>,
+    /// What stands beside the routes of each host, named or not; `None` where nothing does.
+    built_in: Option<Arc<Segments>>,
+    has_websockets: bool,
+}
+
+/// The routes of each host.
+#[derive(Debug, Default)]
+struct Hosts {
     exact: HashMap<Box<str>, Segments>,
     wildcard: HashMap<Box<str>, Segments>,
     any: Segments,
-    /// What stands beside the routes of each host, named or not; `None` where nothing does.
-    built_in: Option<Segments>,
-    has_websockets: bool,
 }
 
 /// Two routes between which a request could not choose.
@@ -69,48 +75,52 @@ impl Routes {
     /// # Errors
     /// Every pair of routes that tie: same host, same path, and a method in common at the same specificity (CFG-1).
     pub fn new(routes: Vec<impl Into<Arc<Route>>>) -> Result<Self, Vec<RouteConflict>> {
-        Self::with_built_in(routes, Vec::new())
+        let mut routes: Vec<Arc<Route>> = routes.into_iter().map(Into::into).collect();
+        number(&mut routes, 0);
+        let mut hosts = Hosts::default();
+        let mut conflicts = Vec::new();
+        for route in &routes {
+            hosts.insert(route, &routes, &mut conflicts);
+        }
+        let table = Self {
+            has_websockets: routes.iter().any(|route| route.streams.websocket),
+            routes,
+            hosts: Arc::new(hosts),
+            built_in: None,
+        };
+        match conflicts.is_empty() {
+            true => Ok(table),
+            false => Err(conflicts),
+        }
     }
 
-    /// Builds a table in which `built_in` stand on every host that a route names, and on every other too, whatever hosts they
+    /// The table in which `built_in` stand besides, on every host that a route names and on every other too, whatever hosts they
     /// name themselves. A route of a named host and the prefix `/` is more specific than one of any host: a login on that host
-    /// would otherwise go to its upstream, password and all. Their indices follow those of `routes`.
+    /// would otherwise go to its upstream, password and all. Their indices follow those of the others.
     ///
     /// # Errors
     /// As [`Routes::new`].
-    pub fn with_built_in(
-        routes: Vec<impl Into<Arc<Route>>>,
-        built_in: Vec<Route>,
-    ) -> Result<Self, Vec<RouteConflict>> {
-        let mut routes: Vec<Arc<Route>> = routes.into_iter().map(Into::into).collect();
-        let named = routes.len();
-        routes.extend(built_in.into_iter().map(Arc::new));
-        for (index, route) in routes.iter_mut().enumerate() {
-            if route.index != index {
-                Arc::make_mut(route).index = index;
-            }
+    pub fn with_built_in(mut self, built_in: Vec<Route>) -> Result<Self, Vec<RouteConflict>> {
+        if built_in.is_empty() {
+            return Ok(self);
         }
-        let mut table = Self::default();
-        let mut conflicts = Vec::new();
-        let (configured, built_in) = routes.split_at(named);
-        for route in configured {
-            table.insert(route, &routes, &mut conflicts);
-        }
+        let named = self.routes.len();
+        self.routes.extend(built_in.into_iter().map(Arc::new));
+        number(&mut self.routes, named);
+        let (configured, built_in) = self.routes.split_at(named);
+        let (mut segments, mut conflicts) = (Segments::default(), Vec::new());
         for route in built_in {
-            let segments = table.built_in.get_or_insert_default();
-            segments.insert(route, &routes, &mut conflicts);
+            segments.insert(route, &self.routes, &mut conflicts);
         }
-        if let Some(built_in) = &table.built_in {
-            for route in configured {
-                built_in.compare(route, &routes, &mut conflicts);
-            }
+        for route in configured {
+            segments.compare(route, &self.routes, &mut conflicts);
         }
-        table.has_websockets = routes.iter().any(|route| route.streams.websocket);
-        table.routes = routes;
-        if conflicts.is_empty() {
-            Ok(table)
-        } else {
-            Err(conflicts)
+        let opens_one = |route: &Arc<Route>| route.streams.websocket;
+        self.has_websockets |= built_in.iter().any(opens_one);
+        self.built_in = Some(Arc::new(segments));
+        match conflicts.is_empty() {
+            true => Ok(self),
+            false => Err(conflicts),
         }
     }
 
@@ -132,10 +142,15 @@ impl Routes {
     /// [`Rejection::RouteNotFound`], or [`Rejection::MethodNotAllowed`] with the methods that the path does take.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Route, Rejection> {
         let mut allowed = Vec::new();
+        let Hosts {
+            exact,
+            wildcard,
+            any,
+        } = &*self.hosts;
         let wildcard = host
             .split_once('.')
-            .and_then(|(_, parent)| self.wildcard.get(parent));
-        let tables = [self.exact.get(host), wildcard, Some(&self.any)];
+            .and_then(|(_, parent)| wildcard.get(parent));
+        let tables = [exact.get(host), wildcard, Some(any)];
         for segments in tables.into_iter().flatten() {
             if let Some(route) = self.search(segments, (path, method), &mut allowed) {
                 return Ok(route);
@@ -148,20 +163,6 @@ impl Routes {
         }
     }
 
-    fn insert(&mut self, route: &Route, routes: &[Arc<Route>], conflicts: &mut Vec<RouteConflict>) {
-        if route.hosts.is_empty() {
-            self.any.insert(route, routes, conflicts);
-        }
-        for host in &route.hosts {
-            let (hosts, name) = match host {
-                HostPattern::Exact(name) => (&mut self.exact, name),
-                HostPattern::Wildcard(name) => (&mut self.wildcard, name),
-            };
-            let segments = hosts.entry(name.clone()).or_default();
-            segments.insert(route, routes, conflicts);
-        }
-    }
-
     /// Walks the routes of one host and the built-in ones side by side, as if they were one trie.
     fn search(
         &self,
@@ -169,7 +170,7 @@ impl Routes {
         (path, method): (&str, &Method),
         allowed: &mut Vec<Method>,
     ) -> Option<&Route> {
-        let mut nodes = [Some(segments), self.built_in.as_ref()];
+        let mut nodes = [Some(segments), self.built_in.as_deref()];
         let mut best = self.pick(nodes, |node| &node.prefix, method, allowed);
         for segment in decoded_segments(path) {
             nodes = nodes.map(|node| node.and_then(|node| node.below.get(&segment)));
@@ -205,6 +206,37 @@ impl Routes {
             }
         }
         takes_any
+    }
+}
+
+impl Hosts {
+    fn insert(&mut self, route: &Route, routes: &[Arc<Route>], conflicts: &mut Vec<RouteConflict>) {
+        if route.hosts.is_empty() {
+            self.any.insert(route, routes, conflicts);
+        }
+        for host in &route.hosts {
+            let (hosts, name) = match host {
+                HostPattern::Exact(name) => (&mut self.exact, name),
+                HostPattern::Wildcard(name) => (&mut self.wildcard, name),
+            };
+            // Looked for first: most hosts have several routes, and an entry would take a copy of the name each time.
+            match hosts.get_mut(name) {
+                Some(segments) => segments.insert(route, routes, conflicts),
+                None => {
+                    let segments = hosts.entry(name.clone()).or_default();
+                    segments.insert(route, routes, conflicts);
+                }
+            }
+        }
+    }
+}
+
+/// Gives the routes from a place on their index in the table.
+fn number(routes: &mut [Arc<Route>], from: usize) {
+    for (index, route) in routes.iter_mut().enumerate().skip(from) {
+        if route.index != index {
+            Arc::make_mut(route).index = index;
+        }
     }
 }
 

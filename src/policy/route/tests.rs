@@ -553,8 +553,8 @@ proptest! {
 fn cfg_1_built_in_routes_tie_with_those_of_any_host() {
     let conflicts = |host: &str, path: &str, methods: &str| {
         let built_in = vec![line("*", "/auth/login", "GET"), line("*", "/auth/*", "")];
-        let found = Routes::with_built_in(vec![line(host, path, methods)], built_in);
-        found.map_or_else(
+        let found = Routes::new(vec![line(host, path, methods)]).unwrap();
+        found.with_built_in(built_in).map_or_else(
             |conflicts| conflicts.iter().map(|pair| pair.places).collect(),
             |_| Vec::new(),
         )
@@ -614,7 +614,7 @@ proptest! {
         built_in in near_routes("[*]", 5),
     ) {
         let plain = Routes::new(on_every_host(&configured, &built_in));
-        let shared = Routes::with_built_in(configured, built_in);
+        let shared = Routes::new(configured).and_then(|table| table.with_built_in(built_in));
         prop_assert_eq!(plain.is_err(), shared.is_err());
         let (Ok(plain), Ok(shared)) = (plain, shared) else {
             return Ok(());

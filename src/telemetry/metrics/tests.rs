@@ -2,7 +2,7 @@ use http::{Method, StatusCode};
 
 use super::*;
 use crate::telemetry::{
-    MailResult, Record, RetryResult, RouteMetrics, Telemetry,
+    MailResult, Record, RetryResult, RouteHandles, RouteMetrics, Telemetry,
     tests::{check_series, record, silent},
 };
 
@@ -298,6 +298,39 @@ fn cfg_2_routes_leave_with_their_last_handle_and_keep_their_counts_over_a_reload
     let again = telemetry.route("gone");
     count(&again, "GET", 200);
     check_series(&telemetry, series, Some("1"));
+}
+
+#[test]
+fn cfg_2_a_later_configuration_goes_on_with_what_an_earlier_one_counted() {
+    let telemetry = silent();
+    let ask = |handles: &RouteHandles, place, name| {
+        telemetry.record(Record {
+            route: handles.of(place, name),
+            ..record()
+        });
+    };
+    let count = |route: &str, want| {
+        let series =
+            format!(r#"portcullis_requests_total{{route="{route}",method="GET",status="200"}}"#);
+        check_series(&telemetry, &series, want);
+    };
+    let old = telemetry.routes(3);
+    ask(&old, 0, "kept");
+    ask(&old, 1, "gone");
+    assert!(old.of(3, "beyond").is_none());
+    // The routes changed places, and one has not been asked for yet; `kept` is counted again while both are in use.
+    let new = telemetry.routes(2);
+    ask(&old, 0, "kept");
+    new.keep(["idle", "kept"]);
+    drop(old);
+    count("kept", Some("2"));
+    count("gone", None);
+    ask(&new, 1, "kept");
+    ask(&new, 0, "idle");
+    count("kept", Some("3"));
+    count("idle", Some("1"));
+    drop(new);
+    count("kept", None);
 }
 
 #[test]
