@@ -261,6 +261,7 @@ impl Accounts {
                 tracing::warn!(target: "audit", event = "last_admin_kept", actor = actor.name());
                 Err(AccountError::LastAdmin)
             }
+            Acted::NoMail => Err(AccountError::TooMuchMail),
             Acted::NotFound => Err(AccountError::NotFound),
         }
     }

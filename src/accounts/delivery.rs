@@ -89,6 +89,8 @@ impl Accounts {
         let over = match purpose {
             // Word of a change is worth an attempt however late, as after a long stop.
             Purpose::EmailChanged | Purpose::PasswordChanged => mail.attempts > 1 && late(give_up),
+            // Nobody waits for it at a screen; its own end is looked at when its link is made.
+            Purpose::Invitation => late(give_up),
             Purpose::AccountExists
             | Purpose::NameTaken
             | Purpose::PasswordReset

@@ -9,13 +9,15 @@ use std::{net::IpAddr, time::Duration};
 use super::{
     AccountError, Accounts, Actor, NewAccount, RefreshToken,
     administration::{About, audit},
+    outbox::Mail,
     sessions::network,
     settings::Registration,
     users::{canonical_email, checked_roles},
 };
 use crate::{
+    mail::Purpose,
     policy::Rejection,
-    store::{ADMIN, Act, Digest, Invite, NewInvite, Redemption, User},
+    store::{ADMIN, Act, Digest, Invite, NewInvite, NewMail, Redemption, User, UserKey},
 };
 
 /// Life of an invitation, unless its maker says otherwise.
@@ -34,6 +36,28 @@ pub struct InviteSecret {
     pub invite: Invite,
     /// What makes the account. It has the form of a refresh token and is none.
     pub secret: RefreshToken,
+}
+
+/// An invitation to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewInvitation<'a> {
+    /// Words, as in [`NewAccount`].
+    pub roles: &'a [String],
+    /// The only address that may use it, in any case; `None`: any.
+    pub email: Option<&'a str>,
+    /// Its life: a second to 30 days.
+    pub ttl: Duration,
+    /// Whether it is sent to `email`, and its secret told nobody else.
+    pub send: bool,
+}
+
+/// An invitation that was made.
+#[derive(Debug)]
+pub struct Invited {
+    /// What is kept of it.
+    pub invite: Invite,
+    /// What makes the account, told this once; `None` where it is sent by mail.
+    pub secret: Option<RefreshToken>,
 }
 
 /// By what an account is registered.
@@ -69,6 +93,7 @@ impl Accounts {
         let new = NewInvite {
             invite: invite.clone(),
             digest: secret.digest(),
+            mail: None,
         };
         if !self.store.add_bootstrap(new).await? {
             return Err(AccountError::AdminExists);
@@ -90,30 +115,66 @@ impl Accounts {
         Ok(self.store.has_admin().await?)
     }
 
-    /// Makes an invitation. `email` is the only
-    /// address that may use it; `ttl` is at least a second and at most 30 days.
+    /// Makes an invitation, and sends it where it is to be sent: its mail is queued in the same transaction, within the budget of
+    /// all mails (RST-4). The link in it is made when it is sent, and is kept as a digest.
     ///
     /// # Errors
-    /// [`AccountError::EmailInvalid`], [`AccountError::RoleInvalid`], [`AccountError::TooManyInvites`],
-    /// [`AccountError::Forbidden`].
+    /// [`AccountError::EmailInvalid`], also where there is no address to send it to; [`AccountError::RoleInvalid`],
+    /// [`AccountError::TooManyInvites`], [`AccountError::Forbidden`]; where it is to be sent also [`AccountError::MailOff`],
+    /// [`AccountError::Exists`] for the address of an account, [`AccountError::TooMuchMail`].
     pub async fn invite(
         &self,
         actor: Actor<'_>,
-        roles: &[String],
-        email: Option<&str>,
-        ttl: Duration,
-    ) -> Result<InviteSecret, AccountError> {
-        let roles = checked_roles(roles)?;
-        let email = email.map(|email| canonical_email(email).ok_or(AccountError::EmailInvalid));
-        let made = self.new_invite(actor, roles, email.transpose()?, ttl)?;
-        let new = NewInvite {
-            invite: made.invite.clone(),
-            digest: made.secret.digest(),
+        new: NewInvitation<'_>,
+    ) -> Result<Invited, AccountError> {
+        let roles = checked_roles(new.roles)?;
+        let email = new
+            .email
+            .map(|email| canonical_email(email).ok_or(AccountError::EmailInvalid));
+        let InviteSecret { invite, secret } =
+            self.new_invite(actor, roles, email.transpose()?, new.ttl)?;
+        let mail = match new.send {
+            true => Some(self.invitation_mail(&invite).await?),
+            false => None,
         };
-        self.act(actor, Act::AddInvite(Box::new(new))).await?;
-        let roles = made.invite.roles.join(",");
-        audit("invite_made", actor, About::Invite(&made.invite.id), &roles);
-        Ok(made)
+        let kept = NewInvite {
+            invite: invite.clone(),
+            digest: secret.digest(),
+            mail,
+        };
+        self.act(actor, Act::AddInvite(Box::new(kept))).await?;
+        if new.send {
+            self.mail_was_queued();
+        }
+        let roles = invite.roles.join(",");
+        audit("invite_made", actor, About::Invite(&invite.id), &roles);
+        Ok(Invited {
+            invite,
+            secret: (!new.send).then_some(secret),
+        })
+    }
+
+    /// The mail that brings an invitation to its address. It has the invitation's id, by which it is found when it is sent.
+    async fn invitation_mail(&self, invite: &Invite) -> Result<NewMail, AccountError> {
+        let recipient = invite.email.as_deref().ok_or(AccountError::EmailInvalid)?;
+        let mail = self.notice(Mail {
+            purpose: Purpose::Invitation,
+            recipient,
+            username: None,
+            client: None,
+        });
+        let mail = mail.ok_or(AccountError::MailOff)?;
+        let owner = self
+            .store
+            .find_user(UserKey::Email(recipient.into()))
+            .await?;
+        if owner.is_some() {
+            return Err(AccountError::Exists);
+        }
+        Ok(NewMail {
+            message_id: invite.id.clone(),
+            ..mail
+        })
     }
 
     /// The invitations that wait, the oldest first, at most 1000.

@@ -36,8 +36,8 @@ use crate::{
         settings::{BUILT_IN, ClaimNames, IssuerSettings, KeySource},
     },
     cluster::{Cluster, SharedLimiter},
-    policy::{PasswordFault, Rejection},
-    store::{Store, StoreError, Times},
+    policy::{PasswordFault, Rejection, rejection::Exceeded},
+    store::{Store, StoreError, Times, mail::PER_RECIPIENT_HOUR},
     telemetry::AccountMetrics,
 };
 use outbox::Outbox;
@@ -47,7 +47,7 @@ use signing::SigningKeys;
 
 pub use administration::{Actor, Edit, ImportedUser, NewAccount};
 pub use delivery::Delivery;
-pub use invites::{Enrolled, INVITE_TTL, InviteSecret, Registered};
+pub use invites::{Enrolled, INVITE_TTL, InviteSecret, Invited, NewInvitation, Registered};
 pub use outbox::Mail;
 pub use recovery::ChangePassword;
 pub use refresh_token::RefreshToken;
@@ -74,6 +74,9 @@ const TOKEN_LIFE_MAX: Duration = ACCESS_TTL_MAX.saturating_add(LEEWAY_MAX);
 
 /// Tolerance of our own verifier, for other nodes' clocks.
 const LEEWAY: Duration = Duration::from_secs(5);
+
+/// What [`PER_RECIPIENT_HOUR`] is about.
+const MAIL_WINDOW: Duration = Duration::from_secs(3600);
 
 /// Names and addresses that the login limits remember: some 30 MiB at most.
 const LIMIT_KEYS_MAX: usize = 100_000;
@@ -130,6 +133,9 @@ pub enum AccountError {
     /// Nobody could administer accounts afterwards.
     #[error("this is the last administrator")]
     LastAdmin,
+    /// The configuration has no `[mail]`.
+    #[error("no mail can be sent: the configuration has no section [mail]")]
+    MailOff,
     /// Not a user name.
     #[error(
         "a user name has 1 to 64 of a-z, 0-9, '.', '_' and '-', and begins with a letter or digit"
@@ -164,6 +170,11 @@ pub enum AccountError {
     /// As many invitations wait as may.
     #[error("too many invitations wait; take some back")]
     TooManyInvites,
+    /// The limits of mail have no room for it now.
+    #[error(
+        "a recipient gets at most 3 mails an hour and 10 a day, and all together what mail.limit says; try again in an hour"
+    )]
+    TooMuchMail,
 }
 
 /// What time it is. Handed in, so that tests can move it.
@@ -301,12 +312,18 @@ impl From<AccountError> for Rejection {
             AccountError::Forbidden => Self::RoleMissing,
             AccountError::Internal => Self::Internal,
             AccountError::LastAdmin => Self::LastAdmin,
-            AccountError::NotFound => Self::RouteNotFound,
+            AccountError::MailOff | AccountError::NotFound => Self::RouteNotFound,
             AccountError::Overloaded | AccountError::TooManyInvites => Self::Overloaded,
             AccountError::PasswordCommon => Self::PasswordRefused(PasswordFault::Common),
             AccountError::PasswordTooLong => Self::PasswordRefused(PasswordFault::TooLong),
             AccountError::PasswordTooShort { .. } => Self::PasswordRefused(PasswordFault::TooShort),
             AccountError::Store(_) => Self::StoreUnavailable,
+            AccountError::TooMuchMail => Self::RateLimited(Exceeded {
+                limit: "mail_per_recipient",
+                retry_after: MAIL_WINDOW,
+                quota: PER_RECIPIENT_HOUR,
+                window: MAIL_WINDOW,
+            }),
             AccountError::DisplayNameInvalid
             | AccountError::EmailInvalid
             | AccountError::HashUnknown

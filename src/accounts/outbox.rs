@@ -133,6 +133,7 @@ impl Accounts {
                 // Who could use up the budget could otherwise keep its owner from hearing of it.
                 Purpose::EmailChanged | Purpose::PasswordChanged => Beyond::Delay,
                 Purpose::AccountExists
+                | Purpose::Invitation
                 | Purpose::NameTaken
                 | Purpose::PasswordReset
                 | Purpose::Registration => Beyond::Drop,

@@ -3,6 +3,7 @@
 mod administration;
 mod audit;
 mod crash;
+mod invitations;
 mod invites;
 mod keys;
 mod lag;

@@ -10,7 +10,6 @@ use std::{
     io::{self, BufRead, IsTerminal, Read, Write},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
 };
 
 use clap::{Subcommand, ValueEnum};
@@ -68,18 +67,8 @@ pub enum UserCommand {
     },
     /// Takes over accounts of an htpasswd file; their owners keep their passwords
     Import(import::ImportCommand),
-    /// Makes an invitation and prints its secret, once
-    Invite {
-        /// A role of the account that it makes; may be given several times
-        #[arg(long = "role", value_name = "ROLE")]
-        roles: Vec<String>,
-        /// The only e-mail address that may use it
-        #[arg(long)]
-        email: Option<String>,
-        /// Its life, 1s to 30d
-        #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = invites::ttl)]
-        ttl: Duration,
-    },
+    /// Makes an invitation and prints its secret, once, or sends it by mail
+    Invite(invites::InviteCommand),
     /// Lists the invitations that wait
     Invites {
         /// Form of the output
@@ -208,12 +197,7 @@ fn execute(
             wait("enabled", console)?;
         }
         UserCommand::Import(command) => import::run(&command, &accounts, &runtime, console)?,
-        UserCommand::Invite { roles, email, ttl } => {
-            invites::require_registration(&accounts)?;
-            let email = email.as_deref();
-            let made = accounts.invite(Actor::Operator, &roles, email, ttl);
-            invites::tell(&runtime.block_on(made)?, console)?;
-        }
+        UserCommand::Invite(command) => invites::invite(&command, &accounts, &runtime, console)?,
         UserCommand::Invites { format } => invites::list(&accounts, &runtime, format, console)?,
         UserCommand::List { format } => list(&accounts, &runtime, format, console)?,
         UserCommand::Logout { name } => {

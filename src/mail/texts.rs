@@ -12,6 +12,8 @@ pub enum Purpose {
     AccountExists,
     /// An account has another address: told to the old one.
     EmailChanged,
+    /// A link by which somebody who was invited makes an account.
+    Invitation,
     /// The name that somebody wants to register is taken. Not a word of whose it is.
     NameTaken,
     /// A password was changed or reset: whoever did not do it must know.
@@ -47,9 +49,10 @@ pub struct Text {
 }
 
 impl Purpose {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::AccountExists,
         Self::EmailChanged,
+        Self::Invitation,
         Self::NameTaken,
         Self::PasswordChanged,
         Self::PasswordReset,
@@ -62,6 +65,7 @@ impl Purpose {
         match self {
             Self::AccountExists => "account_exists",
             Self::EmailChanged => "email_changed",
+            Self::Invitation => "invitation",
             Self::NameTaken => "name_taken",
             Self::PasswordChanged => "password_changed",
             Self::PasswordReset => "password_reset",
@@ -82,6 +86,7 @@ impl Purpose {
             Self::AccountExists | Self::EmailChanged | Self::NameTaken | Self::PasswordChanged => {
                 None
             }
+            Self::Invitation => Some("/register?invite="),
             Self::PasswordReset => Some("/password/reset?token="),
             Self::Registration => Some("/register/verify?token="),
         }
@@ -89,13 +94,17 @@ impl Purpose {
 
     /// What the mail says.
     #[must_use]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "every text of a mail, one after the other, and nothing else"
+    )]
     pub fn text(self, facts: &Facts<'_>) -> Text {
         let site = plain(facts.site);
         let (username, at) = (plain(facts.username), plain(facts.at));
         let client = facts.client.map(plain);
         let from = client.map_or_else(String::new, |client| format!(" from the address {client}"));
         let (link, ttl) = facts.link.unwrap_or_default();
-        let minutes = ttl.as_secs().div_ceil(60);
+        let life = span(ttl);
         let (subject, body) = match self {
             Self::AccountExists => (
                 format!("You have an account at {site} already"),
@@ -114,6 +123,17 @@ impl Purpose {
                      on {at} an administrator gave your account at {site} another e-mail address.\n\
                      This one is no longer part of it.\n\n\
                      If you do not know why, ask whoever runs {site}.\n"
+                ),
+            ),
+            Self::Invitation => (
+                format!("You are invited to {site}"),
+                format!(
+                    "Hello,\n\n\
+                     on {at} you were invited to make an account at {site}, with this address.\n\
+                     Choose a name and a password where this link leads. It works once, for {life}:\n\n\
+                     {link}\n\n\
+                     If you do not know why, there is nothing to do: without the link there is no\n\
+                     account.\n"
                 ),
             ),
             Self::NameTaken => (
@@ -141,7 +161,7 @@ impl Purpose {
                 format!(
                     "Hello {username},\n\n\
                      on {at} somebody{from} asked for a new password for your account at {site}.\n\
-                     This link sets one. It works once, for {minutes} minutes:\n\n\
+                     This link sets one. It works once, for {life}:\n\n\
                      {link}\n\n\
                      If it was not you, there is nothing to do: your password stays as it is, as long\n\
                      as nobody else has this mail.\n"
@@ -153,13 +173,23 @@ impl Purpose {
                     "Hello {username},\n\n\
                      on {at} somebody{from} asked for an account\n\
                      at {site} with this address. This link makes it, with the password that was\n\
-                     chosen then. It works once, for {minutes} minutes:\n\n\
+                     chosen then. It works once, for {life}:\n\n\
                      {link}\n\n\
                      If it was not you, do not use it: without it there is no account.\n"
                 ),
             ),
         };
         Text { subject, body }
+    }
+}
+
+/// A life as people say it, the longer unit once there are two of it. No link is said to work longer than it does.
+fn span(life: Duration) -> String {
+    let minutes = life.as_secs() / 60;
+    match (minutes / (24 * 60), minutes / 60) {
+        (days @ 2.., _) => format!("{days} days"),
+        (_, hours @ 2..) => format!("{hours} hours"),
+        _ => format!("{} minutes", minutes.max(1)),
     }
 }
 

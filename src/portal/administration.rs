@@ -18,7 +18,7 @@ use super::{
     requests::{self, Secret},
 };
 use crate::{
-    accounts::{Accounts, Actor, Edit, INVITE_TTL, NewAccount, passwords::Password},
+    accounts::{Accounts, Actor, Edit, INVITE_TTL, NewAccount, NewInvitation, passwords::Password},
     policy::{HeadFault, Rejection},
     store::{Invite, User},
 };
@@ -87,6 +87,9 @@ pub(super) struct InviteBody {
     email: Option<String>,
     /// Seconds.
     expires_in: Option<u64>,
+    /// Whether it is sent to `email` by mail; then its secret is in no answer.
+    #[serde(default)]
+    send: bool,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -212,13 +215,18 @@ async fn change(accounts: &Accounts, actor: Actor<'_>, call: &Call) -> Answered 
 async fn invite(accounts: &Accounts, actor: Actor<'_>, call: &Call) -> Answered {
     let body: InviteBody = requests::json(&call.parts.headers, &call.body)?;
     let ttl = body.expires_in.map_or(INVITE_TTL, Duration::from_secs);
-    let made = accounts
-        .invite(actor, &body.roles, body.email.as_deref(), ttl)
-        .await?;
-    let secret: Zeroizing<String> = made.secret.reveal();
+    let new = NewInvitation {
+        roles: &body.roles,
+        email: body.email.as_deref(),
+        ttl,
+        send: body.send,
+    };
+    let made = accounts.invite(actor, new).await?;
+    let secret: Option<Zeroizing<String>> = made.secret.map(|secret| secret.reveal());
+    let secret = secret.as_ref().map(|secret| secret.as_str());
     Ok(created(answers::json(&describe_invite(
         &made.invite,
-        Some(&secret),
+        secret,
     ))))
 }
 

@@ -53,6 +53,8 @@ pub enum Acted {
     Full,
     /// Nobody could administer accounts afterwards.
     LastAdmin,
+    /// The limits of mail, or its queue, have no room for the mail that belongs to it.
+    NoMail,
     /// There is no such account or invitation.
     NotFound,
 }
@@ -83,6 +85,9 @@ pub struct NewInvite {
     pub invite: Invite,
     /// SHA-256 of its secret.
     pub digest: Digest,
+    /// The mail by which its secret is told, queued in the same transaction: then the secret is made when that is sent, and this
+    /// one is nobody's.
+    pub mail: Option<NewMail>,
 }
 
 /// An account that is to be made by an invitation, whose roles it gets.
@@ -116,6 +121,10 @@ pub trait AdministrationStore {
 
     /// The invitation of this digest, if it is good and of this kind.
     fn find_invite(&self, digest: Digest, bootstrap: bool, now: u64) -> Answer<Option<Invite>>;
+
+    /// Gives an invitation another secret, by its digest, if it is good: the last one is worth nothing any more. `None` where it
+    /// is not.
+    fn renew_invite(&self, id: Box<str>, digest: Digest, now: u64) -> Answer<Option<Invite>>;
 
     /// Consumes an invitation and makes the account, in one transaction: of two at once one gets it (AUTH-7). `None` where it
     /// is not good, or not for this address; [`StoreError::Conflict`](super::StoreError::Conflict) where name or address is

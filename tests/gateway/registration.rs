@@ -9,6 +9,7 @@ use crate::harness::{Answer, Gateway, Raw, Site, Upstream, eventually, request};
 const PASSWORD: &str = "correct horse battery staple";
 const NEW: &str = "another horse battery staple";
 const VERIFY: &str = "https://localhost:8443/auth/register/verify?token=";
+const INVITATION: &str = "https://localhost:8443/auth/register?invite=";
 const RESET: &str = "https://localhost:8443/auth/password/reset?token=";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
@@ -371,4 +372,43 @@ async fn auth_7_the_page_asks_for_an_invitation_where_one_is_needed() {
     let answer = submit(&gateway, "/auth/register", &format!("{bad}&invite=x")).await;
     is_page(&answer, 400, "A user name has");
     assert!(!gateway.path().join("data/mail").exists());
+}
+
+#[tokio::test]
+async fn auth_7_an_invitation_by_mail_leads_to_a_page_that_makes_the_account() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "\"invite\"").await;
+    let invite = [
+        "user",
+        "invite",
+        "--role",
+        "clerk",
+        "--email",
+        "bob@example.com",
+        "--send",
+    ];
+    let without = gateway.site.run(&["user", "invite", "--send"], "").await;
+    assert_eq!(without.code, Some(2), "{without:?}");
+    let made = gateway.site.run(&invite, "").await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    assert!(made.stdout.starts_with("queued for mail: "), "{made:?}");
+    let invitation = mail(&gateway, "bob@example.com", "You are invited").await;
+    let secret = token(&invitation, INVITATION);
+    let page = open(&gateway, &format!("/auth/register?invite={secret}")).await;
+    is_page(&page, 200, &format!("name=\"invite\" value=\"{secret}\""));
+    let form = format!(
+        "username=bob&email=bob%40example.com&password={}&invite={secret}",
+        PASSWORD.replace(' ', "+")
+    );
+    let asked = submit(&gateway, "/auth/register", &form).await;
+    is_page(&asked, 202, "");
+    let confirm = mail(&gateway, "bob@example.com", "Confirm").await;
+    let body = json!({ "token": token(&confirm, VERIFY), "password": PASSWORD }).to_string();
+    let made = send(&gateway, ("POST", "/auth/register/verify"), &[JSON], &body).await;
+    assert_eq!(made.is(201).json()["user"]["roles"], json!(["clerk"]));
+    login(&gateway, "bob", PASSWORD).await.is(200);
+    let waiting = gateway.site.run(&["user", "invites"], "").await;
+    assert_eq!(waiting.stdout, "");
+    let log = gateway.err.text() + &gateway.out.text();
+    assert!(!log.contains(&secret));
 }

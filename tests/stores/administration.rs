@@ -2,8 +2,8 @@
 
 use futures_util::future::join_all;
 use portcullis::store::{
-    Act, Acted, Invite, NewInvite, PasswordHash, Redemption, Store, StoreError, User, UserChange,
-    UserEdit, UserKey, administration::INVITES_MAX,
+    Act, Acted, Beyond, Invite, NewInvite, NewMail, PasswordHash, Redemption, Store, StoreError,
+    User, UserChange, UserEdit, UserKey, administration::INVITES_MAX,
 };
 
 use crate::place::{NOW, Place, TIMES, at, session, user};
@@ -19,6 +19,8 @@ crate::on_both!(
     auth_7_of_many_who_present_a_bootstrap_secret_on_two_nodes_one_gets_it,
     auth_7_of_many_who_present_an_invitation_on_two_nodes_one_gets_it,
     invitations_are_bounded_on_two_nodes_and_erased_when_over,
+    rst_2_an_invitation_gets_another_secret_while_it_is_good,
+    rst_4_an_invitation_without_room_for_its_mail_is_not_made,
     store_4_hostile_values_name_no_account_and_no_invitation,
 );
 
@@ -42,6 +44,7 @@ fn invite(number: u32, bootstrap: bool) -> NewInvite {
             expires_at: NOW + 100,
         },
         digest,
+        mail: None,
     }
 }
 
@@ -331,6 +334,62 @@ async fn invitations_are_bounded_on_two_nodes_and_erased_when_over(place: Place)
     assert_eq!(nodes[0].purge(TIMES).await, Ok(0));
     while nodes[0].purge(at(NOW + 100)).await.unwrap() > 0 {}
     assert_eq!(place.number("SELECT count(*) FROM invites").await, 0);
+}
+
+async fn rst_2_an_invitation_gets_another_secret_while_it_is_good(place: Place) {
+    let (store, other) = (place.node(), place.node());
+    let (new, secret) = (invite(1, false), invite(1, true));
+    let made = Act::AddInvite(Box::new(new.clone()));
+    let done = store.administer(None, made, TIMES).await;
+    assert_eq!(done, Ok(Acted::Done(Vec::new())));
+    let renew = |id: &str, now| other.renew_invite(id.into(), [9; 32], now);
+    for (id, now) in [("i2", NOW), ("", NOW), ("i1", NOW + 100)] {
+        assert!(renew(id, now).await.unwrap().is_none(), "{id} {now}");
+    }
+    let renewed = renew("i1", NOW + 99).await.unwrap().unwrap();
+    assert_eq!(format!("{renewed:?}"), format!("{:?}", new.invite));
+    let old = store.redeem(redemption(&new, "ann")).await;
+    assert!(old.unwrap().is_none());
+    let mut later = redemption(&new, "ann");
+    later.digest = [9; 32];
+    assert!(other.redeem(later).await.unwrap().is_some());
+    assert!(renew("i1", NOW).await.unwrap().is_none(), "used");
+    // The first administrator's secret is told by no mail.
+    store
+        .change_user("id-ann".into(), UserChange::Delete, TIMES)
+        .await
+        .unwrap();
+    assert!(store.add_bootstrap(secret.clone()).await.unwrap());
+    assert!(renew(&secret.invite.id, NOW).await.unwrap().is_none());
+}
+
+async fn rst_4_an_invitation_without_room_for_its_mail_is_not_made(place: Place) {
+    let nodes = [place.node(), place.node()];
+    let add = |number: u32| {
+        let mut new = invite(number, false);
+        new.mail = Some(NewMail {
+            message_id: new.invite.id.clone(),
+            purpose: "test",
+            recipient: "bob@example.com".into(),
+            username: None,
+            client: None,
+            beyond: Beyond::Drop,
+            total: (1000, std::time::Duration::from_secs(3600)),
+        });
+        let made = Act::AddInvite(Box::new(new));
+        nodes[usize::from(number.is_multiple_of(2))].administer(None, made, TIMES)
+    };
+    let done = join_all((0..8).map(add)).await;
+    let (done, refused): (Vec<_>, Vec<_>) = done
+        .into_iter()
+        .map(Result::unwrap)
+        .partition(|acted| matches!(acted, Acted::Done(_)));
+    assert_eq!((done.len(), refused.len()), (3, 5));
+    assert!(refused.iter().all(|acted| *acted == Acted::NoMail));
+    for table in ["invites", "mail"] {
+        let rows = format!("SELECT count(*) FROM {table}");
+        assert_eq!(place.number(&rows).await, 3, "{table}");
+    }
 }
 
 async fn store_4_hostile_values_name_no_account_and_no_invitation(place: Place) {

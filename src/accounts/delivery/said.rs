@@ -16,6 +16,7 @@ impl Accounts {
         mail: &QueuedMail,
     ) -> Result<Option<Said>, StoreError> {
         match purpose {
+            Purpose::Invitation => self.say_invitation(&mail.message_id).await,
             Purpose::PasswordReset => self.say_reset(&mail.recipient).await,
             Purpose::Registration => self.say_registration(&mail.recipient).await,
             Purpose::AccountExists
@@ -27,6 +28,23 @@ impl Accounts {
                 link: None,
             })),
         }
+    }
+
+    /// Makes the link of an invitation, in the place of the last one; `None` where it was taken back, was used or is over.
+    async fn say_invitation(&self, id: &str) -> Result<Option<Said>, StoreError> {
+        let token = RefreshToken::random().map_err(|_| StoreError::Unavailable)?;
+        let now = self.clock.now();
+        let invite = self.store.renew_invite(id.into(), token.digest(), now);
+        let path = Purpose::Invitation.link().unwrap_or_default();
+        Ok(invite.await?.map(|invite| Said {
+            purpose: Purpose::Invitation,
+            username: Box::default(),
+            link: Some((
+                path,
+                token,
+                Duration::from_secs(invite.expires_at.saturating_sub(now)),
+            )),
+        }))
     }
 
     /// Makes the link of an address's account, in the place of the last one; `None` where there is no account that may have one.

@@ -2,7 +2,7 @@
 
 use super::{Site, password};
 use crate::{
-    accounts::{AccountError, Actor, Edit, NewAccount},
+    accounts::{AccountError, Actor, Edit, NewAccount, NewInvitation},
     policy::Rejection,
     store::User,
 };
@@ -94,13 +94,18 @@ async fn auth_10_whoever_is_no_administrator_any_more_does_nothing() {
             roles: &["admin".into()],
         };
         let accounts = &site.accounts;
-        let ttl = std::time::Duration::from_secs(60);
+        let invitation = NewInvitation {
+            roles: &[],
+            email: None,
+            ttl: std::time::Duration::from_secs(60),
+            send: false,
+        };
         let tries = [
             accounts.edit_user(by(actor), &actor.id, admin).await.err(),
             accounts.create_user(by(actor), new).await.err(),
             accounts.erase_user(by(actor), &ann.id).await.err(),
             accounts.sign_out(by(actor), &ann.id).await.err(),
-            accounts.invite(by(actor), &[], None, ttl).await.err(),
+            accounts.invite(by(actor), invitation).await.err(),
             accounts.revoke_invite(by(actor), "x").await.err(),
         ];
         for done in tries {

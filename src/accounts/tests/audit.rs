@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{CLIENT, Log, PASSWORD, Site, password};
 use crate::{
     accounts::{
-        Actor, Edit, Enrolled, ImportedUser, NewAccount, RefreshToken, Registered,
+        Actor, Edit, Enrolled, ImportedUser, NewAccount, NewInvitation, RefreshToken, Registered,
         settings::Registration, signing::KeyFolder,
     },
     limit::settings::Quota,
@@ -165,10 +165,13 @@ async fn administrators(site: &Site) -> Vec<String> {
         .edit_user(actor, &root.id, shut())
         .await
         .unwrap_err();
-    let invite = accounts
-        .invite(actor, &[], None, std::time::Duration::from_secs(60))
-        .await
-        .unwrap();
+    let invitation = NewInvitation {
+        roles: &[],
+        email: None,
+        ttl: std::time::Duration::from_secs(60),
+        send: false,
+    };
+    let invite = accounts.invite(actor, invitation).await.unwrap();
     accounts
         .revoke_invite(actor, &invite.invite.id)
         .await
@@ -180,7 +183,10 @@ async fn administrators(site: &Site) -> Vec<String> {
     accounts.edit_user(actor, &user.id, shut()).await.unwrap();
     accounts.sign_out(actor, &user.id).await.unwrap();
     accounts.erase_user(actor, &user.id).await.unwrap();
-    vec![bootstrap.to_string(), invite.secret.reveal().to_string()]
+    vec![
+        bootstrap.to_string(),
+        invite.secret.unwrap().reveal().to_string(),
+    ]
 }
 
 #[tokio::test]

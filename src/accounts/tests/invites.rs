@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{CLIENT, PASSWORD, Registration, Site, password};
 use crate::{
-    accounts::{AccountError, Actor, Enrolled, NewAccount, Registered},
+    accounts::{AccountError, Actor, Enrolled, NewAccount, NewInvitation, Registered},
     policy::Rejection,
     store::User,
 };
@@ -39,12 +39,14 @@ async fn register_as(
 
 async fn invitation(site: &Site, roles: &[&str], email: Option<&str>) -> String {
     let roles: Vec<String> = roles.iter().map(|role| (*role).into()).collect();
-    let ttl = Duration::from_secs(3600);
-    let made = site
-        .accounts
-        .invite(Actor::Operator, &roles, email, ttl)
-        .await;
-    made.unwrap().secret.reveal().to_string()
+    let new = NewInvitation {
+        roles: &roles,
+        email,
+        ttl: Duration::from_secs(3600),
+        send: false,
+    };
+    let made = site.accounts.invite(Actor::Operator, new).await;
+    made.unwrap().secret.unwrap().reveal().to_string()
 }
 
 async fn bootstrap(site: &Site) -> String {

@@ -7,16 +7,16 @@ use super::{
     recovery::{database, mails, queued, sent},
 };
 use crate::{
-    accounts::{Actor, Edit, Enrolled, NewAccount, Registered},
+    accounts::{Actor, Edit, Enrolled, NewAccount, NewInvitation, Registered},
     policy::{PasswordFault, Rejection},
     store::User,
 };
 
 const OTHER: &str = "another horse battery staple";
-const LINK: &str = "https://localhost:8443/auth/register/verify?token=";
+pub(super) const LINK: &str = "https://localhost:8443/auth/register/verify?token=";
 
 /// A site where anybody may register; `ann` has an account.
-async fn site(registration: Registration) -> Site {
+pub(super) async fn site(registration: Registration) -> Site {
     let site = Site::with(|settings| {
         settings.registration = registration;
         settings.mail = Some(mail_settings(&settings.database));
@@ -29,7 +29,7 @@ async fn apply(site: &Site, name: &str, email: &str, secret: &str) -> Result<(),
     apply_by(site, Registered::Oneself, (name, email, secret)).await
 }
 
-async fn apply_by(
+pub(super) async fn apply_by(
     site: &Site,
     by: Registered<'_>,
     (name, email, secret): (&str, &str, &str),
@@ -47,7 +47,7 @@ async fn apply_by(
     }
 }
 
-async fn verify(site: &Site, token: &str, secret: &str) -> Result<User, Rejection> {
+pub(super) async fn verify(site: &Site, token: &str, secret: &str) -> Result<User, Rejection> {
     let done = site
         .accounts
         .verify_registration(token, password(secret), CLIENT);
@@ -55,7 +55,7 @@ async fn verify(site: &Site, token: &str, secret: &str) -> Result<User, Rejectio
 }
 
 /// Lets the mails be sent, and gives the one that is new.
-async fn new_mail(site: &Site, before: &[String]) -> String {
+pub(super) async fn new_mail(site: &Site, before: &[String]) -> String {
     sent(site).await;
     let mut new = mails(site);
     new.retain(|mail| !before.contains(mail));
@@ -71,7 +71,7 @@ async fn link(site: &Site, name: &str, email: &str, secret: &str) -> String {
     line.unwrap_or_else(|| panic!("no link: {mail}")).to_owned()
 }
 
-fn rows(site: &Site, table: &str) -> u32 {
+pub(super) fn rows(site: &Site, table: &str) -> u32 {
     let sql = format!("SELECT count(*) FROM {table}");
     database(site)
         .query_row(&sql, [], |row| row.get(0))
@@ -243,14 +243,14 @@ async fn rst_4_registrations_share_the_budget_of_their_address_and_keep_the_link
 #[tokio::test]
 async fn auth_7_an_invitation_is_used_up_by_the_account_and_not_before() {
     let site = site(Registration::Invite).await;
-    let roles = ["clerk".into()];
-    let made = site.accounts.invite(
-        Actor::Operator,
-        &roles,
-        Some("bob@example.com"),
-        Duration::from_secs(7200),
-    );
-    let secret = made.await.unwrap().secret.reveal().to_string();
+    let new = NewInvitation {
+        roles: &["clerk".into()],
+        email: Some("bob@example.com"),
+        ttl: Duration::from_secs(7200),
+        send: false,
+    };
+    let made = site.accounts.invite(Actor::Operator, new).await.unwrap();
+    let secret = made.secret.unwrap().reveal().to_string();
     let by = Registered::Invite(&secret);
     for (by, email) in [
         (Registered::Oneself, "bob@example.com"),

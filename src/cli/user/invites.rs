@@ -1,18 +1,36 @@
 //! Invitations and the first administrator's secret, by command. Their secrets are printed once and are nowhere else.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
 use super::{Console, Format};
 use crate::{
-    accounts::{Accounts, InviteSecret, settings::Registration},
+    accounts::{Accounts, Actor, InviteSecret, NewInvitation, settings::Registration},
     store::Invite,
 };
 
+/// Whom an invitation is for, and how it comes to him.
+#[derive(Debug, Args)]
+pub struct InviteCommand {
+    /// A role of the account that it makes; may be given several times
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    /// The only e-mail address that may use it
+    #[arg(long)]
+    email: Option<String>,
+    /// Its life, 1s to 30d
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = ttl)]
+    ttl: Duration,
+    /// Have a running gateway send it to the address, and print no secret
+    #[arg(long, requires = "email")]
+    send: bool,
+}
+
 /// Reads the life of an invitation.
-pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+fn ttl(text: &str) -> Result<Duration, String> {
     let syntax = || "write a duration as 90s, 30m, 12h or 7d".to_owned();
     let at = text
         .find(|c: char| !c.is_ascii_digit())
@@ -57,13 +75,30 @@ Lost, or too late: portcullis user bootstrap"#,
     )
 }
 
-pub(super) fn tell(made: &InviteSecret, console: &mut Console<'_>) -> io::Result<()> {
-    let secret = made.secret.reveal();
-    writeln!(console.output, "{}", *secret)
+/// Makes an invitation, and prints its secret; or, where it goes by mail, its id.
+pub(super) fn invite(
+    command: &InviteCommand,
+    accounts: &Accounts,
+    runtime: &Runtime,
+    console: &mut Console<'_>,
+) -> anyhow::Result<()> {
+    require_registration(accounts)?;
+    let new = NewInvitation {
+        roles: &command.roles,
+        email: command.email.as_deref(),
+        ttl: command.ttl,
+        send: command.send,
+    };
+    let made = runtime.block_on(accounts.invite(Actor::Operator, new))?;
+    match made.secret {
+        Some(secret) => writeln!(console.output, "{}", *secret.reveal())?,
+        None => writeln!(console.output, "queued for mail: {}", made.invite.id)?,
+    }
+    Ok(())
 }
 
 /// Refuses to make what could not be used.
-pub(super) fn require_registration(accounts: &Accounts) -> anyhow::Result<()> {
+fn require_registration(accounts: &Accounts) -> anyhow::Result<()> {
     if accounts.settings().registration == Registration::Closed {
         anyhow::bail!(
             "nobody could use an invitation: accounts.registration is \"closed\"; set it to \"invite\""

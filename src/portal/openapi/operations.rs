@@ -143,7 +143,7 @@ fn administers(operation: administration::Operation, types: &mut Types) -> Terms
             Gives::Nothing(204),
         ),
         Act::Invite => (
-            "Makes an invitation; its secret is told once, here",
+            "Makes an invitation; its secret is told once, here or by mail",
             Takes::Json(types.read::<InviteBody>()),
             Gives::Json(201, types.written::<InviteAnswer<'_>>()),
         ),

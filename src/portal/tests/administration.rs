@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 
 use super::{JSON, ORIGIN, PASSWORD, Portal, request};
 use crate::{
-    accounts::{settings::Registration, tests::Site},
+    accounts::{
+        settings::Registration,
+        tests::{Site, mail_settings},
+    },
     policy::{Access, PathPattern},
     portal::routes,
 };
@@ -252,6 +255,53 @@ async fn an_invitation_made_over_http_makes_one_account() {
     assert_eq!(answer.json()["user"]["roles"], json!(["clerk"]));
     let again = portal.post("/auth/register", &[JSON], &body).await;
     again.refused(401, "invalid_grant");
+}
+
+#[tokio::test]
+async fn rst_4_an_invitation_by_mail_is_told_in_no_answer_and_has_the_budget_of_mails() {
+    let site = Site::with(|settings| {
+        settings.registration = Registration::Invite;
+        settings.mail = Some(mail_settings(&settings.database));
+    });
+    site.add("root", &["admin"]).await;
+    let portal = Portal::over(site).await;
+    let token = token(&portal, "root").await;
+    let path = "/auth/users/invites";
+    let invite =
+        async |body: &serde_json::Value| send(&portal, &token, Method::POST, path, body).await;
+    for body in [
+        json!({"send": true}),
+        json!({"send": "yes", "email": "bob@example.com"}),
+        json!({"send": true, "email": "no address"}),
+    ] {
+        invite(&body).await.refused(400, "bad_request");
+    }
+    let taken = json!({"send": true, "email": "ann@example.com"});
+    invite(&taken).await.refused(409, "account_exists");
+    let body = json!({"send": true, "email": "bob@example.com"});
+    for _ in 0..3 {
+        let made = invite(&body).await;
+        assert_eq!(made.status, 201);
+        let made = made.json();
+        assert_eq!(made["email"], "bob@example.com");
+        assert_eq!(made.get("invite"), None);
+    }
+    let over = invite(&body).await;
+    over.refused(429, "rate_limited");
+    assert_eq!(over.headers["retry-after"], "3600");
+    let listed = send(&portal, &token, Method::GET, path, "").await;
+    let listed = listed.json();
+    assert_eq!(listed["invites"].as_array().unwrap().len(), 3);
+    assert!(listed["invites"][0].get("invite").is_none());
+}
+
+#[tokio::test]
+async fn an_invitation_cannot_be_sent_without_mail() {
+    let portal = portal().await;
+    let token = token(&portal, "root").await;
+    let body = json!({"send": true, "email": "bob@example.com"});
+    let refused = send(&portal, &token, Method::POST, "/auth/users/invites", &body).await;
+    refused.refused(404, "route_not_found");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use super::{
             ADMIN, Act, Acted, AdministrationStore, INVITES_MAX, Invite, NewInvite, Redemption,
             UserEdit,
         },
+        mail::Queued,
     },
     Fault, Postgres, column, count, hold, mail, names_nothing, sessions, users,
 };
@@ -76,6 +77,23 @@ impl AdministrationStore for Postgres {
                 Box::pin(find_invite(transaction, digest, *bootstrap, *now))
             },
         )
+    }
+
+    fn renew_invite(&self, id: Box<str>, digest: Digest, now: u64) -> Answer<Option<Invite>> {
+        self.call((id, digest, now), |transaction, (id, digest, now)| {
+            Box::pin(async move {
+                let statement = transaction
+                    .prepare_cached(&format!(
+                        "UPDATE invites SET digest = $2 WHERE id = $1 AND NOT bootstrap AND expires_at > $3
+                         RETURNING {INVITE}"
+                    ))
+                    .await?;
+                let row = transaction
+                    .query_opt(&statement, &[id, &digest.as_slice(), &column(*now)])
+                    .await?;
+                row.map(|row| read_invite(&row)).transpose()
+            })
+        })
     }
 
     fn redeem(&self, redemption: Redemption) -> Answer<Option<User>> {
@@ -250,7 +268,7 @@ async fn has_admin_but(transaction: &Transaction<'_>, id: &str) -> Result<bool, 
         .try_get(0)?)
 }
 
-/// Adds an invitation if there is room; the administrators are held, so nobody else adds one meanwhile.
+/// Adds an invitation if there is room for it, and for its mail; the administrators are held, so nobody else adds one meanwhile.
 async fn admit_invite(
     transaction: &Transaction<'_>,
     new: &NewInvite,
@@ -266,6 +284,11 @@ async fn admit_invite(
     let waiting = count(&transaction.query_one(&statement, &[]).await?, 0)?;
     if waiting >= u64::from(INVITES_MAX) {
         return Ok(Acted::Full);
+    }
+    if let Some(mail) = &new.mail
+        && mail::queue(transaction, mail, now).await? != Queued::Yes
+    {
+        return Ok(Acted::NoMail);
     }
     add_invite(transaction, new).await?;
     Ok(Acted::Done(Vec::new()))

@@ -9,6 +9,7 @@ use super::{
             ADMIN, Act, Acted, AdministrationStore, INVITES_MAX, Invite, NewInvite, Redemption,
             UserEdit,
         },
+        mail::Queued,
     },
     Sqlite, column, count, mail, sessions, users,
 };
@@ -54,6 +55,18 @@ impl AdministrationStore for Sqlite {
         self.read(move |connection| find_invite(connection, &digest, bootstrap, now))
     }
 
+    fn renew_invite(&self, id: Box<str>, digest: Digest, now: u64) -> Answer<Option<Invite>> {
+        self.write(move |transaction| {
+            transaction
+                .prepare_cached(&format!(
+                    "UPDATE invites SET digest = ?2 WHERE id = ?1 AND bootstrap = 0 AND expires_at > ?3
+                     RETURNING {INVITE}"
+                ))?
+                .query_row(params![id, digest, column(now)], read_invite)
+                .optional()
+        })
+    }
+
     fn redeem(&self, redemption: Redemption) -> Answer<Option<User>> {
         self.write(move |transaction| redeem(transaction, redemption))
     }
@@ -77,16 +90,7 @@ fn administer(
         Ok(guarded && is_admin(connection, id)? && !has_admin_but(connection, id)?)
     };
     match act {
-        Act::AddInvite(new) => {
-            purge_invites(connection, times.now)?;
-            let waiting: u32 =
-                connection.query_row("SELECT count(*) FROM invites", [], |row| row.get(0))?;
-            if waiting >= INVITES_MAX {
-                return Ok(Acted::Full);
-            }
-            add_invite(connection, &new)?;
-            Ok(Acted::Done(Vec::new()))
-        }
+        Act::AddInvite(new) => admit_invite(connection, &new, times.now),
         Act::AddUser(user) => users::add(connection, &user).map(|()| Acted::Done(Vec::new())),
         Act::DeleteUser(id) => {
             if would_be_last(&id)? {
@@ -193,6 +197,27 @@ fn has_admin_but(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
             "SELECT EXISTS (SELECT 1 FROM users WHERE id <> ?1 AND {IS_ADMIN})"
         ))?
         .query_row([id], |row| row.get(0))
+}
+
+/// Adds an invitation if there is room for it, and for its mail.
+fn admit_invite(
+    connection: &Transaction<'_>,
+    new: &NewInvite,
+    now: u64,
+) -> rusqlite::Result<Acted> {
+    purge_invites(connection, now)?;
+    let waiting: u32 =
+        connection.query_row("SELECT count(*) FROM invites", [], |row| row.get(0))?;
+    if waiting >= INVITES_MAX {
+        return Ok(Acted::Full);
+    }
+    if let Some(mail) = &new.mail
+        && mail::queue(connection, mail, now)? != Queued::Yes
+    {
+        return Ok(Acted::NoMail);
+    }
+    add_invite(connection, new)?;
+    Ok(Acted::Done(Vec::new()))
 }
 
 fn add_invite(connection: &Connection, new: &NewInvite) -> rusqlite::Result<()> {
