@@ -147,6 +147,9 @@ pub enum AccountError {
     /// Too many passwords are being hashed.
     #[error("too many passwords are being hashed")]
     Overloaded,
+    /// In the operator's list of passwords that were stolen elsewhere.
+    #[error("this password is in a list of stolen ones (accounts.breached_passwords)")]
+    PasswordBreached,
     /// Made of nothing but common passwords, sequences and words about its owner.
     #[error(
         "a password must be more than common passwords, sequences, or the name of its owner or of this site"
@@ -314,6 +317,7 @@ impl From<AccountError> for Rejection {
             AccountError::LastAdmin => Self::LastAdmin,
             AccountError::MailOff | AccountError::NotFound => Self::RouteNotFound,
             AccountError::Overloaded | AccountError::TooManyInvites => Self::Overloaded,
+            AccountError::PasswordBreached => Self::PasswordRefused(PasswordFault::Breached),
             AccountError::PasswordCommon => Self::PasswordRefused(PasswordFault::Common),
             AccountError::PasswordTooLong => Self::PasswordRefused(PasswordFault::TooLong),
             AccountError::PasswordTooShort { .. } => Self::PasswordRefused(PasswordFault::TooShort),

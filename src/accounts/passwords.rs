@@ -3,6 +3,7 @@
 //! One hash costs some 20 MiB and 15 ms, and a stranger may ask for it: without a bound a login flood is an attack on memory
 //! and processor. The permit belongs to the job that hashes, so callers who leave do not free it (AUTH-2).
 
+pub mod breached;
 mod imported;
 mod rules;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use argon2::{
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use breached::Breached;
 use imported::Imported;
 
 use super::{AccountError, settings::Argon2Settings};
@@ -65,6 +67,7 @@ pub struct Passwords {
     hasher: Argon2<'static>,
     dummy: Phc,
     chars_min: usize,
+    breached: Option<Breached>,
 }
 
 impl Password {
@@ -81,13 +84,18 @@ impl Password {
 }
 
 impl Passwords {
-    /// Prepares hashing with these parameters, new passwords having at least `chars_min` characters.
+    /// Prepares hashing with these parameters, new passwords having at least `chars_min` characters and being in no list of
+    /// `breached`.
     ///
     /// Hashes once, for the dummy that unknown accounts are verified against.
     ///
     /// # Errors
     /// [`AccountError::Internal`] where argon2 refuses the parameters.
-    pub fn new(settings: &Argon2Settings, chars_min: usize) -> Result<Self, AccountError> {
+    pub fn new(
+        settings: &Argon2Settings,
+        chars_min: usize,
+        breached: Option<Breached>,
+    ) -> Result<Self, AccountError> {
         let params = Params::new(
             settings.memory_kib,
             settings.iterations,
@@ -110,6 +118,7 @@ impl Passwords {
             hasher,
             dummy,
             chars_min,
+            breached,
         })
     }
 
@@ -117,18 +126,23 @@ impl Passwords {
     /// them, or of common ones, is not taken.
     ///
     /// # Errors
-    /// [`AccountError::PasswordTooShort`], [`AccountError::PasswordCommon`]; [`AccountError::Overloaded`] where no permit came free in 2 s or too many wait.
+    /// [`AccountError::PasswordTooShort`], [`AccountError::PasswordCommon`], [`AccountError::PasswordBreached`];
+    /// [`AccountError::Overloaded`] where no permit came free in 2 s or too many wait; [`AccountError::Internal`] also where the
+    /// list of breached passwords cannot be read.
     pub async fn hash(
         self: &Arc<Self>,
         password: Password,
         words: &[&str],
     ) -> Result<PasswordHash, AccountError> {
         self.check(&password, words)?;
-        self.run(move |passwords| passwords.hash_now(&password))
-            .await?
+        self.run(move |passwords| {
+            passwords.refuse_breached(&password)?;
+            passwords.hash_now(&password)
+        })
+        .await?
     }
 
-    /// Whether a new password is taken.
+    /// Whether a new password is taken, as far as that is seen without a look into a file.
     ///
     /// # Errors
     /// [`AccountError::PasswordTooShort`], [`AccountError::PasswordCommon`].
@@ -184,6 +198,23 @@ impl Passwords {
         })
         .await
         .map_err(|_| AccountError::Internal)
+    }
+
+    fn refuse_breached(&self, password: &Password) -> Result<(), AccountError> {
+        let Some(breached) = &self.breached else {
+            return Ok(());
+        };
+        match breached.holds(password.0.as_bytes()) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(AccountError::PasswordBreached),
+            Err(error) => {
+                tracing::error!(
+                    event = "breached_passwords_unreadable", %error,
+                    "no new password is taken: accounts.breached_passwords cannot be read, or was changed in place"
+                );
+                Err(AccountError::Internal)
+            }
+        }
     }
 
     fn hash_now(&self, password: &Password) -> Result<PasswordHash, AccountError> {

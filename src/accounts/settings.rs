@@ -43,6 +43,8 @@ pub struct AccountSettings {
     pub max_lag: Duration,
     /// The fewest characters of a new password: 8 or more.
     pub password_min: usize,
+    /// A list of passwords that were stolen elsewhere, none of which is taken.
+    pub breached_passwords: Option<PathBuf>,
     /// The cost of a password hash.
     pub argon2: Argon2Settings,
     /// Services that may ask about tokens and take them back.

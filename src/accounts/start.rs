@@ -6,8 +6,14 @@ use std::{
 };
 
 use super::{
-    Accounts, Clock, KeyError, KeyFolder, LIMIT_KEYS_MAX, outbox::Outbox, passwords::Passwords,
-    settings::AccountSettings, signing::SigningKeys,
+    Accounts, Clock, KeyError, KeyFolder, LIMIT_KEYS_MAX,
+    outbox::Outbox,
+    passwords::{
+        Passwords,
+        breached::{Breached, BreachedError},
+    },
+    settings::AccountSettings,
+    signing::SigningKeys,
 };
 use crate::{
     authn::Revocations,
@@ -19,6 +25,9 @@ use crate::{
 /// Why accounts could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The list of breached passwords.
+    #[error("accounts.breached_passwords")]
+    Breached(#[from] BreachedError),
     /// A signing key.
     #[error("signing key")]
     Key(#[from] KeyError),
@@ -107,7 +116,9 @@ impl Accounts {
             |name, quota| SharedLimiter::new(name, quota, LIMIT_KEYS_MAX, cluster.clone());
         revocations.feed().begin(settings.max_lag);
         let store = open_store(settings)?;
-        let passwords = Passwords::new(&settings.argon2, settings.password_min)
+        let breached = settings.breached_passwords.as_deref();
+        let breached = breached.map(Breached::open).transpose()?;
+        let passwords = Passwords::new(&settings.argon2, settings.password_min, breached)
             .map_err(|_| OpenError::Passwords)?;
         Ok(Self {
             store,

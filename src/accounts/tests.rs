@@ -2,6 +2,7 @@
 
 mod administration;
 mod audit;
+mod breached;
 mod crash;
 mod invitations;
 mod invites;
@@ -187,6 +188,7 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         refresh_grace: Duration::from_secs(10),
         max_lag: Duration::from_secs(15),
         password_min: 15,
+        breached_passwords: None,
         argon2: ARGON2,
         registration: Registration::Closed,
         register_per_ip: quota,

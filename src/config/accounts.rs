@@ -1,18 +1,26 @@
 //! The section `[accounts]`.
 
-use std::time::Duration;
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jsonwebtoken::Algorithm;
 
 use super::{
     bounds::Bounds,
     diagnostic::Fault,
+    files,
     reader::Table,
     server::{cores, secs},
     words::{Choice, Choice::Is},
 };
 use crate::{
-    accounts::settings::{AccountSettings, Argon2Settings, Registration},
+    accounts::{
+        passwords::breached::Breached,
+        settings::{AccountSettings, Argon2Settings, Registration},
+    },
     limit::settings::Quota,
     policy::NormalPath,
     server::settings::ServerSettings,
@@ -57,6 +65,9 @@ pub(super) fn read(
     let registration = registration(&mut table, has_mail);
     let password_min = Bounds::new(8, 128).because("shorter ones are guessed");
     let password_min = table.number("password_min", password_min);
+    let root = table.context.root;
+    let breached_passwords =
+        table.parsed("breached_passwords", |text| breached_passwords(root, text));
     let argon2 = argon2(table.section("argon2"));
     let clients = super::client::read(table.sections("client"));
     let (login_per_ip, login_per_account) = login_limit(table.section("login_limit"));
@@ -79,6 +90,7 @@ pub(super) fn read(
         refresh_grace,
         max_lag: max_lag.unwrap_or(secs(15)),
         password_min: password_min.unwrap_or(15),
+        breached_passwords,
         argon2,
         clients,
         pages: cookie_session.then_some(pages),
@@ -139,6 +151,19 @@ fn registration(table: &mut Table<'_>, has_mail: bool) -> Registration {
         table.context.problems.warn(&place, fault);
     }
     registration.unwrap_or(Registration::Closed)
+}
+
+/// Looks into the list, so that `check` and a start refuse one that could not be searched.
+fn breached_passwords(root: &Path, text: &str) -> Result<PathBuf, Fault> {
+    let path = files::resolve(root, text);
+    match Breached::open(&path) {
+        Ok(_) => Ok(path),
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}"));
+            let says = format!("{error}{}", cause.unwrap_or_default());
+            Err(Fault::new(says, error.hint()))
+        }
+    }
 }
 
 fn argon2(mut table: Table<'_>) -> Argon2Settings {

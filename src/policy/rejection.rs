@@ -171,6 +171,8 @@ pub enum HeadFault {
 /// Why a new password is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordFault {
+    /// It is in a list of passwords that were stolen elsewhere.
+    Breached,
     /// It is made of common passwords, sequences and words about its owner.
     Common,
     /// It is longer than any that is taken.
@@ -580,6 +582,7 @@ impl PasswordFault {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Breached => "password_breached",
             Self::Common => "password_common",
             Self::TooLong => "password_too_long",
             Self::TooShort => "password_too_short",
@@ -589,6 +592,9 @@ impl PasswordFault {
     /// What whoever chose it should do.
     const fn detail(self) -> &'static str {
         match self {
+            Self::Breached => {
+                "The new password is in a list of stolen passwords; choose one that you use nowhere else."
+            }
             Self::Common => {
                 "The new password is easy to guess: it is made of common passwords, sequences, or names of yours or of this site; choose another."
             }

@@ -105,6 +105,8 @@ pub struct Texts {
     pub least_before: &'static str,
     /// After it.
     pub least_after: &'static str,
+    /// A password is refused: it is in the operator's list of stolen ones.
+    pub password_breached: &'static str,
     /// A password is refused: too easy.
     pub password_common: &'static str,
     /// Too long.
@@ -211,6 +213,7 @@ pub const ENGLISH: Texts = Texts {
     reset_button: "Set the password",
     least_before: "At least",
     least_after: "characters. Several words together are good.",
+    password_breached: "This password is in a list of stolen passwords. Choose one that you use nowhere else.",
     password_common: "This password is among the first that are tried. Choose one that is harder to guess.",
     password_too_long: "This password is too long.",
     password_too_short: "This password is too short.",

@@ -10,6 +10,8 @@ use crate::harness::{
 
 const PASSWORD: &str = "correct horse battery staple";
 const NEW: &str = "another horse battery staple";
+/// SHA-1 of [`NEW`], as a list of stolen passwords has it.
+const STOLEN_DIGEST: &str = "6971FE9418AEBE9647701E7DC53F8A76B36D5916:3";
 const LINK: &str = "https://localhost:8443/auth/password/reset?token=";
 
 async fn gateway(upstream: &Upstream) -> Gateway {
@@ -344,4 +346,54 @@ async fn without_mail_there_is_no_reset_and_a_change_works() {
         .refused(404, "route_not_found");
     let (access, _) = session(&gateway).await;
     change(&gateway, &access, PASSWORD, NEW).await.is(204);
+}
+
+#[tokio::test]
+async fn auth_5_a_list_of_stolen_passwords_is_searched_on_the_disk_and_must_be_in_order() {
+    let upstream = Upstream::start().await;
+    let site = Site::new(upstream.address).accounts().set(
+        "accounts",
+        "breached_passwords",
+        "\"data/stolen.txt\"",
+    );
+    site.write();
+    let add = ["user", "add", "alice", "--email", "alice@example.com"];
+    for (list, words) in [
+        (None, "cannot be read: No such file"),
+        (Some(String::new()), "is empty"),
+        (
+            Some(format!("{}:1\n{}:1\n", "B".repeat(40), "A".repeat(40))),
+            "not in order",
+        ),
+        (Some("a".repeat(32)), "not SHA-1 digests"),
+    ] {
+        if let Some(list) = &list {
+            fs::write(site.path().join("data/stolen.txt"), list).unwrap();
+        }
+        for command in [&["check"][..], &["run"], &add] {
+            let exit = site.run(command, &format!("{PASSWORD}\n")).await;
+            let said = format!("{}{}", exit.stdout, exit.stderr);
+            assert_eq!(exit.code, Some(1), "{command:?}: {said}");
+            assert!(said.contains("accounts.breached_passwords"), "{said}");
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
+    let digests = [
+        "0000000000000000000000000000000000000001:7",
+        STOLEN_DIGEST,
+        "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF:2",
+    ];
+    let text = digests.join("\r\n") + "\r\n";
+    fs::write(site.path().join("data/stolen.txt"), text).unwrap();
+    let refused = site.run(&add, &format!("{NEW}\n")).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("stolen"), "{refused:?}");
+    site.user("alice", PASSWORD, &[]).await;
+    let gateway = site.start().await;
+    let (access, _) = session(&gateway).await;
+    let answer = change(&gateway, &access, PASSWORD, NEW).await;
+    answer.refused(400, "bad_request");
+    let detail = answer.json()["detail"].to_string();
+    assert!(detail.contains("stolen passwords"), "{detail}");
+    login(&gateway, PASSWORD).await.is(200);
 }

@@ -51,7 +51,7 @@ fn gate() -> (Arc<Gate>, mpsc::Receiver<()>, mpsc::Sender<()>) {
 }
 
 fn passwords() -> Arc<Passwords> {
-    Arc::new(Passwords::new(&ARGON2, 8).unwrap())
+    Arc::new(Passwords::new(&ARGON2, 8, None).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

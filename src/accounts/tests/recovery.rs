@@ -107,7 +107,7 @@ fn token(mail: &str) -> String {
 }
 
 /// Asks for a link and reads it out of the mail.
-async fn link(site: &Site, address: &str) -> String {
+pub(super) async fn link(site: &Site, address: &str) -> String {
     let before = mails(site);
     site.accounts
         .forgot_password(address, CLIENT)
@@ -123,13 +123,18 @@ async fn link(site: &Site, address: &str) -> String {
     token(new[0])
 }
 
-async fn reset(site: &Site, token: &str, new: &str) -> Result<(), Rejection> {
+pub(super) async fn reset(site: &Site, token: &str, new: &str) -> Result<(), Rejection> {
     site.accounts
         .reset_password(token, password(new), CLIENT)
         .await
 }
 
-async fn change(site: &Site, grant: &Grant, current: &str, new: &str) -> Result<(), Rejection> {
+pub(super) async fn change(
+    site: &Site,
+    grant: &Grant,
+    current: &str,
+    new: &str,
+) -> Result<(), Rejection> {
     let change = ChangePassword {
         user_id: &grant.user.id,
         session_id: &grant.session,

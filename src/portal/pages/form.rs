@@ -95,6 +95,7 @@ pub(super) fn told(rejection: &Rejection, texts: &Texts) -> String {
     }
     if let Rejection::PasswordRefused(fault) = rejection {
         return match fault {
+            PasswordFault::Breached => texts.password_breached,
             PasswordFault::Common => texts.password_common,
             PasswordFault::TooLong => texts.password_too_long,
             PasswordFault::TooShort => texts.password_too_short,
