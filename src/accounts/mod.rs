@@ -211,6 +211,12 @@ impl Accounts {
         self.signing.jwks()
     }
 
+    /// The signing keys whose tokens are believed, the one that signs first.
+    #[must_use]
+    pub fn signing_keys(&self) -> Vec<KeyInfo> {
+        self.signing.list(self.clock.now())
+    }
+
     /// What the public keys sign with.
     #[must_use]
     pub fn algorithms(&self) -> Vec<Algorithm> {

@@ -25,6 +25,9 @@ use crate::{
 /// Live sessions of one account (SESS-9).
 const SESSIONS_MAX: u32 = 20;
 
+/// Sessions that are counted at most.
+const COUNTED_MAX: u32 = 100_000;
+
 /// How much of the user agent is kept, in characters.
 const DEVICE_CHARS_MAX: usize = 200;
 
@@ -255,6 +258,15 @@ impl Accounts {
             .sessions(user_id.into(), self.times())
             .await
             .map_err(unavailable)
+    }
+
+    /// How many sessions are alive, of everybody; 100 000 at most, whose cost is some milliseconds of the store.
+    ///
+    /// # Errors
+    /// [`AccountError::Store`].
+    pub async fn count_sessions(&self) -> Result<u64, AccountError> {
+        let alive = self.store.count_sessions(self.times(), COUNTED_MAX).await;
+        alive.map_err(AccountError::from)
     }
 
     /// Issues an access token without a password, for an operator's test: a session of its own that cannot be renewed and

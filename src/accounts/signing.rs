@@ -152,6 +152,23 @@ impl SigningKeys {
         self.state.load().jwks.clone()
     }
 
+    /// The keys whose tokens are believed, the one that signs first.
+    pub(super) fn list(&self, now: u64) -> Vec<KeyInfo> {
+        let state = self.state.load();
+        let signing = state.signing(now).map(|key| &key.kid);
+        let info = |(entry, key): &(Entry, SigningKey)| KeyInfo {
+            kid: entry.kid.clone(),
+            algorithm: key.algorithm,
+            state: entry.state(signing.map(|kid| &**kid), now),
+            from: entry.from,
+            until: entry.until,
+        };
+        let good = state.keys.iter().filter(|(entry, _)| entry.is_good(now));
+        let mut keys: Vec<KeyInfo> = good.map(info).collect();
+        keys.sort_by_key(KeyInfo::rank);
+        keys
+    }
+
     /// What the published keys sign with, each once.
     pub(super) fn algorithms(&self) -> Vec<Algorithm> {
         let state = self.state.load();

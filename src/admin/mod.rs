@@ -1,9 +1,9 @@
-//! The admin listener: health and metrics, on an address of its own, never reachable as an upstream (LOG-3).
+//! The admin listener: health, metrics and the status page, on an address of its own, never reachable as an upstream (LOG-3).
 //!
 //! It speaks plain HTTP/1 to whoever reaches it, so it is bound to loopback unless the operator says otherwise; pages in a
 //! browser are kept out by `guard`. It runs on the control runtime: whatever happens to it does not slow a request.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -22,20 +22,22 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tower_service::Service;
 
 mod guard;
 mod readiness;
 pub mod reload;
+pub mod status;
 
 pub use readiness::{LastReload, Problem, Readiness};
 use reload::Reloads;
+use status::{Board, Exchange};
 
 use crate::{
     policy::Rejection,
     respond,
-    telemetry::{Connections, RequestIds, Telemetry},
+    telemetry::{OpenConnection, RequestIds, Telemetry},
 };
 
 /// Connections at once; more wait to be accepted.
@@ -61,6 +63,8 @@ pub struct AdminState {
     pub readiness: Arc<Readiness>,
     /// Who loads the configuration anew.
     pub reloads: Reloads,
+    /// The status page.
+    pub status: Arc<Board>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +85,7 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: Cancellat
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = state.telemetry.connections("admin");
     let telemetry = Arc::clone(&state.telemetry);
+    let _watch = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&state.status).run()));
     let router = router(state);
     let mut open = JoinSet::new();
     loop {
@@ -89,7 +94,8 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: Cancellat
             () = shutdown.cancelled() => break,
             Some(ended) = open.join_next() => count_panic(&ended, &telemetry),
             Some((stream, slot)) = accept(&listener, &slots, &telemetry) => {
-                open.spawn(connection(stream, slot, router.clone(), connections.clone()));
+                let exchange = Exchange::new(shutdown.clone());
+                open.spawn(connection(stream, (slot, connections.open()), router.clone(), exchange));
             }
         }
     }
@@ -131,12 +137,15 @@ async fn accept(
 
 async fn connection(
     stream: TcpStream,
-    slot: OwnedSemaphorePermit,
+    places: (OwnedSemaphorePermit, OpenConnection),
     router: Router,
-    connections: Connections,
+    exchange: Exchange,
 ) {
-    let open = connections.open();
-    let service = service_fn(move |request| answer(router.clone(), request));
+    let own = exchange.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(own.clone());
+        answer(router.clone(), request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -144,8 +153,12 @@ async fn connection(
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     // Whoever breaks off here knows it; there is nothing to log.
-    let _ = timeout(CONNECTION_TIMEOUT, served).await;
-    drop((open, slot));
+    let mut served = pin!(served);
+    let ended = timeout(CONNECTION_TIMEOUT, &mut served).await;
+    if ended.is_err() && exchange.stays() {
+        let _ = timeout(status::LIFE, served).await;
+    }
+    drop(places);
 }
 
 async fn answer(
@@ -165,6 +178,11 @@ fn router(state: AdminState) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/status", get(status::page))
+        .route("/status.json", get(status::json))
+        .route("/status/events", get(status::events))
+        .route("/status/script.js", get(status::script))
+        .route("/status/style.css", get(status::style))
         .route(
             "/reload",
             post(reload::reload)

@@ -12,24 +12,40 @@ use super::{
 };
 use crate::telemetry::settings::LogSettings;
 
-struct Node {
-    address: SocketAddr,
-    state: AdminState,
+/// What is there for whoever may ask.
+const PATHS: [&str; 8] = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/status",
+    "/status.json",
+    "/status/events",
+    "/status/script.js",
+    "/status/style.css",
+];
+
+pub(super) struct Node {
+    pub(super) address: SocketAddr,
+    pub(super) state: AdminState,
     asked: Asked,
-    shutdown: CancellationToken,
-    served: JoinHandle<()>,
+    pub(super) shutdown: CancellationToken,
+    pub(super) served: JoinHandle<()>,
 }
 
 impl Node {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let settings = LogSettings {
             access: false,
             ..LogSettings::default()
         };
         let (reloads, asked) = Reloads::channel();
+        let telemetry = Telemetry::with_sink(&settings, Box::new(std::io::sink()));
+        let readiness = Arc::new(Readiness::new());
+        let observed = Arc::new(status::tests::Quiet);
         let state = AdminState {
-            telemetry: Telemetry::with_sink(&settings, Box::new(std::io::sink())),
-            readiness: Arc::new(Readiness::new()),
+            status: Board::new(Arc::clone(&telemetry), Arc::clone(&readiness), observed),
+            telemetry,
+            readiness,
             reloads,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -46,7 +62,7 @@ impl Node {
     }
 
     /// Sends raw bytes and returns all that comes back.
-    async fn send(&self, request: &str) -> String {
+    pub(super) async fn send(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -54,7 +70,7 @@ impl Node {
         answer
     }
 
-    async fn get(&self, path: &str) -> String {
+    pub(super) async fn get(&self, path: &str) -> String {
         let address = self.address;
         self.send(&format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n"))
             .await
@@ -72,7 +88,7 @@ impl Node {
 }
 
 #[track_caller]
-fn check(answer: &str, status: u16, body: &str) {
+pub(super) fn check(answer: &str, status: u16, body: &str) {
     assert!(
         answer.starts_with(&format!("HTTP/1.1 {status} ")),
         "{answer}"
@@ -84,7 +100,7 @@ fn check(answer: &str, status: u16, body: &str) {
 #[tokio::test]
 async fn log_3_foreign_host_or_origin_is_refused() {
     let node = Node::start().await;
-    for path in ["/healthz", "/readyz", "/metrics", "/other"] {
+    for path in PATHS.into_iter().chain(["/other"]) {
         let rebound = format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\n\r\n");
         check(&node.send(&rebound).await, 403, "origin_denied");
         let cross = format!(
@@ -103,7 +119,7 @@ async fn anything_else_is_404_and_other_methods_are_405() {
     for path in ["/", "/metrics/", "/healthz/x", "/reload/", "//metrics"] {
         check(&node.get(path).await, 404, "route_not_found");
     }
-    for path in ["/healthz", "/readyz", "/metrics"] {
+    for path in PATHS {
         let answer = node
             .send(&format!(
                 "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n"

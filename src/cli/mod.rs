@@ -10,6 +10,7 @@ pub mod explain;
 pub mod init;
 pub mod key;
 pub mod node;
+mod observed;
 pub mod ready;
 mod reload;
 pub mod run;

@@ -18,12 +18,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
+    observed::ObservedNode,
     reload::{self, Owner},
     service,
 };
 use crate::{
     accounts::{self, Accounts, Delivery, Watch, watch_lag},
-    admin::{self, AdminState, Readiness, reload::Reloads},
+    admin::{self, AdminState, Readiness, reload::Reloads, status::Board},
     assertion::{self, Assertions},
     authn::{
         Revocations,
@@ -119,11 +120,14 @@ impl Node {
         let stop_admin = CancellationToken::new();
         let admin_address = admin.local_addr()?;
         let (reloads, asked) = Reloads::channel();
-        let state = AdminState {
-            telemetry: Arc::clone(&lasting.telemetry),
-            readiness: Arc::clone(&readiness),
-            reloads,
+        let observed = ObservedNode {
+            gateway: Arc::clone(&gateway),
+            tls: Arc::clone(&tls),
+            accounts: lasting.accounts.as_ref().map(|(own, _)| Arc::clone(own)),
+            revocations: Arc::clone(&lasting.revocations),
+            redis: config.accounts.is_some() && config.cluster.is_some(),
         };
+        let state = admin_state(&lasting, &readiness, reloads, observed);
         let (admin, hangup) = {
             let _inside = control.enter();
             let admin = tokio::net::TcpListener::from_std(admin)?;
@@ -269,6 +273,26 @@ fn bind_admin(address: SocketAddr, handed: &mut Handed) -> anyhow::Result<std::n
         Ok(listener)
     };
     bind().with_context(|| format!("cannot listen on {address} (server.admin_listen)"))
+}
+
+fn admin_state(
+    lasting: &Lasting,
+    readiness: &Arc<Readiness>,
+    reloads: Reloads,
+    observed: ObservedNode,
+) -> AdminState {
+    let telemetry = Arc::clone(&lasting.telemetry);
+    let readiness = Arc::clone(readiness);
+    AdminState {
+        status: Board::new(
+            Arc::clone(&telemetry),
+            Arc::clone(&readiness),
+            Arc::new(observed),
+        ),
+        telemetry,
+        readiness,
+        reloads,
+    }
 }
 
 fn lasting(

@@ -154,9 +154,19 @@ impl Tls {
 
     /// Tells when each certificate in use ends, by the first of its names.
     pub fn sample(&self, scrape: &mut Scrape<'_>) {
-        for pair in &self.live.load().pairs {
-            scrape.certificate_expiry(&label(pair), pair.leaf.not_after);
+        for (name, ends) in self.certificates() {
+            scrape.certificate_expiry(&name, ends);
         }
+    }
+
+    /// The certificates in use: the first name of each, and when it ends.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<(String, SystemTime)> {
+        let live = self.live.load();
+        let pairs = live.pairs.iter();
+        pairs
+            .map(|pair| (label(pair), pair.leaf.not_after))
+            .collect()
     }
 
     /// The authorities in use, one place for each policy.

@@ -267,6 +267,9 @@ pub trait Store: AdministrationStore + RecoveryStore + Send + Sync + fmt::Debug 
     /// The live sessions of an account, the last used first, at most 100.
     fn sessions(&self, user_id: Box<str>, times: Times) -> Answer<Vec<Session>>;
 
+    /// How many sessions are alive, `most` if there are more: for show, so that the cost has a bound.
+    fn count_sessions(&self, times: Times, most: u32) -> Answer<u64>;
+
     /// Makes the end of one access token known to every process.
     fn revoke_token(&self, token_id: Box<str>, times: Times) -> Answer<()>;
 

@@ -314,6 +314,12 @@ impl Store for Postgres {
         })
     }
 
+    fn count_sessions(&self, times: Times, most: u32) -> Answer<u64> {
+        self.call((times, most), |transaction, (times, most)| {
+            Box::pin(sessions::count_alive(transaction, times, *most))
+        })
+    }
+
     fn revoke_token(&self, token_id: Box<str>, times: Times) -> Answer<()> {
         self.call(([token_id], times), |transaction, (token_id, times)| {
             Box::pin(feed::publish(

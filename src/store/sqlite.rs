@@ -145,6 +145,10 @@ impl Store for Sqlite {
         self.read(move |connection| sessions::list(connection, &user_id, &times))
     }
 
+    fn count_sessions(&self, times: Times, most: u32) -> Answer<u64> {
+        self.read(move |connection| sessions::count_alive(connection, &times, most))
+    }
+
     fn revoke_token(&self, token_id: Box<str>, times: Times) -> Answer<()> {
         self.write(move |transaction| sessions::revoke_token(transaction, &token_id, &times))
     }

@@ -1,5 +1,7 @@
 //! The handles by which others count. Each is resolved once; counting through it takes no lock and hashes no string.
 
+mod sums;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},

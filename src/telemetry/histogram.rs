@@ -15,8 +15,10 @@ use prometheus_client::{
     metrics::{MetricType, TypedMetric, exemplar::Exemplar},
 };
 
+use super::totals::Durations;
+
 /// Upper bounds of the buckets; one more takes the rest.
-const BOUNDS: [Duration; 15] = [
+pub(super) const BOUNDS: [Duration; 15] = [
     Duration::from_micros(500),
     Duration::from_millis(1),
     Duration::from_micros(2500),
@@ -56,6 +58,18 @@ impl Histogram {
         let rounded = duration.saturating_add(Duration::from_nanos(500));
         let micros = u64::try_from(rounded.as_micros()).unwrap_or(u64::MAX);
         counts.sum.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+impl Histogram {
+    /// What was counted so far.
+    pub(super) fn counts(&self) -> Durations {
+        let buckets = self.0.buckets.iter().chain([&self.0.beyond]);
+        let mut counts = Durations::default();
+        for (count, bucket) in counts.0.iter_mut().zip(buckets) {
+            *count = bucket.load(Ordering::Relaxed);
+        }
+        counts
     }
 }
 

@@ -95,6 +95,17 @@ pub(super) enum Status {
     Code(u16),
 }
 
+impl Status {
+    /// The first digit.
+    pub(super) fn class(self) -> usize {
+        let class = match self {
+            Self::Class(class) => class,
+            Self::Code(code) => code / 100,
+        };
+        class.into()
+    }
+}
+
 impl From<StatusCode> for Status {
     fn from(status: StatusCode) -> Self {
         match status.canonical_reason() {

@@ -115,12 +115,12 @@ fn text(out: &mut String, record: &Record, took: Duration) {
 }
 
 /// The path without query or fragment, whatever the caller kept: a query may hold a reset token (LOG-1).
-fn bare_path(path: &str) -> &str {
+pub(super) fn bare_path(path: &str) -> &str {
     path.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// The host without user information: `name:password@host` is refused, but it is logged as a refusal first (LOG-1).
-fn bare_host(host: &str) -> &str {
+pub(super) fn bare_host(host: &str) -> &str {
     host.rsplit('@').next().unwrap_or_default()
 }
 
@@ -251,7 +251,7 @@ fn escape(out: &mut String, text: &str) {
 
 /// Controls of both blocks, the line separators, and the marks that reverse the direction of what follows. All of them have
 /// four hex digits.
-const fn is_unsafe(character: char) -> bool {
+pub(super) const fn is_unsafe(character: char) -> bool {
     matches!(character,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -26,9 +26,11 @@ mod line_queue;
 mod memory;
 mod metrics;
 mod record;
+mod refusals;
 mod request_id;
 mod results;
 pub mod settings;
+mod totals;
 
 pub use accounts::AccountMetrics;
 pub use events::{init_events, set_level};
@@ -37,12 +39,15 @@ pub use handles::{
 };
 pub use metrics::Scrape;
 pub use record::{Ending, Record};
+pub use refusals::Refusal;
 pub use request_id::{RequestId, RequestIds};
 pub use results::{CertificateReload, ConfigReload, HandshakeResult, MailResult, RetryResult};
+pub use totals::{Durations, RouteTotals, Totals};
 
 use labels::{FetchLabels, LimitLabel, ResultLabel, StoreLabel};
 use line_queue::LineQueue;
 use metrics::Metrics;
+use refusals::Refusals;
 use settings::LogSettings;
 
 /// The label of requests that took no route. A route of this name shares their series.
@@ -59,6 +64,7 @@ pub struct Telemetry {
     no_route: Arc<RouteMetrics>,
     handshakes: [Counter; 4],
     access_log: Option<LineQueue<access_log::Entry>>,
+    refusals: Refusals,
     samplers: Mutex<BTreeMap<&'static str, Sampler>>,
 }
 
@@ -88,6 +94,7 @@ impl Telemetry {
             ]
             .map(|result| metrics.handshake(result)),
             access_log: access_log.flatten(),
+            refusals: Refusals::new(),
             samplers: Mutex::default(),
             metrics,
         })
@@ -139,6 +146,9 @@ impl Telemetry {
                 let limited = &self.metrics.rate_limited;
                 limited.get_or_create(&LimitLabel { limit }).inc();
             }
+            if let Some(code) = record.code {
+                self.refusals.note(record, code);
+            }
             took
         };
         if let Some(log) = &self.access_log {
@@ -150,6 +160,12 @@ impl Telemetry {
     #[must_use]
     pub fn accounts(&self) -> AccountMetrics {
         self.metrics.accounts.clone()
+    }
+
+    /// The last refusals, the last first: 100 at most, and no more than 20 of one second.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<Refusal> {
+        self.refusals.all()
     }
 
     /// The open connections of a listener: `tls`, `redirect` or `admin`. To be kept, not fetched for each connection.

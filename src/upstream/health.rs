@@ -34,6 +34,19 @@ struct Ejection {
     until: AtomicU64,
 }
 
+/// How a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Too many of its answers were faults: it is out for a while.
+    Ejected,
+    /// Its health checks fail: it gets no requests.
+    FailsChecks,
+    /// The last attempt to connect failed.
+    Unreachable,
+    /// It takes requests, as far as anybody knows.
+    Well,
+}
+
 /// What a request may do with a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
@@ -90,10 +103,21 @@ impl Health {
 
     /// Whether the server takes requests, as far as anybody knows.
     pub(super) fn is_well(&self) -> bool {
+        self.condition() == Condition::Well
+    }
+
+    /// How it is, for an operator; the worst that is known.
+    pub(super) fn condition(&self) -> Condition {
         let ejected = |eject: &Ejection| eject.until.load(Ordering::Relaxed) != 0;
-        !self.unreachable.load(Ordering::Relaxed)
-            && !self.is_down()
-            && !self.eject.as_ref().is_some_and(ejected)
+        if self.is_down() {
+            Condition::FailsChecks
+        } else if self.unreachable.load(Ordering::Relaxed) {
+            Condition::Unreachable
+        } else if self.eject.as_ref().is_some_and(ejected) {
+            Condition::Ejected
+        } else {
+            Condition::Well
+        }
     }
 
     /// Whether the active checks have put it out. Then nobody goes there at all: no request has a part in that.

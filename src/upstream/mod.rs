@@ -42,6 +42,7 @@ pub use body::{AnswerFault, AnswerStream, RequestBody};
 use checks::Checks;
 pub use client_body::ClientBody;
 pub use forward::{Outbound, forward};
+pub use health::Condition;
 pub use hints::Hints;
 use http::Version;
 pub use lease::Lease;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     HTTP2, balance,
     connect::{ConnectFault, Stream},
-    health::{Change, Health},
+    health::{Change, Condition, Health},
     resolve::Target,
     settings::{HostPolicy, Protocol, ServerAddress, UpstreamSettings},
     tls::Tls,
@@ -99,6 +99,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> &ServerAddress {
         &self.way.address
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        self.health.condition()
     }
 
     /// The handles of its metrics.

@@ -164,7 +164,7 @@ async fn cfg_3_the_command_ready_says_whether_it_serves() {
 async fn log_3_health_and_metrics_are_on_the_admin_listener_alone() {
     let upstream = Upstream::start().await;
     let gateway = Site::new(upstream.address).start().await;
-    for path in ["/healthz", "/readyz", "/metrics"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/status", "/status.json"] {
         gateway.admin(path).await.is(200);
         for fields in [
             &[][..],

@@ -69,6 +69,7 @@ mod service;
 mod sessions;
 mod stalls;
 mod start;
+mod status;
 mod streams;
 mod tls_matrix;
 mod tokens;

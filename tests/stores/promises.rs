@@ -270,6 +270,10 @@ async fn sess_9_sessions_end_at_their_limits(place: Place) {
     };
     assert_eq!(ids(live(NOW + 999).await.unwrap()), ["a", "b"]);
     assert_eq!(ids(live(NOW + 1000).await.unwrap()), ["a"], "idle");
+    let count = |now, most| store.count_sessions(at(now), most);
+    assert_eq!(count(NOW + 999, 100).await.unwrap(), 2);
+    assert_eq!(count(NOW + 999, 1).await.unwrap(), 1, "no more than asked");
+    assert_eq!(count(NOW + 1000, 100).await.unwrap(), 1, "idle");
     let mut idle = rotation(2, 4);
     idle.times = at(NOW + 1000);
     assert!(matches!(store.rotate(idle).await.unwrap(), Rotated::Ended));
@@ -277,6 +281,7 @@ async fn sess_9_sessions_end_at_their_limits(place: Place) {
         .execute("UPDATE sessions SET last_used_at = ends_at")
         .await;
     assert!(live(NOW + 10_000).await.unwrap().is_empty(), "the end");
+    assert_eq!(count(NOW + 10_000, 100).await.unwrap(), 0, "the end");
 }
 
 async fn sessions_end_once_and_are_told_once(place: Place) {

@@ -1,6 +1,7 @@
 //! The folder of signing keys: made, listed, rotated, revoked. What a running process makes of it is not known here.
 
 use std::{
+    cmp::Reverse,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -49,6 +50,13 @@ pub enum KeyState {
 pub struct KeyFolder {
     folder: PathBuf,
     algorithm: Algorithm,
+}
+
+impl KeyInfo {
+    /// The one that signs first, then the newest.
+    pub(super) fn rank(&self) -> (bool, Reverse<u64>) {
+        (self.state != KeyState::Signing, Reverse(self.from))
+    }
 }
 
 impl KeyFolder {
@@ -106,22 +114,15 @@ impl KeyFolder {
         let signing = ring.signing_at(now).map(|key| key.kid.clone());
         let mut keys = Vec::new();
         for entry in ring.keys.iter().filter(|entry| entry.is_good(now)) {
-            let state = if Some(&entry.kid) == signing.as_ref() {
-                KeyState::Signing
-            } else if entry.from > now {
-                KeyState::Waiting
-            } else {
-                KeyState::Retiring
-            };
             keys.push(KeyInfo {
                 kid: entry.kid.clone(),
                 algorithm: self.read(&entry.kid)?.algorithm,
-                state,
+                state: entry.state(signing.as_deref(), now),
                 from: entry.from,
                 until: entry.until,
             });
         }
-        keys.sort_by_key(|key| (key.state != KeyState::Signing, std::cmp::Reverse(key.from)));
+        keys.sort_by_key(KeyInfo::rank);
         Ok(keys)
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{KeyError, files};
+use super::{KeyError, KeyState, files};
 
 /// The file's name.
 pub(super) const FILE: &str = "ring.json";
@@ -110,6 +110,17 @@ impl Ring {
 }
 
 impl Entry {
+    /// What the key does, where its tokens are believed and `signing` is the one that signs.
+    pub(super) fn state(&self, signing: Option<&str>, now: u64) -> KeyState {
+        if Some(&*self.kid) == signing {
+            KeyState::Signing
+        } else if self.from > now {
+            KeyState::Waiting
+        } else {
+            KeyState::Retiring
+        }
+    }
+
     /// Whether tokens of the key are believed.
     pub(super) fn is_good(&self, now: u64) -> bool {
         self.until.is_none_or(|until| now < until)

@@ -381,6 +381,27 @@ pub(super) async fn list(
     rows.iter().map(|row| read(row, 0)).collect()
 }
 
+/// `ALIVE` has the second and the third parameter.
+pub(super) async fn count_alive(
+    transaction: &Transaction<'_>,
+    times: &Times,
+    most: u32,
+) -> Result<u64, Fault> {
+    let statement = transaction
+        .prepare_cached(&format!(
+            "SELECT count(*) FROM (SELECT 1 FROM sessions WHERE {ALIVE} LIMIT $1) AS alive"
+        ))
+        .await?;
+    let row = transaction
+        .query_one(
+            &statement,
+            &[&i64::from(most), &column(times.now), &column(times.idle)],
+        )
+        .await?;
+    let alive: i64 = row.try_get(0)?;
+    Ok(u64::try_from(alive).unwrap_or_default())
+}
+
 fn ids(rows: &[Row]) -> Result<Vec<Box<str>>, Fault> {
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

@@ -339,6 +339,21 @@ pub(super) fn list(
         .collect()
 }
 
+pub(super) fn count_alive(
+    connection: &Connection,
+    times: &Times,
+    most: u32,
+) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT count(*) FROM (SELECT 1 FROM sessions WHERE {ALIVE} LIMIT :most)"
+        ))?
+        .query_row(
+            named_params! {":now": column(times.now), ":idle": column(times.idle), ":most": most},
+            |row| count(row, 0),
+        )
+}
+
 pub(super) fn revocations_after(
     connection: &Connection,
     id: u64,
