@@ -181,7 +181,8 @@ impl Server {
         }
     }
 
-    fn log(&self) -> String {
+    /// What it has written down.
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 

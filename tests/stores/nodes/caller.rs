@@ -1,11 +1,23 @@
 //! A client as browsers and libraries are: it keeps its connection, and asks once more, on another, where a kept one ended
 //! before an answer began and asking twice does no harm (RFC 9112 §9.3.1).
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use tokio::net::TcpStream;
 
-use crate::harness::{Answer, Broken, Raw, certs::secure, client::over, keys, within};
+use crate::harness::{
+    Answer, Broken, Raw,
+    certs::{Authority, secure},
+    client::over,
+    keys, within,
+};
 
 /// A request without an answer.
 #[derive(Debug)]
@@ -43,6 +55,26 @@ impl Caller {
             kept: None,
             repeated: 0,
         }
+    }
+
+    /// What every caller trusts: the sites' first certificate, and what [`authority`] signs.
+    pub(crate) fn trust() -> Arc<ClientConfig> {
+        static TRUST: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+        let make = || {
+            let mut roots = authority().roots();
+            let first = keys::keys().certificate_pem.as_bytes();
+            roots
+                .add(CertificateDer::from_pem_slice(first).unwrap())
+                .unwrap();
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let config = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            Arc::new(config)
+        };
+        Arc::clone(TRUST.get_or_init(make))
     }
 
     /// Begins anew at the next request.
@@ -85,9 +117,14 @@ async fn connect(address: SocketAddr) -> Result<(Raw, SocketAddr), Lost> {
         let local = socket.local_addr().map_err(unconnected)?;
         let unconnected = |error| Lost::Unconnected(Some(local), error);
         socket.set_nodelay(true).map_err(unconnected)?;
-        let client = keys::tls_client(&[b"http/1.1"]);
-        let stream = secure(socket, client, "localhost").await;
+        let stream = secure(socket, Caller::trust(), "localhost").await;
         Ok((over(stream.map_err(unconnected)?), local))
     })
     .await
+}
+
+/// Who signs the certificates that nodes are given while they run.
+pub(crate) fn authority() -> &'static Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    AUTHORITY.get_or_init(Authority::new)
 }

@@ -5,9 +5,9 @@ use futures_util::future::join_all;
 use super::{Trio, exchange, login_request, shared_engines};
 use crate::harness::Gateway;
 
-const TEN: &str = r#"{ per_ip = "10/1h", per_account = "1000/1h" }"#;
+pub(super) const TEN: &str = r#"{ per_ip = "10/1h", per_account = "1000/1h" }"#;
 
-async fn fallbacks(nodes: &[Gateway]) -> f64 {
+pub(super) async fn fallbacks(nodes: &[Gateway]) -> f64 {
     let mut sum = 0.0;
     for node in nodes {
         sum += node
@@ -19,7 +19,7 @@ async fn fallbacks(nodes: &[Gateway]) -> f64 {
 }
 
 /// Tries this many wrong passwords at once, of as many accounts, and counts those that were looked at.
-async fn attack(trio: &Trio, times: usize) -> usize {
+pub(super) async fn attack(trio: &Trio, times: usize) -> usize {
     let addresses = trio.addresses();
     let tried = (0..times).map(|number| {
         let request = login_request(&format!("user{number}"), "a wrong password");

@@ -63,7 +63,7 @@ pub(crate) async fn telling() -> Upstream {
     Upstream::scripted(|seen| Reply::ok(&told(seen))).await
 }
 
-fn told(seen: &Seen) -> String {
+pub(crate) fn told(seen: &Seen) -> String {
     let user = seen.header("x-forwarded-user").unwrap_or_default();
     format!("{user} {}", seen.target)
 }

@@ -18,12 +18,19 @@ use crate::{
 
 mod balancer;
 mod caller;
+mod chaos;
+mod costs;
+mod flapping;
+mod gate;
 mod keys;
 mod limits;
 mod load;
+mod outages;
+mod partition;
 mod refreshes;
 mod rolling;
 mod sessions;
+mod writers;
 
 use self::caller::Caller;
 
