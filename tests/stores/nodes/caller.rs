@@ -11,12 +11,14 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::harness::{
-    Answer, Broken, Raw,
+    Answer, Broken, H2, Raw,
     certs::{Authority, secure},
-    client::over,
-    keys, within,
+    client::{full, over},
+    keys::{self, bearer},
+    within,
 };
 
 /// A request without an answer.
@@ -111,16 +113,75 @@ impl Caller {
 }
 
 async fn connect(address: SocketAddr) -> Result<(Raw, SocketAddr), Lost> {
+    let (stream, local) = agree(address, Caller::trust()).await?;
+    Ok((over(stream), local))
+}
+
+/// A TLS connection, and the client's end of it.
+async fn agree(
+    address: SocketAddr,
+    client: Arc<ClientConfig>,
+) -> Result<(TlsStream<TcpStream>, SocketAddr), Lost> {
     within("a connection or its refusal", async move {
         let unconnected = |error| Lost::Unconnected(None, error);
         let socket = TcpStream::connect(address).await.map_err(unconnected)?;
         let local = socket.local_addr().map_err(unconnected)?;
         let unconnected = |error| Lost::Unconnected(Some(local), error);
         socket.set_nodelay(true).map_err(unconnected)?;
-        let stream = secure(socket, Caller::trust(), "localhost").await;
-        Ok((over(stream.map_err(unconnected)?), local))
+        let stream = secure(socket, client, "localhost").await;
+        Ok((stream.map_err(unconnected)?, local))
     })
     .await
+}
+
+/// A client of HTTP/2, which asks for nothing but what may be asked for twice.
+pub(crate) struct Multiplexed {
+    address: SocketAddr,
+    kept: Option<(H2, SocketAddr)>,
+    /// Requests that were sent again.
+    pub(crate) repeated: usize,
+}
+
+impl Multiplexed {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            kept: None,
+            repeated: 0,
+        }
+    }
+
+    pub(crate) async fn get(&mut self, target: &str, token: &str) -> Result<Answer, Lost> {
+        if let Some((h2, local)) = self.kept.take() {
+            if let Ok(answer) = self.exchange(h2, local, target, token).await {
+                return Ok(answer);
+            }
+            // The node has said that it leaves, or has died.
+            self.repeated += 1;
+        }
+        let mut client = (*Caller::trust()).clone();
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        let (stream, local) = agree(self.address, Arc::new(client)).await?;
+        self.exchange(H2::over(stream).await, local, target, token)
+            .await
+    }
+
+    async fn exchange(
+        &mut self,
+        mut h2: H2,
+        local: SocketAddr,
+        target: &str,
+        token: &str,
+    ) -> Result<Answer, Lost> {
+        let request = http::Request::get(format!("https://localhost{target}"))
+            .header("authorization", bearer(token))
+            .body(full(""))
+            .unwrap();
+        let lost = |broken| Lost::Unanswered(local, broken);
+        let answer = h2.send(request).await.map_err(lost)?;
+        self.kept = Some((h2, local));
+        Ok(answer)
+    }
 }
 
 /// Who signs the certificates that nodes are given while they run.

@@ -151,12 +151,17 @@ async fn clients(trio: &Trio) -> Vec<Client> {
         ("bob", login(trio.nodes[1].tls, "bob").await.access),
         ("zoe", foreign.sign()),
     ] {
-        for (fresh, posts) in [(false, false), (true, true)] {
+        for (fresh, posts, http2) in [
+            (false, false, false),
+            (false, false, true),
+            (true, true, false),
+        ] {
             clients.push(Client {
                 user: user.to_owned(),
                 token: token.clone(),
                 fresh,
                 posts,
+                http2,
             });
         }
     }

@@ -72,6 +72,7 @@ async fn fault_5_engines_that_flap_are_not_hammered_and_cost_no_proxied_request(
         token: token.clone(),
         fresh: user == "zoe",
         posts: user == "zoe",
+        http2: user == "alice",
     });
     let loads: Vec<Load> = trio
         .addresses()

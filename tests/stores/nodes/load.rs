@@ -12,7 +12,7 @@ use std::{
 use tokio::task::JoinHandle;
 
 use super::{
-    caller::{Caller, Lost},
+    caller::{Caller, Lost, Multiplexed},
     private_request,
 };
 use crate::harness::{Answer, Reply, Seen, Upstream, eventually};
@@ -34,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) fresh: bool,
     /// Sends a body, which is never sent twice.
     pub(crate) posts: bool,
+    /// Speaks HTTP/2, whatever the other two say.
+    pub(crate) http2: bool,
 }
 
 #[derive(Default)]
@@ -114,7 +116,7 @@ impl Drop for Load {
 }
 
 async fn work(address: SocketAddr, client: Client, counts: Arc<Counts>) {
-    let mut caller = Caller::new(address);
+    let (mut caller, mut multiplexed) = (Caller::new(address), Multiplexed::new(address));
     let mut number = 0_usize;
     while !counts.stop.load(Ordering::SeqCst) {
         number += 1;
@@ -127,7 +129,11 @@ async fn work(address: SocketAddr, client: Client, counts: Arc<Counts>) {
                 1,
             );
         }
-        let result = caller.ask(&request).await;
+        let result = if client.http2 {
+            multiplexed.get(&target, &client.token).await
+        } else {
+            caller.ask(&request).await
+        };
         match failure(result, &format!("{} {target}", client.user)) {
             None => {
                 counts.served.fetch_add(1, Ordering::SeqCst);
@@ -139,7 +145,8 @@ async fn work(address: SocketAddr, client: Client, counts: Arc<Counts>) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    counts.repeated.fetch_add(caller.repeated, Ordering::SeqCst);
+    let repeated = caller.repeated + multiplexed.repeated;
+    counts.repeated.fetch_add(repeated, Ordering::SeqCst);
 }
 
 fn failure(result: Result<Answer, Lost>, want: &str) -> Option<Failure> {

@@ -17,6 +17,7 @@ fn loads(trio: &Trio, own: Option<&Grant>) -> Vec<Load> {
         token: token.to_owned(),
         fresh,
         posts: fresh,
+        http2: !fresh,
     };
     let foreign = Token::good().claim("sub", "zoe").sign();
     let mut clients = vec![client("zoe", &foreign, false)];

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::harness::Token;
 
-/// Clients of several users: with kept connections and with new ones, with bodies and without.
+/// Clients of several users: of both versions of HTTP, with kept connections and with new ones, with bodies and without.
 async fn clients(trio: &Trio) -> Vec<Client> {
     let mut clients = Vec::new();
     for (number, user) in ["alice", "bob", "carol"].iter().enumerate() {
@@ -18,14 +18,20 @@ async fn clients(trio: &Trio) -> Vec<Client> {
             2 => Token::good().claim("sub", *user).sign(),
             _ => login(trio.nodes[number].tls, user).await.access,
         };
-        for (fresh, posts) in [(false, false), (false, true), (true, false), (true, true)] {
-            clients.push(Client {
-                user: (*user).to_owned(),
-                token: token.clone(),
-                fresh,
-                posts,
-            });
-        }
+        let client = |fresh, posts, http2| Client {
+            user: (*user).to_owned(),
+            token: token.clone(),
+            fresh,
+            posts,
+            http2,
+        };
+        clients.extend([
+            client(false, false, true),
+            client(false, false, false),
+            client(false, true, false),
+            client(true, false, false),
+            client(true, true, false),
+        ]);
     }
     clients
 }
