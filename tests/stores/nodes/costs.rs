@@ -3,9 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    time::Instant,
 };
 
-use super::{Grant, Trio, Way, exchange, login, logout_request, refresh, status};
+use super::{
+    Grant, Trio, Way, exchange, is_healthy, login, logout_request, misses, refresh, status,
+};
 use crate::{
     harness::{RedisServer, eventually},
     place::Place,
@@ -223,4 +226,41 @@ async fn sessions_cost_the_engines_what_the_documentation_says() {
         messages: 1,
     };
     assert_eq!(cost, want);
+}
+
+/// Waits for this many transactions, and says how many there were in which time.
+async fn some(meter: &Meter, start: usize, begun: Instant, least: usize) -> (usize, f64) {
+    let count = eventually("transactions of nodes", async || {
+        let count = meter.since(start).len();
+        (count >= least).then_some(count)
+    })
+    .await;
+    (count, begun.elapsed().as_secs_f64())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_5_a_database_that_returns_is_asked_at_most_twice_as_often_as_usual() {
+    let Some((mut meter, trio)) = meter().await else {
+        return;
+    };
+    let (usual, time) = some(&meter, meter.log_length(), Instant::now(), 12).await;
+    let usual_rate = f64::from(u32::try_from(usual).unwrap()) / time;
+    meter.server.kill();
+    for node in &trio.nodes {
+        misses(node, "account store", true).await;
+    }
+    let (start, begun) = (meter.log_length(), Instant::now());
+    meter.server.resume();
+    for node in &trio.nodes {
+        is_healthy(node).await;
+    }
+    let so_far = meter.since(start).len();
+    let (count, time) = some(&meter, start, begun, so_far + 12).await;
+    println!("{usual_rate:.1} in a second as usual; after the return {count} in {time:.1} s");
+    // Each node begins by reading the feed once from its start.
+    let most = 2.0 * usual_rate * time + 2.0 * 3.0;
+    assert!(
+        f64::from(u32::try_from(count).unwrap()) <= most,
+        "{count} > {most}"
+    );
 }

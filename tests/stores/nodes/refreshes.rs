@@ -9,14 +9,15 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use serde_json::json;
 
 use super::{
-    Grant, Trio,
+    Grant, PASSWORD, Trio, call,
     caller::{Caller, Lost},
-    engines, is_healthy, login, refresh, refresh_request, shared_engines, status,
+    engines, exchange, is_healthy, login, refresh, refresh_request, shared_engines, status,
 };
 use crate::{
-    harness::{Answer, Site, eventually},
+    harness::{Answer, Site, eventually, request},
     place::Place,
 };
 
@@ -69,6 +70,56 @@ async fn sess_2_fifty_tabs_that_refresh_at_once_over_three_nodes_log_nobody_out(
     }
     assert_eq!(place.number("SELECT count(*) FROM sessions").await, 1);
     assert_eq!(place.number("SELECT count(*) FROM revocations").await, 0);
+}
+
+/// The refresh cookie that an answer sets.
+fn cookie(answer: &Answer) -> Option<String> {
+    let mut cookies = answer.head.values("set-cookie").into_iter();
+    let cookie = cookies.find_map(|one| one.strip_prefix("__Secure-portcullis-refresh="))?;
+    cookie.split(';').next().map(str::to_owned)
+}
+
+fn refresh_by(cookie: &str) -> String {
+    let cookie = format!("__Secure-portcullis-refresh={cookie}");
+    let fields = [
+        ("Content-Type", "application/json"),
+        ("Cookie", &*cookie),
+        ("Origin", "https://localhost:8443"),
+    ];
+    request("POST", "/auth/refresh", &fields, "")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sess_2_browsers_tabs_over_three_nodes_are_given_one_cookie_and_a_late_one_takes_it_from_nobody()
+ {
+    let Some((_redis, way)) = shared_engines().await else {
+        return;
+    };
+    let trio = Trio::start(&way, &["alice"], |site| site).await;
+    let addresses = trio.addresses();
+    let body = json!({ "username": "alice", "password": PASSWORD });
+    let signed_in = exchange(addresses[0], call("POST", "/auth/login", "", &body)).await;
+    let first = cookie(signed_in.is(200)).unwrap();
+    let mut current = first.clone();
+    for _ in 0..6 {
+        let request = refresh_by(&current);
+        let tabs = (0..9).map(|tab| exchange(addresses[tab % 3], request.clone()));
+        let answers = join_all(tabs).await;
+        let given: BTreeSet<Option<String>> = answers
+            .iter()
+            .map(|answer| cookie(answer.is(200)))
+            .collect();
+        assert_eq!(given.len(), 1, "{given:?}");
+        current = given.into_iter().next().unwrap().unwrap();
+    }
+    // A tab that slept through more of them than are remembered is refused, and its browser keeps the cookie of the others.
+    for address in &addresses {
+        let late = exchange(*address, refresh_by(&first)).await;
+        late.refused(401, "invalid_grant");
+        assert_eq!(cookie(&late), None);
+    }
+    let answer = exchange(addresses[1], refresh_by(&current)).await;
+    assert!(cookie(answer.is(200)).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
