@@ -1,7 +1,7 @@
 //! Everything at once, in an order that a seed chooses: nodes are killed and leave, engines die and return, configurations and
 //! certificates change, bad tokens come by the hundred, and good traffic goes on (FAULT-7).
 //!
-//! `PORTCULLIS_CHAOS_SECONDS` is how long it lasts, 25 by default; every event comes once at least. `PORTCULLIS_CHAOS_SEED` plays
+//! `PORTCULLIS_CHAOS_SECONDS` is how long it lasts, 20 by default; every event comes once at least. `PORTCULLIS_CHAOS_SEED` plays
 //! the order of a run again, which prints its seed. Each five minutes begin anew with the next seed.
 
 use std::{
@@ -108,7 +108,7 @@ fn number(variable: &str) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_7_in_any_order_of_faults_nobody_passes_unverified_and_nothing_acknowledged_is_lost()
 {
-    let mut left = number(SECONDS).unwrap_or(25);
+    let mut left = number(SECONDS).unwrap_or(20);
     let mut seed = number(SEED).unwrap_or_else(keys::now);
     while left > 0 {
         let round = left.min(ROUND_MAX);

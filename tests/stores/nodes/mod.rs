@@ -240,15 +240,27 @@ pub(crate) fn private_request(target: &str, token: &str) -> String {
     request("GET", target, &[("Authorization", &bearer(token))], "")
 }
 
+/// As [`exchange`], again and again while a node has no time, as clients do that read `Retry-After`.
+#[track_caller]
+fn patiently(address: SocketAddr, bytes: String) -> impl Future<Output = Answer> {
+    let place = std::panic::Location::caller();
+    eventually("time for a request", async move || {
+        match Caller::new(address).ask(&bytes).await {
+            Ok(answer) => (answer.status != 503).then_some(answer),
+            Err(lost) => panic!("{place}: {lost:?}"),
+        }
+    })
+}
+
 #[track_caller]
 pub(crate) fn login(address: SocketAddr, name: &str) -> impl Future<Output = Grant> + use<> {
-    let answer = exchange(address, login_request(name, PASSWORD));
+    let answer = patiently(address, login_request(name, PASSWORD));
     async { Grant::of(&answer.await) }
 }
 
 #[track_caller]
 pub(crate) fn refresh(address: SocketAddr, renewal: &str) -> impl Future<Output = Answer> + use<> {
-    exchange(address, refresh_request(renewal))
+    patiently(address, refresh_request(renewal))
 }
 
 /// What becomes of a token at a node.

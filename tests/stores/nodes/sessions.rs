@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{
-    BOUND, Grant, PASSWORD, Trio, Way, call, exchange, login, logout_request, refresh,
+    BOUND, Grant, PASSWORD, Trio, Way, call, exchange, login, logout_request, patiently, refresh,
     shared_engines, status,
 };
 use crate::harness::{Gateway, RedisServer, eventually, keys::unbase64};
@@ -172,7 +172,7 @@ async fn cache_4_whatever_ends_a_session_at_one_of_three_nodes_ends_it_at_all() 
     );
     let change = json!({ "current_password": PASSWORD, "new_password": NEW });
     let change = call("POST", "/auth/password", &kept.access, &change);
-    exchange(all[2], change).await.is(204);
+    patiently(all[2], change).await.is(204);
     ends(&all, &grant.access).await;
 
     let grant = seen_by_all(&trio, "bob").await;
