@@ -20,6 +20,8 @@ mod cluster;
 mod faults;
 #[path = "stores/halt.rs"]
 mod halt;
+#[path = "stores/keys.rs"]
+mod keys;
 #[path = "stores/kills.rs"]
 mod kills;
 #[path = "stores/mail.rs"]

@@ -5,6 +5,7 @@
 //! PostgreSQL for several; nothing here knows SQL.
 
 pub mod administration;
+pub mod keys;
 pub mod mail;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -16,6 +17,7 @@ use std::{fmt, future::Future, pin::Pin};
 pub use administration::{
     ADMIN, Act, Acted, AdministrationStore, Invite, NewInvite, Redemption, UserEdit,
 };
+pub use keys::{KEYS_MAX, PURPOSE, RingRead, SealedKey, SealedRing, SigningKeyStore};
 pub use mail::{
     Beyond, Claim, MailStatus, MailToken, NewMail, NewRegistration, PasswordChange, PasswordReset,
     Queued, QueuedMail, RecoveryStore, RegistrationKey, ResetDone,
@@ -233,7 +235,9 @@ pub enum RevocationKind {
 /// Keeps accounts and sessions. Arguments are bounded in length by the caller.
 ///
 /// Every future may be dropped: the transaction then happens as a whole or not at all. All fail with [`StoreError`].
-pub trait Store: AdministrationStore + RecoveryStore + Send + Sync + fmt::Debug {
+pub trait Store:
+    AdministrationStore + RecoveryStore + SigningKeyStore + Send + Sync + fmt::Debug
+{
     /// Adds an account; [`StoreError::Conflict`] where its name or address is taken.
     fn add_user(&self, user: User) -> Answer<()>;
 

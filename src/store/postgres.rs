@@ -9,6 +9,7 @@
 
 mod administration;
 mod feed;
+mod keys;
 mod link;
 mod mail;
 mod purge;

@@ -5,6 +5,7 @@
 //! WAL mode with `synchronous = FULL`: what was answered is on the disk (STORE-2).
 
 mod administration;
+mod keys;
 mod mail;
 mod open;
 mod registrations;
