@@ -31,6 +31,7 @@ fn project() -> TempDir {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     let secrets = [
         "certs/introspection.secret",
+        "certs/key-encryption",
         "certs/orders.secret",
         "config/redis.password",
     ];

@@ -40,6 +40,8 @@ mod scale;
 mod schema;
 #[path = "stores/server.rs"]
 mod server;
+#[path = "stores/shared_keys.rs"]
+mod shared_keys;
 #[path = "stores/story.rs"]
 mod story;
 #[path = "stores/tls.rs"]

@@ -53,12 +53,13 @@ pub use recovery::ChangePassword;
 pub use refresh_token::RefreshToken;
 pub use sessions::{Client, Grant, Login};
 pub use signing::{
-    ASSERTION_ALGORITHM, AssertionKeys, KeyError, KeyFolder, KeyInfo, KeyState, PUBLISH_AHEAD,
-    PUBLISHED_MAX_AGE, Signature,
+    ASSERTION_ALGORITHM, AssertionKeys, ENCRYPTION_KEY_BYTES, EncryptionKey, KeyEncryption,
+    KeyError, KeyFolder, KeyInfo, KeyState, KeyWrapping, PUBLISH_AHEAD, PUBLISHED_MAX_AGE,
+    Signature, StoredKeys,
 };
-pub use start::OpenError;
+pub use start::{OpenError, open_store};
 pub use users::{NewUser, canonical_email, canonical_username};
-pub use watch::{Report, Watch, watch_lag};
+pub use watch::{PollError, Report, Watch, watch_lag};
 
 /// The name of the built-in issuer in rules, logs and metrics.
 pub const ISSUER_NAME: &str = BUILT_IN;
@@ -223,7 +224,14 @@ impl Accounts {
         self.signing.algorithms()
     }
 
-    /// Takes over what was changed about the signing keys, by a command or by time. Blocks, for a look at a file mostly.
+    /// Whether it is known which signing keys there are: not where they are in a store that could not be read yet.
+    #[must_use]
+    pub fn knows_keys(&self) -> bool {
+        self.signing.are_known()
+    }
+
+    /// Takes over what was changed about the signing keys in their folder, and what time changes about any; keys of the store are read
+    /// by [`Accounts::poll`]. Blocks, for a look at a file mostly.
     ///
     /// # Errors
     /// [`KeyError`] by variant; the keys then stay as they were.

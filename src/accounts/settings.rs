@@ -8,6 +8,7 @@ use std::{
 
 use jsonwebtoken::Algorithm;
 
+use super::KeyEncryption;
 use crate::{
     limit::settings::Quota,
     mail::MailSettings,
@@ -25,6 +26,8 @@ pub struct AccountSettings {
     pub database: PathBuf,
     /// The shared database, where accounts are in one.
     pub postgres: Option<PostgresSettings>,
+    /// What signing keys are encrypted with in the store; `None`: they are files.
+    pub key_encryption: Option<KeyEncryption>,
     /// `iss` of the tokens: the public URL without a trailing slash.
     pub issuer: Arc<str>,
     /// `aud` of the tokens; never empty.
@@ -117,7 +120,7 @@ impl AccountSettings {
         }
     }
 
-    /// Where the signing keys are.
+    /// Where the signing keys are, unless they are in the store.
     #[must_use]
     pub fn key_folder(&self) -> PathBuf {
         let folder = self.database.parent();

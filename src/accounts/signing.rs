@@ -1,15 +1,21 @@
-//! The keys that sign access tokens: files beside the database, of which the clock says which one signs.
+//! The keys that sign access tokens: files beside the database, or rows in it that are encrypted; the clock says which one signs.
 //!
 //! `keys/<kid>.pem` holds a key pair as PKCS #8, `keys/<kid>.secret` the shared secret of HS256, `keys/ring.json` the times of
 //! each. Everything in it is made under a lock and appears whole, so processes that start together, and a command beside them,
-//! agree. A new key is published before it signs, and an old one believed until its last token is dead (KEY-4).
+//! agree; in the store a change takes the place of what it was made from, or is made anew. A new key is published before it signs,
+//! and an old one believed until its last token is dead (KEY-4).
 
 mod assertion;
+mod encryption;
 mod fault;
 mod files;
 mod folder;
 mod key;
+mod listing;
 mod ring;
+mod rows;
+mod state;
+mod stored;
 
 use std::{
     fmt,
@@ -23,15 +29,20 @@ use std::{
 use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
 use serde::Serialize;
-use serde_json::{Value, json};
 
+use self::state::{Mark, State};
 pub use self::{
     assertion::{ASSERTION_ALGORITHM, AssertionKeys, Signature},
+    encryption::{ENCRYPTION_KEY_BYTES, EncryptionKey, KeyEncryption},
     fault::KeyError,
-    folder::{KeyFolder, KeyInfo, KeyState},
+    folder::KeyFolder,
+    listing::{KeyInfo, KeyState, KeyWrapping},
+    stored::StoredKeys,
 };
-use self::{files::Stamp, key::SigningKey, ring::Entry};
-use crate::authn::{LiveKeys, Revocations};
+use crate::{
+    authn::{LiveKeys, Revocations},
+    store::{RingRead, SealedRing, Store},
+};
 
 /// How long verifiers elsewhere may keep the published keys (`Cache-Control: max-age`).
 pub const PUBLISHED_MAX_AGE: Duration = Duration::from_secs(300);
@@ -39,29 +50,25 @@ pub const PUBLISHED_MAX_AGE: Duration = Duration::from_secs(300);
 /// How long a new key is published before it signs, unless somebody says otherwise: twice as long as it may be unknown.
 pub const PUBLISH_AHEAD: Duration = Duration::from_secs(600);
 
-/// What asymmetric keys of ours sign with.
-const ASYMMETRIC: [Algorithm; 3] = [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256];
-
 /// The keys as this process knows them.
 pub(super) struct SigningKeys {
-    folder: KeyFolder,
+    place: Place,
     state: ArcSwap<State>,
     /// One at a time puts a state in place, and what verifies with it.
     change: Mutex<()>,
     public: Arc<LiveKeys>,
     secret: Arc<LiveKeys>,
+    /// Whether the store was asked that decides where the keys are.
+    begun: AtomicBool,
     /// Whether anything is verified with them: not before it is known what was revoked.
     trusted: AtomicBool,
     revocations: Arc<Revocations>,
 }
 
-/// The ring at a time.
-struct State {
-    stamp: Stamp,
-    keys: Arc<Vec<(Entry, SigningKey)>>,
-    /// Those whose tokens are believed.
-    good: Vec<Box<str>>,
-    jwks: Vec<u8>,
+/// Where they are.
+enum Place {
+    Folder(KeyFolder),
+    Store(StoredKeys),
 }
 
 impl SigningKeys {
@@ -74,20 +81,29 @@ impl SigningKeys {
         revocations: Arc<Revocations>,
         now: u64,
     ) -> Result<Self, KeyError> {
-        let (stamp, keys) = folder.read_all()?;
-        let state = State::new(stamp, Arc::new(keys), now);
+        let state = State::of_folder(&folder, now)?;
         // Read now, so that keys that cannot verify are found at the start.
         let (public, secret) = (LiveKeys::empty(), LiveKeys::empty());
-        put_keys(&state, [&public, &secret], &Revocations::new())?;
-        Ok(Self {
-            folder,
+        state.put_keys([&public, &secret], &Revocations::new())?;
+        Ok(Self::new(Place::Folder(folder), state, revocations))
+    }
+
+    /// The keys of a store. None are known until [`refresh`](Self::refresh) has read them.
+    pub(super) fn of_store(keys: StoredKeys, revocations: Arc<Revocations>) -> Self {
+        Self::new(Place::Store(keys), State::unknown(), revocations)
+    }
+
+    fn new(place: Place, state: State, revocations: Arc<Revocations>) -> Self {
+        Self {
+            place,
             state: ArcSwap::from_pointee(state),
             change: Mutex::new(()),
             public: Arc::default(),
             secret: Arc::default(),
+            begun: AtomicBool::new(false),
             trusted: AtomicBool::new(false),
             revocations,
-        })
+        }
     }
 
     /// Believes tokens of these keys from now on.
@@ -102,21 +118,68 @@ impl SigningKeys {
         }
     }
 
-    /// Reads what another process changed, and lets go of what is over. Blocks, for a look at a file where nothing changed.
+    /// Reads what another process changed in the folder, and lets go of what is over. Blocks, for a look at a file where nothing
+    /// changed.
     ///
     /// # Errors
     /// [`KeyError`] by variant; the keys then stay as they were.
     pub(super) fn follow(&self, now: u64) -> Result<(), KeyError> {
         let _one = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state.load();
-        let stamp = self.folder.stamp()?;
-        let (stamp, keys) = if stamp == before.stamp {
-            (stamp, Arc::clone(&before.keys))
-        } else {
-            let (stamp, keys) = self.folder.read_all()?;
-            (stamp, Arc::new(keys))
+        let state = match &self.place {
+            Place::Folder(folder) if !before.is_of(folder)? => State::of_folder(folder, now)?,
+            Place::Folder(_) | Place::Store(_) => before.at(now),
         };
-        let state = State::new(stamp, keys, now);
+        self.put(&before, state)
+    }
+
+    /// Reads what another process changed in the store, and makes the first key where there is none. Keys that cannot be decrypted are
+    /// left out, and told of: those that are gone are gone all the same. Where keys are files, sees once that they are not in the
+    /// store.
+    ///
+    /// # Errors
+    /// [`KeyError`] by variant, about the first time above all; the keys then stay as they were.
+    pub(super) async fn refresh(&self, store: &dyn Store, now: u64) -> Result<(), KeyError> {
+        let begun = self.begun.load(Ordering::Acquire);
+        match &self.place {
+            Place::Folder(_) if begun => return Ok(()),
+            Place::Folder(_) => {
+                if StoredKeys::are_in(store).await? {
+                    return Err(KeyError::EncryptionMissing);
+                }
+            }
+            Place::Store(keys) => {
+                if !begun {
+                    keys.begin(now).await?;
+                }
+                let known = self.state.load().revision();
+                let mut read = keys.read(known).await?;
+                if read == RingRead::Absent {
+                    keys.begin(now).await?;
+                    read = keys.read(None).await?;
+                }
+                if let RingRead::Changed(ring) = read {
+                    self.take(keys, &ring, now)?;
+                }
+            }
+        }
+        self.begun.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes over the keys of the store.
+    fn take(&self, keys: &StoredKeys, ring: &SealedRing, now: u64) -> Result<(), KeyError> {
+        let _one = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.state.load();
+        let state = before.followed_by(keys, ring, now);
+        for (kid, error) in state.unusable() {
+            tracing::error!(kid, error, "a signing key of the store cannot be used");
+        }
+        self.put(&before, state)
+    }
+
+    /// Puts a state in place.
+    fn put(&self, before: &State, state: State) -> Result<(), KeyError> {
         if state.good != before.good {
             tracing::info!(keys = ?state.good, "the signing keys have changed");
             self.verify_with(&state)?;
@@ -126,23 +189,23 @@ impl SigningKeys {
     }
 
     fn verify_with(&self, state: &State) -> Result<(), KeyError> {
-        if !self.trusted.load(Ordering::Acquire) {
+        if !self.trusted.load(Ordering::Acquire) || state.mark == Mark::Unknown {
             return Ok(());
         }
-        put_keys(state, [&self.public, &self.secret], &self.revocations)
+        state.put_keys([&self.public, &self.secret], &self.revocations)
     }
 
-    /// What verifies our tokens: for each kind of algorithm that keys of ours have, the algorithms and the keys.
+    /// What verifies our tokens: for each kind of algorithm that keys of ours have, the algorithms and the keys. Keys of the store may
+    /// come to be of either, by another node's configuration.
     pub(super) fn verifying(&self) -> Vec<(Vec<Algorithm>, Arc<LiveKeys>)> {
         let state = self.state.load();
-        let has = |secret: bool| {
-            (self.folder.algorithm() == Algorithm::HS256) == secret
-                || state
-                    .keys
-                    .iter()
-                    .any(|(_, key)| key.public().is_none() == secret)
+        let has = |secret: bool| match &self.place {
+            Place::Folder(folder) => {
+                (folder.algorithm() == Algorithm::HS256) == secret || state.has(secret)
+            }
+            Place::Store(_) => true,
         };
-        let public = has(false).then(|| (ASYMMETRIC.to_vec(), Arc::clone(&self.public)));
+        let public = has(false).then(|| (state::ASYMMETRIC.to_vec(), Arc::clone(&self.public)));
         let secret = has(true).then(|| (vec![Algorithm::HS256], Arc::clone(&self.secret)));
         public.into_iter().chain(secret).collect()
     }
@@ -154,37 +217,35 @@ impl SigningKeys {
 
     /// The keys whose tokens are believed, the one that signs first.
     pub(super) fn list(&self, now: u64) -> Vec<KeyInfo> {
-        let state = self.state.load();
-        let signing = state.signing(now).map(|key| &key.kid);
-        let info = |(entry, key): &(Entry, SigningKey)| KeyInfo {
-            kid: entry.kid.clone(),
-            algorithm: key.algorithm,
-            state: entry.state(signing.map(|kid| &**kid), now),
-            from: entry.from,
-            until: entry.until,
-        };
-        let good = state.keys.iter().filter(|(entry, _)| entry.is_good(now));
-        let mut keys: Vec<KeyInfo> = good.map(info).collect();
-        keys.sort_by_key(KeyInfo::rank);
-        keys
+        self.state.load().list(now)
     }
 
     /// What the published keys sign with, each once.
     pub(super) fn algorithms(&self) -> Vec<Algorithm> {
+        self.state.load().algorithms()
+    }
+
+    /// Whether it is known which keys there are: not while they are in a store that could not be read yet.
+    pub(super) fn are_known(&self) -> bool {
+        self.state.load().mark != Mark::Unknown
+    }
+
+    /// Whether a key may sign now.
+    pub(super) fn can_sign(&self, now: u64) -> bool {
+        self.state.load().signing(now).is_some()
+    }
+
+    /// What is wrong with keys of the store, in a line; `None` where all can be used.
+    pub(super) fn fault(&self) -> Option<String> {
         let state = self.state.load();
-        let mut algorithms = Vec::new();
-        for (_, key) in state.keys.iter().filter(|(_, key)| key.public().is_some()) {
-            if !algorithms.contains(&key.algorithm) {
-                algorithms.push(key.algorithm);
-            }
-        }
-        algorithms
+        let mut faults = state.unusable().map(|(_, error)| error);
+        faults.next().map(ToOwned::to_owned)
     }
 
     /// Signs claims as an access token (RFC 9068 §2.1) with the key whose turn it is.
     ///
     /// # Errors
-    /// [`KeyError::Generate`] where the cryptographic library fails.
+    /// [`KeyError::Generate`] where no key may sign or the cryptographic library fails.
     pub(super) fn sign(&self, claims: &impl Serialize, now: u64) -> Result<String, KeyError> {
         let state = self.state.load();
         let key = state.signing(now).ok_or(KeyError::Generate)?;
@@ -192,67 +253,10 @@ impl SigningKeys {
     }
 }
 
-/// Puts the keys of a state where tokens are verified: the public ones, then the shared secrets.
-fn put_keys(
-    state: &State,
-    [public, secret]: [&LiveKeys; 2],
-    revocations: &Revocations,
-) -> Result<(), KeyError> {
-    let good = || {
-        let keys = state.keys.iter();
-        keys.filter(|(entry, _)| state.good.contains(&entry.kid))
-    };
-    let public_keys: Vec<&Value> = good().filter_map(|(_, key)| key.public()).collect();
-    let secrets: Vec<Value> = good().filter_map(|(_, key)| key.secret()).collect();
-    let put = |live: &LiveKeys, keys: Value, algorithms: &[Algorithm]| {
-        let set = json!({ "keys": keys }).to_string().into_bytes();
-        live.put(set, algorithms, revocations)
-            .map_err(KeyError::Unusable)
-    };
-    put(public, json!(public_keys), &ASYMMETRIC)?;
-    put(secret, json!(secrets), &[Algorithm::HS256])
-}
-
-impl State {
-    fn new(stamp: Stamp, keys: Arc<Vec<(Entry, SigningKey)>>, now: u64) -> Self {
-        let good = keys.iter().filter(|(entry, _)| entry.is_good(now));
-        let good = good.map(|(entry, _)| entry.kid.clone()).collect();
-        let mut state = Self {
-            stamp,
-            keys,
-            good,
-            jwks: Vec::new(),
-        };
-        let signing = state.signing(now).map(|key| key.kid.clone());
-        let mut published: Vec<&SigningKey> = state
-            .keys
-            .iter()
-            .filter(|(entry, _)| entry.is_good(now))
-            .map(|(_, key)| key)
-            .collect();
-        published.sort_by_key(|key| Some(&key.kid) != signing.as_ref());
-        let public: Vec<&Value> = published.iter().filter_map(|key| key.public()).collect();
-        state.jwks = json!({ "keys": public }).to_string().into_bytes();
-        state
-    }
-
-    fn signing(&self, now: u64) -> Option<&SigningKey> {
-        let begun = self
-            .keys
-            .iter()
-            .filter(|(entry, _)| entry.from <= now && entry.is_good(now));
-        begun
-            .max_by_key(|(entry, _)| entry.from)
-            .map(|(_, key)| key)
-    }
-}
-
 impl fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.load();
-        let kids: Vec<_> = state.keys.iter().map(|(entry, _)| &entry.kid).collect();
         f.debug_struct("SigningKeys")
-            .field("kids", &kids)
+            .field("kids", &self.state.load().kids())
             .finish_non_exhaustive()
     }
 }

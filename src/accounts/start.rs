@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Accounts, Clock, KeyError, KeyFolder, LIMIT_KEYS_MAX,
+    Accounts, Clock, KeyError, KeyFolder, LIMIT_KEYS_MAX, PollError, StoredKeys,
     outbox::Outbox,
     passwords::{
         Passwords,
@@ -116,6 +116,7 @@ impl Accounts {
             |name, quota| SharedLimiter::new(name, quota, LIMIT_KEYS_MAX, cluster.clone());
         revocations.feed().begin(settings.max_lag);
         let store = open_store(settings)?;
+        let signing = signing_keys(&store, settings, &revocations, clock.now())?;
         let breached = settings.breached_passwords.as_deref();
         let breached = breached.map(Breached::open).transpose()?;
         let passwords = Passwords::new(&settings.argon2, settings.password_min, breached)
@@ -123,11 +124,7 @@ impl Accounts {
         Ok(Self {
             store,
             passwords: Arc::new(passwords),
-            signing: SigningKeys::open(
-                KeyFolder::open(&settings.key_folder(), settings.signing, clock.now())?,
-                Arc::clone(&revocations),
-                clock.now(),
-            )?,
+            signing,
             revocations,
             clock,
             metrics,
@@ -144,7 +141,7 @@ impl Accounts {
         })
     }
 
-    /// Reads the whole feed, on a thread of its own as the caller may be part of a runtime.
+    /// Reads the keys in the store and the whole feed, on a thread of its own as the caller may be part of a runtime.
     fn catch_up(&self) -> Result<(), OpenError> {
         let read = std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -153,7 +150,10 @@ impl Accounts {
                     .build()
                     .map_err(OpenError::Runtime)?
                     .block_on(self.poll())
-                    .map_err(OpenError::Revocations)
+                    .map_err(|error| match error {
+                        PollError::Keys(error) => OpenError::Key(error),
+                        PollError::Store(error) => OpenError::Revocations(error),
+                    })
             });
             reader.join()
         });
@@ -164,7 +164,32 @@ impl Accounts {
     }
 }
 
-fn open_store(settings: &AccountSettings) -> Result<Arc<dyn Store>, OpenError> {
+/// The keys, where the configuration says that they are.
+fn signing_keys(
+    store: &Arc<dyn Store>,
+    settings: &AccountSettings,
+    revocations: &Arc<Revocations>,
+    now: u64,
+) -> Result<SigningKeys, KeyError> {
+    let (folder, algorithm) = (settings.key_folder(), settings.signing);
+    let revocations = Arc::clone(revocations);
+    match &settings.key_encryption {
+        Some(encryption) => {
+            let keys = StoredKeys::new(Arc::clone(store), encryption, algorithm, folder)?;
+            Ok(SigningKeys::of_store(keys, revocations))
+        }
+        None => {
+            let folder = KeyFolder::open(&folder, algorithm, now)?;
+            SigningKeys::open(folder, revocations, now)
+        }
+    }
+}
+
+/// Opens the store of accounts. Blocks.
+///
+/// # Errors
+/// [`OpenError`] by variant.
+pub fn open_store(settings: &AccountSettings) -> Result<Arc<dyn Store>, OpenError> {
     let Some(shared) = &settings.postgres else {
         return Ok(Arc::new(Sqlite::open(&settings.database)?));
     };

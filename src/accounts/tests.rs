@@ -15,6 +15,7 @@ mod refresh;
 mod registration;
 mod revocation;
 mod rotation;
+mod shared_keys;
 
 use std::{
     io::Write,
@@ -177,6 +178,7 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         path: "/auth".into(),
         database: folder.path().join("data/portcullis.db"),
         postgres: None,
+        key_encryption: None,
         issuer: "https://localhost:8443".into(),
         signing: jsonwebtoken::Algorithm::ES256,
         clients: Vec::new(),

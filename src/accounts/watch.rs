@@ -14,7 +14,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, sleep},
 };
 
-use super::Accounts;
+use super::{Accounts, KeyError};
 use crate::{
     authn::Revocations,
     store::{Revocation, RevocationKind, StoreError},
@@ -39,6 +39,17 @@ pub type Report = Box<dyn Fn(Result<(), String>) + Send + Sync>;
 /// A lag beyond this is told: more than a few polls have failed, or one hangs.
 const LAG_USUAL: Duration = Duration::from_secs(5);
 
+/// Why the store could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PollError {
+    /// The signing keys in it.
+    #[error("signing keys: {0}")]
+    Keys(#[source] KeyError),
+    /// It.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// The watching task. Dropping this stops it.
 #[derive(Debug)]
 pub struct Watch(JoinHandle<()>);
@@ -53,11 +64,13 @@ impl Accounts {
         Watch(runtime.spawn(run(accounts, report)))
     }
 
-    /// Applies what is new in the feed, and says how many entries that was.
+    /// Takes over the signing keys where they are in the store, applies what is new in the feed, and says how many entries that was.
     ///
     /// # Errors
-    /// [`StoreError`]; what was read until then is applied.
-    pub async fn poll(&self) -> Result<usize, StoreError> {
+    /// [`PollError`]; what was read until then is applied.
+    pub async fn poll(&self) -> Result<usize, PollError> {
+        // First, for a key that is gone ends tokens as an entry of the feed does: both belong to what is known.
+        self.signing.refresh(&*self.store, self.clock.now()).await?;
         let mut applied = 0;
         for _ in 0..POLL_PAGES_MAX {
             let after = self.feed.load(Ordering::Acquire);
@@ -115,6 +128,7 @@ async fn run(accounts: Weak<Accounts>, report: Report) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
     let mut keys_failing = false;
+    let mut reported = None;
     let mut turn = 0_u32;
     loop {
         let heard = heard(&accounts, &mut ticks).await;
@@ -127,24 +141,37 @@ async fn run(accounts: Weak<Accounts>, report: Report) {
         let mut result = accounts.poll().await.map(|_| ());
         if !heard {
             if result.is_ok() && turn.is_multiple_of(PURGE_EVERY) {
-                result = accounts.purge().await.map(|_| ());
+                result = accounts.purge().await.map(|_| ()).map_err(PollError::Store);
             }
             turn = turn.wrapping_add(1);
         }
         // One line when it begins and one when it ends, not one a second.
-        match (result, failing) {
+        match (&result, failing) {
             (Err(error), false) => {
                 tracing::error!(error = %error, "revocations of other processes cannot be read");
-                report(Err(format!("{error}: sign-in and sign-out are refused")));
-                failing = true;
             }
-            (Ok(()), true) => {
-                tracing::info!("revocations of other processes are read again");
-                report(Ok(()));
-                failing = false;
-            }
+            (Ok(()), true) => tracing::info!("revocations of other processes are read again"),
             (Err(_), true) | (Ok(()), false) => {}
         }
+        failing = result.is_err();
+        let fault = match result {
+            Err(error) => Some(format!("{error}: sign-in and sign-out are refused")),
+            Ok(()) => accounts.signing.fault(),
+        };
+        if fault != reported {
+            report(fault.clone().map_or(Ok(()), Err));
+            reported = fault;
+        }
+    }
+}
+
+impl From<KeyError> for PollError {
+    /// A store that cannot be read is not what is wrong with a key.
+    fn from(error: KeyError) -> Self {
+        if let KeyError::Store(error) = error {
+            return Self::Store(error);
+        }
+        Self::Keys(error)
     }
 }
 

@@ -350,13 +350,17 @@ impl Authenticator {
         self.cache.stats()
     }
 
-    /// Each issuer's name and the state of its keys; `None` where it has none that can be used.
+    /// Each issuer's name and the state of its keys, of all kinds together; `None` where it has none that can be used.
     #[must_use]
     pub fn key_status(&self) -> Vec<(Arc<str>, Option<KeyStatus>)> {
-        self.verifier
-            .keys()
-            .map(|(name, keys)| (Arc::clone(name), keys.status()))
-            .collect()
+        let mut all: Vec<(Arc<str>, Option<KeyStatus>)> = Vec::new();
+        for (name, keys) in self.verifier.keys() {
+            match all.iter_mut().find(|(known, _)| known == name) {
+                Some((_, status)) => *status = KeyStatus::together(*status, keys.status()),
+                None => all.push((Arc::clone(name), keys.status())),
+            }
+        }
+        all
     }
 }
 

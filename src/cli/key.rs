@@ -1,15 +1,20 @@
-//! `portcullis key …`: the keys that sign access tokens, or assertions to upstreams. A change is obeyed by every running node within 5 s.
+//! `portcullis key …`: the keys that sign access tokens, or assertions to upstreams, in a folder or in the store. A change is obeyed
+//! by every running node within 5 s.
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use super::{say, tell};
 use crate::{
-    accounts::{ASSERTION_ALGORITHM, Clock, KeyFolder, KeyInfo, PUBLISH_AHEAD, PUBLISHED_MAX_AGE},
+    accounts::{
+        ASSERTION_ALGORITHM, Clock, KeyFolder, KeyInfo, KeyWrapping, PUBLISH_AHEAD,
+        PUBLISHED_MAX_AGE, StoredKeys, open_store,
+    },
     config::{Config, show_duration},
 };
 
@@ -49,12 +54,31 @@ pub enum KeyCommand {
     /// Whoever has such a token must refresh or sign in again. For a key that was stolen; `rotate` disturbs nobody.
     Revoke {
         /// Its kid
-        #[arg(value_name = "KID", allow_hyphen_values = true)]
-        kid: String,
+        #[arg(
+            value_name = "KID",
+            allow_hyphen_values = true,
+            required_unless_present = "all"
+        )]
+        kid: Option<String>,
+        /// All keys; a new one signs. Also where the key-encryption key is lost
+        #[arg(long, conflicts_with = "kid")]
+        all: bool,
         /// `text` for people; `json` for programs
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
+    /// Encrypts the keys in the store with the new key-encryption key, once every node has it
+    Rewrap {
+        /// `text` for people; `json` for programs
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+}
+
+/// Where the keys are.
+enum Keys {
+    Folder(KeyFolder),
+    Store(StoredKeys),
 }
 
 /// How to answer.
@@ -82,7 +106,8 @@ fn ahead(text: &str) -> Result<Duration, String> {
 /// What could not be read, made or written.
 pub fn run(arguments: &KeyArguments, config: &Config) -> anyhow::Result<ExitCode> {
     let now = Clock::system().now();
-    let keys = folder(arguments.assertion, config, now)?;
+    let runtime = super::token::runtime()?;
+    let keys = open(arguments.assertion, config, &runtime, now)?;
     let format = match &arguments.command {
         KeyCommand::List { format } => *format,
         KeyCommand::Rotate { after, format } => {
@@ -93,31 +118,59 @@ pub fn run(arguments: &KeyArguments, config: &Config) -> anyhow::Result<ExitCode
                     show_duration(PUBLISHED_MAX_AGE)
                 ));
             }
-            keys.rotate(after, now)?;
+            match &keys {
+                Keys::Folder(keys) => keys.rotate(after, now)?,
+                Keys::Store(keys) => runtime.block_on(keys.rotate(after, now))?,
+            };
             *format
         }
-        KeyCommand::Revoke { kid, format } => {
-            keys.revoke(kid, now)?;
+        KeyCommand::Revoke { kid, format, .. } => {
+            match (&keys, kid.as_deref()) {
+                (Keys::Folder(keys), Some(kid)) => keys.revoke(kid, now)?,
+                (Keys::Folder(keys), None) => keys.revoke_all(now)?,
+                (Keys::Store(keys), kid) => runtime.block_on(keys.revoke(kid, now))?,
+            }
+            *format
+        }
+        KeyCommand::Rewrap { format } => {
+            let Keys::Store(keys) = &keys else {
+                bail!(
+                    "these keys are files, which are not encrypted: accounts.key_encryption_file is for those in the store"
+                );
+            };
+            let count = runtime.block_on(keys.rewrap())?;
+            tell(&format!("{count} encrypted anew"));
             *format
         }
     };
-    show(&keys.list(now)?, format)?;
+    let listed = match &keys {
+        Keys::Folder(keys) => keys.list(now)?,
+        Keys::Store(keys) => runtime.block_on(keys.list(now))?,
+    };
+    show(&listed, format)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn folder(of_assertions: bool, config: &Config, now: u64) -> anyhow::Result<KeyFolder> {
-    let (folder, algorithm) = if of_assertions {
+fn open(of_assertions: bool, config: &Config, runtime: &Runtime, now: u64) -> anyhow::Result<Keys> {
+    if of_assertions {
         let settings = config.assertion.as_ref();
         let settings = settings.context(
             "assertions are off: the configuration has no `assertion = true` in [identity]",
         )?;
-        (settings.keys.clone(), ASSERTION_ALGORITHM)
-    } else {
-        let settings = config.accounts.as_ref();
-        let settings = settings.context("accounts are off: the configuration has no [accounts]")?;
-        (settings.key_folder(), settings.signing)
+        let keys = KeyFolder::open(&settings.keys, ASSERTION_ALGORITHM, now)?;
+        return Ok(Keys::Folder(keys));
+    }
+    let settings = config.accounts.as_ref();
+    let settings = settings.context("accounts are off: the configuration has no [accounts]")?;
+    let (folder, algorithm) = (settings.key_folder(), settings.signing);
+    let store = open_store(settings).context("cannot open the account store")?;
+    let Some(encryption) = &settings.key_encryption else {
+        runtime.block_on(StoredKeys::refuse_any(&*store))?;
+        return Ok(Keys::Folder(KeyFolder::open(&folder, algorithm, now)?));
     };
-    Ok(KeyFolder::open(&folder, algorithm, now)?)
+    Ok(Keys::Store(StoredKeys::new(
+        store, encryption, algorithm, folder,
+    )?))
 }
 
 fn show(keys: &[KeyInfo], format: Format) -> anyhow::Result<()> {
@@ -127,8 +180,14 @@ fn show(keys: &[KeyInfo], format: Format) -> anyhow::Result<()> {
             say(&format!("{:#}", json!({ "keys": keys })))
         }
         Format::Text => {
+            let are_wrapped = keys.iter().any(|key| key.wrapping.is_some());
+            let last = if are_wrapped {
+                "UNTIL                KEY-ENCRYPTION KEY"
+            } else {
+                "UNTIL"
+            };
             say(&format!(
-                "{:<44} {:<9} {:<9} {:<20} UNTIL",
+                "{:<44} {:<9} {:<9} {:<20} {last}",
                 "KID", "ALGORITHM", "STATE", "FROM"
             ))?;
             keys.iter().try_for_each(|key| say(&line(key)))
@@ -143,6 +202,7 @@ fn describe(key: &KeyInfo) -> Value {
         "state": key.state.name(),
         "from": key.from,
         "until": key.until,
+        "key_encryption_key": key.wrapping.map(KeyWrapping::name),
     })
 }
 
@@ -155,10 +215,12 @@ fn line(key: &KeyInfo) -> String {
     };
     let until = key.until.map_or_else(|| "-".to_owned(), time);
     let state = key.state.name();
-    format!(
-        "{:<44} {algorithm:<9} {state:<9} {from:<20} {until}",
+    let wrapping = key.wrapping.map_or("", KeyWrapping::name);
+    let line = format!(
+        "{:<44} {algorithm:<9} {state:<9} {from:<20} {until:<20} {wrapping}",
         key.kid
-    )
+    );
+    line.trim_end().to_owned()
 }
 
 fn time(seconds: u64) -> String {
@@ -182,6 +244,7 @@ mod tests {
             state: KeyState::Retiring,
             from: 0,
             until: Some(1_800_000_000),
+            wrapping: None,
         };
         let words: Vec<String> = line(&key).split_whitespace().map(Into::into).collect();
         assert_eq!(

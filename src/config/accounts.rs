@@ -50,6 +50,7 @@ pub(super) fn read(
     let enabled = table.flag("enabled").unwrap_or(true) && present;
     let path = table.parsed("path", path).unwrap_or_else(|| "/auth".into());
     let (database, postgres) = super::store::read(&mut table);
+    let key_encryption = super::key_encryption::read(&mut table, postgres.is_some());
     let audience = table.texts("audience", "no token would be for anybody");
     let access_ttl = Bounds::new(secs(10), secs(15 * 60))
         .because("a token lives for so long after its session has ended elsewhere");
@@ -78,6 +79,7 @@ pub(super) fn read(
         path,
         database,
         postgres,
+        key_encryption,
         issuer: issuer.into(),
         audience: audience.map_or_else(
             || vec!["portcullis".into()],

@@ -22,6 +22,7 @@ mod header_edits;
 mod identity;
 mod introspection;
 mod issuer;
+mod key_encryption;
 mod keys;
 mod limit;
 mod log;

@@ -314,8 +314,14 @@ fn operate<'a>(
         Operation::ResetPassword => Box::pin(passwords::reset(accounts, call)),
         Operation::EndSession => Box::pin(own_sessions::end_session(accounts, call)),
         Operation::Introspect => Box::pin(clients::introspect(accounts, call)),
-        Operation::IssuerDocument => Box::pin(async { Ok(issuer_document(accounts)) }),
-        Operation::Jwks => Box::pin(async { Ok(answers::document(accounts.jwks())) }),
+        Operation::IssuerDocument => Box::pin(async {
+            known_keys(accounts)?;
+            Ok(issuer_document(accounts))
+        }),
+        Operation::Jwks => Box::pin(async {
+            known_keys(accounts)?;
+            Ok(answers::document(accounts.jwks()))
+        }),
         Operation::Login => Box::pin(sign_in::login(accounts, call)),
         Operation::Logout => Box::pin(sign_in::logout(accounts, call)),
         Operation::LogoutAll => Box::pin(own_sessions::logout_all(accounts, call)),
@@ -327,6 +333,15 @@ fn operate<'a>(
         Operation::Revoke => Box::pin(clients::revoke(accounts, call)),
         Operation::Sessions => Box::pin(own_sessions::sessions(accounts, call)),
         Operation::VerifyRegistration => Box::pin(registration::verify(accounts, call)),
+    }
+}
+
+/// Refuses while it is not known which keys there are: verifiers would keep an empty set, and refuse every token for as long.
+fn known_keys(accounts: &Accounts) -> Result<(), Rejection> {
+    if accounts.knows_keys() {
+        Ok(())
+    } else {
+        Err(Rejection::StoreUnavailable)
     }
 }
 

@@ -1,62 +1,30 @@
 //! The folder of signing keys: made, listed, rotated, revoked. What a running process makes of it is not known here.
 
 use std::{
-    cmp::Reverse,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use jsonwebtoken::Algorithm;
+use zeroize::Zeroizing;
 
 use super::{
     KeyError, PUBLISH_AHEAD,
     files::{self, Stamp},
     key::{PAIR, SECRET, SigningKey, Unfit},
+    listing::{KeyInfo, listed},
     ring::{self, Entry, Ring},
 };
-use crate::accounts::TOKEN_LIFE_MAX;
+use crate::{accounts::TOKEN_LIFE_MAX, store::KEYS_MAX};
 
 /// Attempts to read a ring whose keys another process is changing.
 const READS_MAX: u32 = 3;
-
-/// What there is to say of a signing key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyInfo {
-    /// Its name.
-    pub kid: Box<str>,
-    /// What it signs with.
-    pub algorithm: Algorithm,
-    /// What it does.
-    pub state: KeyState,
-    /// Seconds since 1970: it signs from then on.
-    pub from: u64,
-    /// Seconds since 1970: its tokens are refused from then on; `None` while it has no successor.
-    pub until: Option<u64>,
-}
-
-/// What a signing key does at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyState {
-    /// Its tokens are still believed.
-    Retiring,
-    /// It signs.
-    Signing,
-    /// It is published, and will sign.
-    Waiting,
-}
 
 /// The folder of the keys, for whoever changes them.
 #[derive(Debug, Clone)]
 pub struct KeyFolder {
     folder: PathBuf,
     algorithm: Algorithm,
-}
-
-impl KeyInfo {
-    /// The one that signs first, then the newest.
-    pub(super) fn rank(&self) -> (bool, Reverse<u64>) {
-        (self.state != KeyState::Signing, Reverse(self.from))
-    }
 }
 
 impl KeyFolder {
@@ -95,6 +63,33 @@ impl KeyFolder {
         }))
     }
 
+    /// Whether there are keys in a folder.
+    pub(super) fn is_there(folder: &Path) -> bool {
+        let pairs = files::ending(folder, PAIR);
+        folder.join(ring::FILE).exists() || pairs.is_ok_and(|pairs| !pairs.is_empty())
+    }
+
+    /// The keys of a folder that are in use, or will be, or were a short while ago, with the texts of their files; none where there
+    /// is no folder. Blocks.
+    pub(super) fn texts_of(
+        folder: &Path,
+        algorithm: Algorithm,
+        now: u64,
+    ) -> Result<Vec<(Entry, SigningKey, Zeroizing<String>)>, KeyError> {
+        if !Self::is_there(folder) {
+            return Ok(Vec::new());
+        }
+        let opened = Self::open(folder, algorithm, now)?;
+        let _lock = files::lock(folder)?;
+        let ring = Ring::read(folder)?;
+        let good = ring.keys.into_iter().filter(|entry| entry.is_good(now));
+        good.map(|entry| {
+            let (key, text) = opened.read(&entry.kid)?;
+            Ok((entry, key, text))
+        })
+        .collect()
+    }
+
     /// What a key that is made signs with.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.algorithm
@@ -111,19 +106,12 @@ impl KeyFolder {
     /// [`KeyError`] by variant.
     pub fn list(&self, now: u64) -> Result<Vec<KeyInfo>, KeyError> {
         let ring = Ring::read(&self.folder)?;
-        let signing = ring.signing_at(now).map(|key| key.kid.clone());
-        let mut keys = Vec::new();
-        for entry in ring.keys.iter().filter(|entry| entry.is_good(now)) {
-            keys.push(KeyInfo {
-                kid: entry.kid.clone(),
-                algorithm: self.read(&entry.kid)?.algorithm,
-                state: entry.state(signing.as_deref(), now),
-                from: entry.from,
-                until: entry.until,
-            });
-        }
-        keys.sort_by_key(KeyInfo::rank);
-        Ok(keys)
+        // The file of one that is over may be gone.
+        let good = ring.keys.iter().filter(|entry| entry.is_good(now));
+        let keys = good
+            .map(|entry| Ok((entry, self.read(&entry.kid)?.0.algorithm, None)))
+            .collect::<Result<Vec<_>, KeyError>>()?;
+        Ok(listed(&keys, now))
     }
 
     /// Makes a key that signs after a while, during which it is published; says its name. Blocks.
@@ -137,6 +125,23 @@ impl KeyFolder {
             now.saturating_add(after.as_secs()),
             now,
         )
+    }
+
+    /// Takes all keys away at once, and with them every token; a new one signs. Blocks.
+    ///
+    /// # Errors
+    /// [`KeyError`] by variant; then nothing has changed, unless it is about a file that could not be removed.
+    pub fn revoke_all(&self, now: u64) -> Result<(), KeyError> {
+        let _lock = files::lock(&self.folder)?;
+        let before = Ring::read(&self.folder)?;
+        self.add(Ring::default(), now, now)?;
+        for entry in &before.keys {
+            tracing::warn!(target: "audit", event = "key_revoked", kid = %entry.kid);
+            if let Some(path) = self.path_of(&entry.kid) {
+                files::remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a key away at once, and with it every token that it has signed. Where it signed, another does from now on: the one
@@ -162,6 +167,9 @@ impl KeyFolder {
 
     /// Puts a new key into the ring, and takes out what is over.
     fn add(&self, mut ring: Ring, from: u64, now: u64) -> Result<Box<str>, KeyError> {
+        if ring.keys.iter().filter(|key| key.is_good(now)).count() >= KEYS_MAX {
+            return Err(KeyError::TooMany);
+        }
         let (key, ending, text) = SigningKey::generate(self.algorithm).ok_or(KeyError::Generate)?;
         let path = self.folder.join(format!("{}.{ending}", key.kid));
         files::write(&path, text.as_bytes())?;
@@ -219,7 +227,7 @@ impl KeyFolder {
         let Some(newest) = ring.newest().map(|key| key.kid.clone()) else {
             return self.add(ring, now, now).map(drop);
         };
-        if self.read(&newest)?.algorithm == self.algorithm {
+        if self.read(&newest)?.0.algorithm == self.algorithm {
             return Ok(());
         }
         let from = now.saturating_add(PUBLISH_AHEAD.as_secs());
@@ -236,20 +244,22 @@ impl KeyFolder {
             .map(path)
     }
 
-    fn read(&self, kid: &str) -> Result<SigningKey, KeyError> {
+    /// A key, with the text of its file.
+    fn read(&self, kid: &str) -> Result<(SigningKey, Zeroizing<String>), KeyError> {
         let missing = || KeyError::Missing {
             path: self.folder.join(ring::FILE),
         };
         let path = self.path_of(kid).ok_or_else(missing)?;
+        let text = files::read_private(&path)?;
         let key = if path.extension().is_some_and(|ending| ending == SECRET) {
-            let text = files::read_private(&path)?;
-            SigningKey::of_secret(kid, &text).map_err(|unfit| unfit_error(unfit, &path))?
+            SigningKey::of_secret(kid, &text)
         } else {
-            read_pair(&path)?
+            SigningKey::of_pem(&text)
         };
+        let key = key.map_err(|unfit| unfit_error(unfit, &path))?;
         // A file under another key's name would be believed in that key's place.
         if *key.kid == *kid {
-            Ok(key)
+            Ok((key, text))
         } else {
             Err(missing())
         }
@@ -264,7 +274,7 @@ impl KeyFolder {
             let keys: Result<Vec<_>, _> = ring
                 .keys
                 .into_iter()
-                .map(|entry| Ok((entry.clone(), self.read(&entry.kid)?)))
+                .map(|entry| Ok((entry.clone(), self.read(&entry.kid)?.0)))
                 .collect();
             match keys {
                 Err(KeyError::Missing { .. }) if attempt < READS_MAX => attempt += 1,
@@ -283,17 +293,5 @@ fn unfit_error(unfit: Unfit, path: &Path) -> KeyError {
     match unfit {
         Unfit::Example => KeyError::Example { path: path.into() },
         Unfit::Malformed => KeyError::Malformed { path: path.into() },
-    }
-}
-
-impl KeyState {
-    /// The word of listings.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Retiring => "retiring",
-            Self::Signing => "signing",
-            Self::Waiting => "waiting",
-        }
     }
 }

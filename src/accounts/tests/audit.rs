@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{CLIENT, Log, PASSWORD, Site, password};
+use super::{CLIENT, Log, PASSWORD, Site, password, shared_keys::encryption};
 use crate::{
     accounts::{
-        Actor, Edit, Enrolled, ImportedUser, NewAccount, NewInvitation, RefreshToken, Registered,
-        settings::Registration, signing::KeyFolder,
+        Actor, Edit, Enrolled, ImportedUser, KeyEncryption, NewAccount, NewInvitation,
+        RefreshToken, Registered, StoredKeys, settings::Registration, signing::KeyFolder,
     },
     limit::settings::Quota,
 };
@@ -189,6 +189,18 @@ async fn administrators(site: &Site) -> Vec<String> {
     ]
 }
 
+/// Key files are taken over into the store, and encrypted anew.
+async fn stored_keys(site: &Site) {
+    let keys = |encryption: Option<KeyEncryption>| {
+        let (store, folder) = (site.accounts.store.clone(), site.settings.key_folder());
+        let encryption = encryption.unwrap();
+        StoredKeys::new(store, &encryption, site.settings.signing, folder).unwrap()
+    };
+    keys(encryption(1, None)).begin(super::START).await.unwrap();
+    let rewrapped = keys(encryption(2, Some(1))).rewrap().await.unwrap();
+    assert_eq!(rewrapped, 1);
+}
+
 #[tokio::test]
 async fn log_4_every_event_is_as_the_document_says_and_log_1_has_no_secret() {
     let log = Log::default();
@@ -222,6 +234,7 @@ async fn log_4_every_event_is_as_the_document_says_and_log_1_has_no_secret() {
     let kid: Value = serde_json::from_slice(&site.accounts.jwks()).unwrap();
     let kid = kid["keys"][0]["kid"].as_str().unwrap();
     keys.unwrap().revoke(kid, super::START).unwrap();
+    stored_keys(&site).await;
     let limited = Site::with(|settings| {
         settings.login_per_account = Quota {
             count: 1,

@@ -55,6 +55,25 @@ struct Slot {
     under_way: bool,
 }
 
+impl KeyStatus {
+    /// Of two sets of one issuer: as old as the older one that has keys.
+    pub(in crate::authn) fn together(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        let (Some(one), Some(other)) = (one, other) else {
+            return one.or(other);
+        };
+        let age = match (one.usable, other.usable) {
+            (_, 0) => one.age,
+            (0, _) => other.age,
+            _ => one.age.max(other.age),
+        };
+        Some(Self {
+            age,
+            usable: one.usable + other.usable,
+            skipped: one.skipped + other.skipped,
+        })
+    }
+}
+
 impl LiveKeys {
     /// Reads keys that stay as they are; takes over those that are live already, and none for those that nobody fetches.
     pub(in crate::authn) fn of(

@@ -114,3 +114,25 @@ fn what_says_the_same_in_other_words_needs_none() {
         &[],
     );
 }
+
+#[test]
+fn key_5_another_key_encryption_key_needs_a_restart_also_under_the_same_name() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = site();
+    let write = |key: &str| {
+        let path = folder.path().join("kek");
+        std::fs::write(&path, key).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("359b730d152779747f5ce0a6f172ecce8ee7b81e32e95ea7b4df0a9816ad6040");
+    let keyed = BASE.replace("[accounts]", "[accounts]\nkey_encryption_file = \"kek\"");
+    let (none, outline) = read(folder.path(), BASE);
+    let (before, keyed_outline) = read(folder.path(), &keyed);
+    let want = ["accounts.key_encryption_file"];
+    let changes = outline.changes_to(&keyed_outline);
+    assert_eq!(restart::needed(&none, &before, &changes), want);
+    write("2b1f5d7e9c4a60838e0d55aa7193f4c2d6b87f10e3a95c6427bd08f1c43e9a7d\n");
+    let (next, other) = read(folder.path(), &keyed);
+    let changes = keyed_outline.changes_to(&other);
+    assert_eq!(restart::needed(&before, &next, &changes), want);
+}

@@ -115,3 +115,97 @@ fn what_only_a_shared_store_has_is_refused_beside_a_file() {
         project.refuses(&postgres(&[line]), &key, "no meaning");
     }
 }
+
+/// 32 bytes that nobody would take for text, as `openssl rand` writes them.
+const KEY: &str = "pw7yB0/S2rtEMf+YnkPX4H+sFiWeHWMNOwAeLHtOojo=";
+const OTHER: &str = "359b730d152779747f5ce0a6f172ecce8ee7b81e32e95ea7b4df0a9816ad6040";
+
+#[test]
+fn key_5_a_key_encryption_key_is_random_and_a_file_of_its_owner_or_in_the_environment() {
+    let mut project = Project::new();
+    let file = "key_encryption_file = \"kek\"";
+    let env = "key_encryption_env = \"KEK\"";
+    let key = "accounts.key_encryption_file";
+    let none = project.accepts(BASE).accounts.unwrap().key_encryption;
+    assert!(none.is_none(), "keys are files unless somebody says so");
+    project.refuses(&postgres(&[file]), key, "does not exist");
+    for open_to in [0o644, 0o640, 0o604, 0o660] {
+        project.write("kek", KEY, open_to);
+        project.refuses(&postgres(&[file]), key, "by others");
+    }
+    let thirty_one = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg==";
+    let many = "A".repeat(1000);
+    for (text, words) in [
+        ("\n", "is empty"),
+        ("correct horse battery staple!!!!", "no key-encryption key"),
+        (&KEY.replace('/', "*"), "no key-encryption key"),
+        (&KEY.replacen('p', "", 1), "no key-encryption key"),
+        (thirty_one, "no key-encryption key"),
+        (&many, "no key-encryption key"),
+        (&OTHER.replacen('3', "", 1), "no key-encryption key"),
+        (&OTHER.replace('f', "+"), "no key-encryption key"),
+        // Zeros, one word over and over, counting, text.
+        ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "not random"),
+        (&"deadbeef".repeat(8), "not random"),
+        ("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "not random"),
+        ("Y29ycmVjdCBob3JzZSBiYXR0ZXJ5IHN0YXBsZSEhISE=", "not random"),
+    ] {
+        project.write("kek", text, 0o600);
+        project.refuses(&postgres(&[file]), key, words);
+        let report = project.read(&postgres(&[file])).map(drop).unwrap_err();
+        let report = report.to_string();
+        assert!(text.trim().is_empty() || !report.contains(text), "{report}");
+        assert!(
+            words == "is empty" || report.contains("openssl rand -base64 32"),
+            "{report}"
+        );
+    }
+    project.write("kek", format!("{KEY}\n"), 0o600);
+    let keyed = |project: &Project, lines: &[&str]| {
+        let accounts = project.accepts(&postgres(lines)).accounts.unwrap();
+        accounts.key_encryption.unwrap()
+    };
+    let of_file = keyed(&project, &[file]);
+    project.refuses(&postgres(&[env]), "accounts.key_encryption_env", "not set");
+    // The other alphabet, without padding.
+    let url = KEY.replace('/', "_").replace('+', "-").replace('=', "");
+    project.variables = vec![("KEK", url), ("OTHER", OTHER.to_uppercase())];
+    let of_env = keyed(&project, &[env]);
+    assert_eq!(of_file, of_env);
+    assert_eq!(
+        format!("{of_env:?}"),
+        "KeyEncryption { current: [redacted], old: None }"
+    );
+    let both = postgres(&[file, env]);
+    project.refuses(&both, "accounts.key_encryption_env", "a second");
+    // The old one, while it is being changed.
+    let old = "key_encryption_old_env = \"OTHER\"";
+    project.refuses(
+        &postgres(&[old]),
+        "accounts.key_encryption_old_env",
+        "of none",
+    );
+    let same = "key_encryption_old_env = \"KEK\"";
+    project.refuses(
+        &postgres(&[file, same]),
+        "accounts.key_encryption_old_env",
+        "present one",
+    );
+    let changed = keyed(&project, &[file, old]);
+    assert!(changed.old.is_some_and(|old| old != changed.current));
+}
+
+#[test]
+fn a_shared_store_without_a_key_encryption_key_is_warned_of() {
+    let project = Project::new();
+    let store = "store = \"postgres://gate@localhost/portcullis\"";
+    let warned = |lines: &[&str]| {
+        let warnings = project.read(&postgres(lines)).unwrap().warnings;
+        let told = warnings.problems().iter();
+        told.filter(|problem| problem.message.contains("files of each gateway"))
+            .count()
+    };
+    assert_eq!((warned(&[]), warned(&[store])), (0, 1));
+    project.write("kek", OTHER, 0o600);
+    assert_eq!(warned(&[store, "key_encryption_file = \"kek\""]), 0);
+}
