@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::{BOUND, Grant, Trio, login, refresh, shared_engines, status};
-use crate::harness::{Gateway, eventually, get};
+use super::{BOUND, Grant, Trio, login, refresh, sealed, shared_engines, status};
+use crate::harness::{Gateway, Site, eventually, get};
 
 async fn keys(node: &Gateway, arguments: &[&str]) -> Vec<Value> {
     let arguments = [arguments, &["--format", "json"]].concat();
@@ -29,10 +29,19 @@ async fn publishes(node: &Gateway, kid: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn key_4_a_rotation_at_one_of_three_nodes_is_obeyed_by_all_and_refuses_no_token() {
+    rotate(sealed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_4_a_rotation_is_obeyed_by_three_nodes_on_one_folder_too() {
+    rotate(|site| site).await;
+}
+
+async fn rotate(change: impl Fn(Site) -> Site) {
     let Some((_redis, way)) = shared_engines().await else {
         return;
     };
-    let trio = Trio::start(&way, &["alice", "bob"], |site| site).await;
+    let trio = Trio::start(&way, &["alice", "bob"], change).await;
     let addresses = trio.addresses();
     let old = login(addresses[0], "alice").await;
     let old_kid = kid(&old.access);

@@ -150,6 +150,12 @@ fn site(upstream: SocketAddr, way: &Way) -> Site {
     }
 }
 
+/// Has a site keep its signing keys in the store, as nodes without a folder in common do.
+pub(crate) fn sealed(site: Site) -> Site {
+    site.secret_file("kek", "y+yCLrBd6PJCoECT3dBjHGoWuBLTYkYbmYFtkgEnwK0=");
+    site.set("accounts", "key_encryption_file", "\"kek\"")
+}
+
 /// Has a site use the folder of signing keys of another, as nodes do that mount one; where keys lie elsewhere, nothing.
 fn share_keys(from: &Site, to: &Site) {
     let folder = |site: &Site| site.path().join("data/keys");

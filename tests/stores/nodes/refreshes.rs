@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{
     Grant, PASSWORD, Trio, call,
     caller::{Caller, Lost},
-    engines, exchange, is_healthy, login, refresh, refresh_request, shared_engines, status,
+    engines, exchange, is_healthy, login, refresh, refresh_request, sealed, shared_engines, status,
 };
 use crate::{
     harness::{Answer, Site, eventually, request},
@@ -54,7 +54,7 @@ async fn sess_2_fifty_tabs_that_refresh_at_once_over_three_nodes_log_nobody_out(
     let Some((_redis, way)) = shared_engines().await else {
         return;
     };
-    let trio = Trio::start(&way, &["alice"], |site| site).await;
+    let trio = Trio::start(&way, &["alice"], sealed).await;
     let addresses = trio.addresses();
     let place = Place::Postgres(way.store.clone());
     let mut grant = login(addresses[0], "alice").await;
@@ -132,7 +132,7 @@ async fn sess_1_and_sess_2_a_stolen_token_at_another_node_ends_the_session_at_al
     let Some((_redis, way)) = shared_engines().await else {
         return;
     };
-    let change = |site: Site| site.set("accounts", "refresh_grace", "\"1s\"");
+    let change = |site| sealed(site).set("accounts", "refresh_grace", "\"1s\"");
     let trio = Trio::start(&way, &["alice"], change).await;
     let addresses = trio.addresses();
     let stolen = login(addresses[0], "alice").await;
@@ -176,7 +176,7 @@ async fn sess_2_and_sess_3_a_node_killed_between_commit_and_answer_logs_nobody_o
     let Some((_redis, way)) = shared_engines().await else {
         return;
     };
-    let mut trio = Trio::start(&way, &["alice"], |site| site).await;
+    let mut trio = Trio::start(&way, &["alice"], sealed).await;
     let addresses = trio.addresses();
     let place = Place::Postgres(way.store.clone());
     let mut grant = login(addresses[1], "alice").await;
@@ -212,7 +212,7 @@ async fn sess_3_a_database_killed_during_refreshes_at_three_nodes_leaves_every_s
         return;
     };
     let users = ["alice", "bob", "carol"];
-    let trio = Trio::start(&way, &users, |site| site).await;
+    let trio = Trio::start(&way, &users, sealed).await;
     let addresses = trio.addresses();
     let place = Place::Postgres(way.store.clone());
     let stop = AtomicBool::new(false);

@@ -5,7 +5,7 @@ use super::{
     balancer::Balancer,
     exchange,
     load::{Client, Load, telling},
-    login, private_request, shared_engines,
+    login, private_request, sealed, shared_engines,
 };
 use crate::harness::Token;
 
@@ -39,8 +39,11 @@ async fn clients(trio: &Trio) -> Vec<Client> {
 async fn trio(way: &Way) -> Trio {
     let ways = [way.clone(), way.clone(), way.clone()];
     let change = |site: crate::harness::Site| {
-        site.set("server", "drain_delay", "\"3s\"")
-            .set("server", "drain_timeout", "\"20s\"")
+        sealed(site).set("server", "drain_delay", "\"3s\"").set(
+            "server",
+            "drain_timeout",
+            "\"20s\"",
+        )
     };
     Trio::by_ways(&ways, telling().await, &["alice", "bob"], change).await
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     BOUND, Grant, PASSWORD, Trio, Way, call, exchange, login, logout_request, patiently, refresh,
-    shared_engines, status,
+    sealed, shared_engines, status,
 };
 use crate::harness::{Gateway, RedisServer, eventually, keys::unbase64};
 
@@ -98,7 +98,7 @@ async fn cache_4_a_logout_at_one_of_three_nodes_is_known_to_all_with_redis_and_w
     let Some((mut redis, way)) = shared_engines().await else {
         return;
     };
-    let trio = Trio::start(&way, &["alice"], |site| site).await;
+    let trio = Trio::start(&way, &["alice"], sealed).await;
     for _ in 0..3 {
         let mut before = Vec::new();
         for node in &trio.nodes[1..] {
@@ -153,7 +153,7 @@ async fn cache_4_whatever_ends_a_session_at_one_of_three_nodes_ends_it_at_all() 
         return;
     };
     let users = ["alice", "bob", "carol", "dave", "erin"];
-    let trio = Trio::start(&way, &users, |site| site).await;
+    let trio = Trio::start(&way, &users, sealed).await;
     let all = trio.addresses();
     let site = &trio.nodes[2].site;
     let exit = site.run(&["user", "set-role", "erin", "admin"], "").await;
@@ -210,6 +210,6 @@ async fn cache_4_three_nodes_without_redis_share_revocations_by_the_store_alone(
         store: server.database().await,
         redis: None,
     };
-    let trio = Trio::start(&way, &["alice"], |site| site).await;
+    let trio = Trio::start(&way, &["alice"], sealed).await;
     println!("without [cluster]: {:?}", logout(&trio).await);
 }
