@@ -196,6 +196,11 @@ async fn key_4_three_gateways_that_start_at_once_have_one_key_and_follow_one_rot
     for node in nodes {
         assert_eq!(status(node, &last).await, 200);
     }
+    for node in nodes {
+        let told = node.err.text();
+        assert!(told.contains(&new), "each tells of the change");
+        assert!(!told.contains(KEY) && !told.contains("PRIVATE"), "{told}");
+    }
     let text = dump(&url).await;
     assert!(
         text.contains(&kid(&last)) && !text.contains("PRIVATE"),

@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jsonwebtoken::{Algorithm, jwk::JwkSet};
@@ -246,6 +246,25 @@ async fn key_4_a_key_that_cannot_be_used_consumes_no_refresh_token() {
     site.revoke_stored(None).await.unwrap();
     site.look().await;
     site.accounts.refresh(&token, super::CLIENT).await.unwrap();
+}
+
+#[tokio::test]
+async fn store_6_keys_that_cannot_be_read_are_a_lag_as_a_feed_that_cannot_be() {
+    let site = shared();
+    site.add("ann", &[]).await;
+    let node = site.beside();
+    let token = node.access().await;
+    site.revoke_stored(Some(&kid(&token))).await.unwrap();
+    site.execute("ALTER TABLE signing_keys RENAME TO elsewhere");
+    let feed = node.authn.revocations().feed();
+    let then = Instant::now() + Duration::from_secs(16);
+    let before = feed.lag(then);
+    node.accounts.poll().await.unwrap_err();
+    assert_eq!(feed.lag(then), before, "nothing is known since");
+    assert!(node.takes(&token) && feed.is_late(then));
+    site.execute("ALTER TABLE elsewhere RENAME TO signing_keys");
+    node.accounts.poll().await.unwrap();
+    assert!(feed.lag(then) < before && !node.takes(&token));
 }
 
 #[test]
