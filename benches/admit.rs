@@ -1,7 +1,7 @@
 //! What one decision costs, in nanoseconds on one core: `cargo bench --bench admit`.
 //!
 //! Shapes: one issuer with one key; tokens of ten claims, 450 to 800 bytes; the cache at its default size and, for hits,
-//! one token or 10 000 in turn; limiter tables with 1 and 100 000 keys; a request of eight header fields. Nothing here
+//! one token or 10 000 in turn; limiter tables with 1, 100 000 and 10 million keys, and full ones; a request of eight header fields. Nothing here
 //! waits or allocates sockets; figures are of the calls alone.
 
 #![expect(
@@ -29,7 +29,7 @@ use portcullis::{
         settings::{CacheSettings, ClaimNames, IssuerSettings, KeySource},
     },
     limit::{
-        IpLimiter, KeyedLimiter,
+        IpLimiter, KeyedLimiter, Share,
         settings::{IpLimitSettings, Quota},
     },
     policy::{
@@ -346,24 +346,25 @@ fn assertion(bencher: Bencher<'_, '_>, targets: &str) {
     });
 }
 
-#[divan::bench(args = [1, 100_000])]
-fn limiter_check(bencher: Bencher<'_, '_>, keys: u32) {
-    let settings = IpLimitSettings {
-        per_ip: Quota {
-            count: 1_000_000,
-            window: Duration::from_secs(1),
-            burst: 1_000_000,
-        },
-        bad_tokens: Quota {
-            count: 20,
-            window: Duration::from_secs(60),
-            burst: 50,
-        },
+/// A burst beyond what is asked for, of which one request is given back in a minute: what is asked about stays in the table.
+const LASTING: Quota = Quota {
+    count: 60,
+    window: Duration::from_secs(3600),
+    burst: u32::MAX,
+};
+
+fn per_ip(max_keys: usize) -> IpLimitSettings {
+    IpLimitSettings {
+        per_ip: LASTING,
+        bad_tokens: LASTING,
         exempt: Vec::new(),
         ipv6_prefix: 64,
-        max_keys: 1_000_000,
-    };
-    let limiter = IpLimiter::new(&settings);
+        max_keys,
+    }
+}
+
+/// Asks for addresses by chance, of so many that are all in the table.
+fn check_known(bencher: Bencher<'_, '_>, limiter: &IpLimiter, keys: u32) {
     let address = |n: u32| PeerIp::new(IpAddr::from(n.to_be_bytes())).into();
     for n in 0..keys {
         limiter.check(address(n)).unwrap();
@@ -375,23 +376,54 @@ fn limiter_check(bencher: Bencher<'_, '_>, keys: u32) {
     });
 }
 
-/// A flood of keys never seen before, on a table that is full.
-#[divan::bench]
-fn limiter_new_keys_on_a_full_table(bencher: Bencher<'_, '_>) {
-    let quota = Quota {
-        count: 1,
-        window: Duration::from_secs(3600),
-        burst: 1,
-    };
-    let limiter: KeyedLimiter<u64> = KeyedLimiter::new("bench", quota, 100_000);
+#[divan::bench(args = [1, 100_000, 10_000_000])]
+fn limiter_check(bencher: Bencher<'_, '_>, keys: u32) {
+    let limiter = IpLimiter::new(&per_ip(20_000_000));
+    check_known(bencher, &limiter, keys);
+}
+
+/// The same where three nodes share the budgets.
+#[divan::bench(args = [1, 100_000, 10_000_000])]
+fn limiter_check_shared(bencher: Bencher<'_, '_>, keys: u32) {
+    let (share, settlements) = Share::new();
+    settlements.set_nodes(3);
+    let limiter = IpLimiter::shared(&per_ip(20_000_000), Some(&share));
+    check_known(bencher, &limiter, keys);
+}
+
+/// A table with no room, and the first key that was not asked about.
+fn full_table(max_keys: usize) -> (KeyedLimiter<u64>, u64) {
+    let limiter: KeyedLimiter<u64> = KeyedLimiter::new("bench", LASTING, max_keys);
     let mut n = 0_u64;
-    while n < 200_000 {
-        let _ = limiter.check(n);
-        n += 1;
+    // Shards fill one after the other.
+    while limiter.len() < max_keys / 64 * 64 {
+        for _ in 0..10_000 {
+            let _ = limiter.check(n);
+            n += 1;
+        }
     }
+    (limiter, n)
+}
+
+/// A flood of keys never seen before, on a table that is full of so many.
+#[divan::bench(args = [100_000, 10_000_000])]
+fn limiter_new_keys_on_a_full_table(bencher: Bencher<'_, '_>, max_keys: usize) {
+    let (limiter, mut n) = full_table(max_keys);
     bencher.bench_local(move || {
         n += 1;
         limiter.check(n)
+    });
+}
+
+/// One that is known, on the same table.
+#[divan::bench(args = [100_000, 10_000_000])]
+fn limiter_known_key_on_a_full_table(bencher: Bencher<'_, '_>, max_keys: usize) {
+    let (limiter, _) = full_table(max_keys);
+    let known = u64::try_from(max_keys / 2).unwrap();
+    let mut n = 0_u64;
+    bencher.bench_local(move || {
+        n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        limiter.check((n >> 33) % known)
     });
 }
 

@@ -302,11 +302,12 @@ fn lasting(
 ) -> anyhow::Result<Lasting> {
     let telemetry = Telemetry::start(&config.log);
     let revocations = Arc::new(Revocations::new());
+    let cluster = cluster(config, control, &telemetry, readiness)?;
     let accounts = match &config.accounts {
         None => None,
         Some(settings) => {
-            let cluster = cluster(config, control, &telemetry, readiness)?;
             let (revocations, metrics) = (Arc::clone(&revocations), telemetry.accounts());
+            let cluster = cluster.clone();
             let accounts = Accounts::open_or_await(cluster, settings, revocations, metrics)
                 .context("cannot open the account store")?;
             let portal = portal::start(Arc::clone(&accounts), control.handle());
@@ -331,11 +332,12 @@ fn lasting(
         revocations,
         remote,
         assertions,
+        cluster,
         accounts,
     })
 }
 
-/// The way to the other nodes. Only accounts share anything.
+/// The way to the other nodes.
 fn cluster(
     config: &Config,
     control: &Runtime,

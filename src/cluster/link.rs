@@ -25,7 +25,10 @@ use super::{
 use crate::telemetry::Telemetry;
 
 /// Takes a request from a budget.
-const SCRIPT: &[u8] = include_bytes!("gcra.lua");
+const TAKE: &[u8] = include_bytes!("gcra.lua");
+
+/// Takes from many budgets what was let through already.
+const SETTLE: &[u8] = include_bytes!("share.lua");
 
 /// Commands that wait for the connection, and as many that wait for answers: those of all account requests that may run at
 /// once.
@@ -37,12 +40,23 @@ const PING_PERIOD: Duration = Duration::from_secs(2);
 /// How long that may take. A connection that nobody waits for need not be given up as soon.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a command is about. The digest of the script is known to the task alone.
+/// What a command is about. The digests of the scripts are known to the task alone.
 pub(super) enum Command {
-    /// To run the script: key, interval and burst.
+    /// To take a request: key, interval and burst.
     Take([Vec<u8>; 3]),
-    /// To tell the other nodes, on this channel.
+    /// To settle so many keys, which come before two numbers for each.
+    Settle {
+        keys: usize,
+        arguments: Vec<Vec<u8>>,
+    },
+    /// To tell the other nodes, on this channel. The answer is how many hear it.
     Publish(Vec<u8>),
+}
+
+/// What the server calls the scripts.
+struct Scripts {
+    take: Vec<u8>,
+    settle: Vec<u8>,
 }
 
 struct Call {
@@ -102,21 +116,27 @@ impl Link {
     /// Sends a command and waits for its answer within the budget; `None` where there is no answer, at once where there is no
     /// connection.
     pub(super) async fn ask(&self, command: Command) -> Option<Reply> {
+        self.ask_within(command, self.budget).await
+    }
+
+    /// The same within another time. Beyond it the connection is given up.
+    pub(super) async fn ask_within(&self, command: Command, patience: Duration) -> Option<Reply> {
         let (answer, answered) = oneshot::channel();
-        self.send(command, Some(answer))?;
-        timeout(self.budget, answered).await.ok()?.ok()
+        self.send(command, patience, Some(answer))?;
+        timeout(patience, answered).await.ok()?.ok()
     }
 
     /// Sends a command whose answer nobody waits for, where there is a connection.
     pub(super) fn tell(&self, command: Command) {
-        let _ = self.send(command, None);
+        let _ = self.send(command, PING_TIMEOUT, None);
     }
 
-    fn send(&self, command: Command, answer: Option<oneshot::Sender<Reply>>) -> Option<()> {
-        let patience = match answer {
-            Some(_) => self.budget,
-            None => PING_TIMEOUT,
-        };
+    fn send(
+        &self,
+        command: Command,
+        patience: Duration,
+        answer: Option<oneshot::Sender<Reply>>,
+    ) -> Option<()> {
         let call = Call {
             command,
             deadline: Instant::now() + patience,
@@ -134,11 +154,11 @@ impl Task {
         loop {
             let begun = Instant::now();
             let ended = match self.begin().await {
-                Ok((mut connection, script)) => {
+                Ok((mut connection, scripts)) => {
                     self.up.store(true, Ordering::Release);
                     self.telemetry.cluster_up(true);
                     (self.report)(Ok(()));
-                    self.serve(&mut connection, &script).await
+                    self.serve(&mut connection, &scripts).await
                 }
                 Err(error) => Err(error),
             };
@@ -154,16 +174,22 @@ impl Task {
         }
     }
 
-    /// Connects, and gives the script to the server, which answers with its digest.
-    async fn begin(&self) -> io::Result<(Connection, Vec<u8>)> {
+    /// Connects, and gives the scripts to the server, which answers with their digests.
+    async fn begin(&self) -> io::Result<(Connection, Scripts)> {
         let mut connection = self.target.connect().await?;
-        let load = command(&[b"SCRIPT", b"LOAD", SCRIPT]);
-        let script = text(connection.ask_in_time(&load).await?)?;
-        Ok((connection, script))
+        let mut load = async |script| {
+            let load = command(&[b"SCRIPT", b"LOAD", script]);
+            text(connection.ask_in_time(&load).await?)
+        };
+        let scripts = Scripts {
+            take: load(TAKE).await?,
+            settle: load(SETTLE).await?,
+        };
+        Ok((connection, scripts))
     }
 
     /// Serves until a failure, or until nobody can ask any more.
-    async fn serve(&mut self, connection: &mut Connection, script: &[u8]) -> io::Result<()> {
+    async fn serve(&mut self, connection: &mut Connection, scripts: &Scripts) -> io::Result<()> {
         let begun = Instant::now();
         let mut waiting: VecDeque<Waiting> = VecDeque::new();
         let mut pings = interval(PING_PERIOD);
@@ -190,7 +216,7 @@ impl Task {
                 () = late => return Err(io::ErrorKind::TimedOut.into()),
                 call = self.calls.recv(), if waiting.len() < QUEUE => {
                     let Some(call) = call else { return Ok(()) };
-                    let bytes = written(&call.command, script);
+                    let bytes = written(&call.command, scripts);
                     let entry = Waiting { deadline: call.deadline, answer: call.answer };
                     send(connection, &bytes, entry, &mut waiting).await?;
                 }
@@ -211,7 +237,7 @@ impl Task {
             tracing::error!(
                 event = "cluster_lost",
                 %error,
-                "Redis cannot be used: each node counts logins alone, at half of the limits"
+                "Redis cannot be used: each node counts alone, logins at half of the limits, clients and routes at the whole of theirs"
             );
         }
     }
@@ -236,10 +262,16 @@ async fn send(
     sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-fn written(call: &Command, script: &[u8]) -> Vec<u8> {
+fn written(call: &Command, scripts: &Scripts) -> Vec<u8> {
     match call {
         Command::Take([key, interval, burst]) => {
-            command(&[b"EVALSHA", script, b"1", key, interval, burst])
+            command(&[b"EVALSHA", &scripts.take, b"1", key, interval, burst])
+        }
+        Command::Settle { keys, arguments } => {
+            let keys = keys.to_string();
+            let head = [b"EVALSHA".as_slice(), &scripts.settle, keys.as_bytes()];
+            let arguments = arguments.iter().map(Vec::as_slice);
+            command(&head.into_iter().chain(arguments).collect::<Vec<_>>())
         }
         Command::Publish(channel) => command(&[b"PUBLISH", channel, b"1"]),
     }

@@ -1,8 +1,9 @@
-//! What several nodes share through Redis: exact limits of the account routes, and word of revocations.
+//! What several nodes share through Redis: exact limits of the account routes, those of clients and routes, and word of
+//! revocations.
 //!
-//! Nothing of a proxied request comes here. Redis is never needed: without it each node counts alone, and stricter, and looks
+//! No proxied request waits for anything here: what its limits have let through is settled afterwards, in the background. Redis is never needed: without it each node counts alone, and stricter, and looks
 //! for revocations in the store as it does anyway (RATE-5). It holds no name and no secret, and nothing that it says lets
-//! anybody in; whoever can write to it can lift the limits of logins or use them up, and no more.
+//! anybody in; whoever can write to it can lift the limits or use them up, and no more.
 //!
 //! The client is our own, for it needs four commands, and must not take an answer of any size.
 
@@ -13,6 +14,7 @@ mod news;
 mod pause;
 mod resp;
 pub mod settings;
+mod share;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -27,10 +29,16 @@ pub use self::limit::SharedLimiter;
 use self::{
     connection::Target,
     link::{Command, Link},
+    news::Channels,
     resp::Reply,
     settings::ClusterSettings,
+    share::Settler,
 };
-use crate::{limit::settings::Quota, telemetry::Telemetry, upstream::TlsFault};
+use crate::{
+    limit::{Share, settings::Quota},
+    telemetry::Telemetry,
+    upstream::TlsFault,
+};
 
 /// How long Redis may take to decide about a request (RATE-5).
 const BUDGET: Duration = Duration::from_millis(50);
@@ -40,12 +48,13 @@ pub type Report = Arc<dyn Fn(Result<(), String>) + Send + Sync>;
 
 /// The other nodes, as far as they can be reached. Dropped, its connections end.
 pub struct Cluster {
-    link: Link,
+    link: Arc<Link>,
     keys: hmac::Key,
     channel: Vec<u8>,
     heard: Arc<Notify>,
+    share: Share,
     telemetry: Arc<Telemetry>,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 /// What Redis decided.
@@ -76,25 +85,45 @@ impl Cluster {
     ) -> Result<Arc<Self>, TlsFault> {
         let target = Arc::new(Target::new(settings)?);
         let keys = keys(settings);
-        let channel = name(&keys, &["revoked"]);
+        let [channel, nodes] = ["revoked", "nodes"].map(|what| name(&keys, &[what]));
         let heard = Arc::new(Notify::new());
         report(Err("not connected yet".to_owned()));
         telemetry.cluster_up(false);
         let (link, task) = Link::new(Arc::clone(&target), Arc::clone(&telemetry), report, budget);
-        let news = news::listen(
-            target,
-            channel.clone(),
-            Arc::clone(&heard),
-            Arc::clone(&telemetry),
-        );
+        let link = Arc::new(link);
+        let channels = Channels {
+            revoked: channel.clone(),
+            nodes: nodes.clone(),
+        };
+        let news = news::listen(target, channels, Arc::clone(&heard), Arc::clone(&telemetry));
+        let (share, settlements) = Share::new();
+        let settler = Settler {
+            link: Arc::clone(&link),
+            keys: keys.clone(),
+            channel: nodes,
+            settlements,
+            telemetry: Arc::clone(&telemetry),
+        };
+        let tasks = [
+            runtime.spawn(task.run()),
+            runtime.spawn(news),
+            runtime.spawn(settler.run()),
+        ];
         Ok(Arc::new(Self {
             link,
             keys,
             channel,
             heard,
+            share,
             telemetry,
-            _tasks: [runtime.spawn(task.run()), runtime.spawn(news)].map(AbortOnDropHandle::new),
+            _tasks: tasks.map(AbortOnDropHandle::new),
         }))
+    }
+
+    /// The way of limits to the other nodes.
+    #[must_use]
+    pub fn share(&self) -> &Share {
+        &self.share
     }
 
     /// Tells the other nodes that something was revoked, after it was written to the store. Does not wait; what is lost is

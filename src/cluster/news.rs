@@ -21,10 +21,18 @@ const PING_PERIOD: Duration = Duration::from_secs(2);
 /// Pings without any answer that end the connection.
 const SILENT_PINGS: u32 = 2;
 
+/// Where a node listens.
+pub(super) struct Channels {
+    /// Somebody revoked something.
+    pub(super) revoked: Vec<u8>,
+    /// Nodes are counted by who hears this; what is said on it means nothing.
+    pub(super) nodes: Vec<u8>,
+}
+
 /// Listens until it is dropped, and notifies at each message, and after each new connection, for one may have been missed.
 pub(super) async fn listen(
     target: Arc<Target>,
-    channel: Vec<u8>,
+    channels: Channels,
     heard: Arc<Notify>,
     telemetry: Arc<Telemetry>,
 ) {
@@ -32,7 +40,7 @@ pub(super) async fn listen(
     loop {
         let begun = Instant::now();
         let ended = match target.connect().await {
-            Ok(mut connection) => follow(&mut connection, &channel, &heard, &telemetry).await,
+            Ok(mut connection) => follow(&mut connection, &channels, &heard, &telemetry).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {
@@ -45,12 +53,14 @@ pub(super) async fn listen(
 
 async fn follow(
     connection: &mut Connection,
-    channel: &[u8],
+    channels: &Channels,
     heard: &Notify,
     telemetry: &Telemetry,
 ) -> io::Result<()> {
-    let subscribe = command(&[b"SUBSCRIBE", channel]);
-    connection.ask_in_time(&subscribe).await?;
+    for channel in [&channels.revoked, &channels.nodes] {
+        let subscribe = command(&[b"SUBSCRIBE", channel]);
+        connection.ask_in_time(&subscribe).await?;
+    }
     heard.notify_one();
     let mut pings = interval(PING_PERIOD);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,7 +69,7 @@ async fn follow(
         tokio::select! {
             reply = connection.replies.next() => {
                 silent = 0;
-                if is_message(&refused(reply?)?, channel) {
+                if is_message(&refused(reply?)?, &channels.revoked) {
                     telemetry.cluster_message();
                     heard.notify_one();
                 }

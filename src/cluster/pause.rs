@@ -22,18 +22,22 @@ impl Pauses {
         }
         let whole = LEAST.saturating_mul(1 << self.0.min(10)).min(MOST);
         self.0 = self.0.saturating_add(1);
-        let mut byte = [0];
-        // Without randomness all nodes come at once, which is no reason to stop.
-        let _ = rand::fill(&mut byte);
-        let [byte] = byte;
-        // Half to all of it.
-        whole / 2 + (whole / 2) * u32::from(byte) / 255
+        spread(whole)
     }
 
     /// Whether a connection that has held for this long is a good one.
     pub(super) fn settled(held: Duration) -> bool {
         held >= GOOD
     }
+}
+
+/// Half to all of a time, by chance.
+pub(super) fn spread(whole: Duration) -> Duration {
+    let mut byte = [0];
+    // Without randomness all nodes come at once, which is no reason to stop.
+    let _ = rand::fill(&mut byte);
+    let [byte] = byte;
+    whole / 2 + (whole / 2) * u32::from(byte) / 255
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::*;
 use crate::{policy::rejection::Exceeded, telemetry::settings::LogSettings};
 
 pub(crate) mod server;
+mod share;
 
 const PASSWORD: &str = "a-password-of-the-test";
 

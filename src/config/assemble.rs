@@ -9,8 +9,9 @@ use crate::{
     authn::{
         Authenticator, IssuerFault, Revocations, remote::RemoteKeys, settings::IssuerSettings,
     },
+    cluster::Cluster,
     gateway::{self, Gateway},
-    limit::{BadTokens, IpLimiter, MemoryPressure, RouteLimits},
+    limit::{BadTokens, IpLimiter, MemoryPressure, RouteLimits, Share},
     policy::{HeaderPolicy, RouteConflict, Routes},
     portal::{self, Pages, PortalHandle},
     telemetry::Telemetry,
@@ -33,6 +34,8 @@ pub struct Lasting {
     pub remote: RemoteKeys,
     /// What signs statements to upstreams, where it is on.
     pub assertions: Option<Arc<Assertions>>,
+    /// The other nodes, where there may be any.
+    pub cluster: Option<Arc<Cluster>>,
     /// Accounts and the way to their routes, where they are on.
     pub accounts: Option<(Arc<Accounts>, PortalHandle)>,
 }
@@ -119,18 +122,19 @@ pub fn succeed(
     // The last that may fail: before it nothing is fetched, after it nothing is given up.
     let authn = authenticator(config, lasting, running)?;
     let before = running.map(|running| running.gateway);
+    let share = lasting.cluster.as_ref().map(|cluster| cluster.share());
     Ok(Gateway {
         proxies: config.server.trusted_proxies.clone(),
         tls: config.tls.policies.clone(),
         memory: Arc::clone(&lasting.memory),
         limit: Arc::new(match before {
             Some(before) => IpLimiter::following(&config.limit, &before.limit),
-            None => IpLimiter::new(&config.limit),
+            None => IpLimiter::shared(&config.limit, share),
         }),
-        route_limits: Arc::new(route_limits(config, &routes, before)),
+        route_limits: Arc::new(route_limits(config, &routes, before, share)),
         bad_tokens: Arc::new(match before {
             Some(before) => BadTokens::following(&config.limit, &before.bad_tokens),
-            None => BadTokens::new(&config.limit),
+            None => BadTokens::shared(&config.limit, share),
         }),
         route_metrics: telemetry.routes(routes.all().len()),
         routes,
@@ -194,14 +198,19 @@ fn authenticator(
 }
 
 /// By name, for the built-in routes stand among those of the configuration.
-fn route_limits(config: &Config, routes: &Routes, before: Option<&Gateway>) -> RouteLimits {
+fn route_limits(
+    config: &Config,
+    routes: &Routes,
+    before: Option<&Gateway>,
+    share: Option<&Share>,
+) -> RouteLimits {
     let limits = routes.all().iter().map(|route| {
         let limits = config.route_limits.get(&route.name);
         (&route.name, limits.map_or(&[][..], Vec::as_slice))
     });
     match before {
         Some(before) => RouteLimits::following(limits, &config.limit, &before.route_limits),
-        None => RouteLimits::new(limits, &config.limit),
+        None => RouteLimits::shared(limits, &config.limit, share),
     }
 }
 

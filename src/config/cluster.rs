@@ -105,13 +105,8 @@ fn check_encryption(table: &Table<'_>, redis: &Redis, danger: bool) {
 
 fn warn(table: &Table<'_>, accounts: Option<&AccountSettings>, has_password: bool) {
     let place = table.place_of("redis");
-    let Some(accounts) = accounts else {
-        let hint = "add [accounts], or take the section out: limits per client and of routes stay each node's own";
-        warn_at(table, &place, Fault::new("there is nothing to share", hint));
-        return;
-    };
-    if accounts.postgres.is_none() {
-        let hint = "each machine has accounts and sessions of its own; only limits of logins, registrations and mail are shared";
+    if accounts.is_some_and(|accounts| accounts.postgres.is_none()) {
+        let hint = "each machine has accounts and sessions of its own; only limits are shared";
         warn_at(
             table,
             &place,
@@ -119,7 +114,7 @@ fn warn(table: &Table<'_>, accounts: Option<&AccountSettings>, has_password: boo
         );
     }
     if !has_password {
-        let hint = "whoever reaches it can lift the limits of logins, and find out whose they are by trying";
+        let hint = "whoever reaches it can lift the limits, and find out whose they are by trying";
         warn_at(
             table,
             &place,

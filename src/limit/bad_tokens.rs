@@ -3,12 +3,20 @@
 //! A token is charged before its signature is checked and the charge is given back when the check was not in vain. So asking and
 //! taking is one step (RATE-6), and sixty-four connections with bad tokens get no more checks than one.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use governor::clock::{Clock, DefaultClock};
 
-use super::{client::ClientKeys, keyed::KeyedLimiter, settings::IpLimitSettings};
+use super::{
+    client::ClientKeys,
+    keyed::{KeyedLimiter, Sharing},
+    settings::{IpLimitSettings, Quota},
+    share::Share,
+};
 use crate::policy::{Allowance, ClientIp, rejection::Exceeded};
+
+/// For how long after the last failure somebody may be refused at most.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A budget of failed verifications for each client address, or each network of an IPv6 client. No network is exempt: who is
 /// trusted to ask often has no need of bad tokens.
@@ -29,13 +37,19 @@ impl BadTokens {
     /// Makes the limiter `bad_tokens`, in which every address has its whole budget.
     #[must_use]
     pub fn new(settings: &IpLimitSettings) -> Self {
-        Self::with_clock(settings, DefaultClock::default())
+        Self::shared(settings, None)
+    }
+
+    /// The same with budgets that other nodes take from too, where `share` leads to them.
+    #[must_use]
+    pub fn shared(settings: &IpLimitSettings, share: Option<&Share>) -> Self {
+        Self::make(settings, DefaultClock::default(), share)
     }
 
     /// The limiter for other settings. What `before` has counted goes on where the budget and whom it is for are the same.
     #[must_use]
     pub fn following(settings: &IpLimitSettings, before: &Self) -> Self {
-        let mut next = Self::new(settings);
+        let mut next = Self::shared(settings, before.limiter.share());
         let same = before
             .limiter
             .is_for(settings.bad_tokens, settings.max_keys);
@@ -49,13 +63,23 @@ impl BadTokens {
 impl<C: Clock> BadTokens<C> {
     /// The same by another clock.
     pub fn with_clock(settings: &IpLimitSettings, clock: C) -> Self {
+        Self::make(settings, clock, None)
+    }
+
+    fn make(settings: &IpLimitSettings, clock: C, share: Option<&Share>) -> Self {
         let (quota, max_keys) = (settings.bad_tokens, settings.max_keys);
+        let sharing = share.map(|share| Sharing {
+            share: share.clone(),
+            title: format!("bad_tokens {}", quota.title()).into(),
+            wait_max: WAIT_MAX.saturating_sub(one(quota)),
+        });
         Self {
-            limiter: Arc::new(KeyedLimiter::with_clock(
+            limiter: Arc::new(KeyedLimiter::shared(
                 "bad_tokens",
                 quota,
                 max_keys,
                 clock,
+                sharing,
             )),
             keys: ClientKeys::new(settings.ipv6_prefix),
         }
@@ -70,9 +94,14 @@ impl<C: Clock> BadTokens<C> {
     }
 }
 
-impl<C: Clock> Allowance for BadTokensOf<'_, C> {
+/// How long an empty budget makes somebody wait.
+fn one(quota: Quota) -> Duration {
+    quota.window.checked_div(quota.count).unwrap_or_default()
+}
+
+impl<C: Clock + Send + Sync + 'static> Allowance for BadTokensOf<'_, C> {
     fn take(&self) -> Result<(), Exceeded> {
-        self.budget.limiter.check(self.key)
+        self.budget.limiter.check_shared(&self.key)
     }
 
     fn give_back(&self) {

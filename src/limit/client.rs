@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::share::Named;
 use crate::policy::ClientIp;
 
 /// Makes the key of a client: its address, or the network of an IPv6 one. One IPv6 subscriber has a whole network, so that a
@@ -28,5 +29,11 @@ impl ClientKeys {
             }
             address @ IpAddr::V4(_) => address,
         }
+    }
+}
+
+impl Named for IpAddr {
+    fn name(&self) -> [Box<str>; 2] {
+        ["".into(), self.to_string().into()]
     }
 }

@@ -10,27 +10,34 @@ use std::{
     hash::{BuildHasher, Hash, RandomState},
     marker::PhantomData,
     num::NonZeroU32,
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use governor::{
     RateLimiter,
-    clock::{Clock, DefaultClock},
+    clock::{Clock, DefaultClock, Reference},
     middleware::NoOpMiddleware,
+    nanos::Nanos,
 };
 
 use super::{
     settings::Quota,
-    table::{Digest, Table},
+    share::{Account, Due, Named, Share},
+    table::{Digest, Probe, Table},
 };
 use crate::policy::rejection::Exceeded;
 
 /// A limit for each key of some kind. Keys themselves are not kept: an entry is a digest under a secret of the process, so
 /// that it has a fixed size and says nothing of whom it counts (CACHE-8).
 pub struct KeyedLimiter<K, C: Clock = DefaultClock> {
-    limiter: RateLimiter<Digest, Table, C, NoOpMiddleware<C::Instant>>,
+    limiter: RateLimiter<Probe, Table, C, NoOpMiddleware<C::Instant>>,
     /// The one that `limiter` works on.
     table: Table,
+    /// Since when its times are counted.
+    start: C::Instant,
+    rate: governor::Quota,
+    sharing: Option<Sharing>,
     name: &'static str,
     quota: Quota,
     max_keys: usize,
@@ -40,9 +47,19 @@ pub struct KeyedLimiter<K, C: Clock = DefaultClock> {
     key: PhantomData<fn() -> K>,
 }
 
+/// With whom budgets are shared.
+#[derive(Debug)]
+pub(super) struct Sharing {
+    pub(super) share: Share,
+    /// What distinguishes the limit from every other one of the node, and is the same on all nodes.
+    pub(super) title: Box<str>,
+    /// For how long the use of other nodes may make somebody wait beside what this node would make them wait.
+    pub(super) wait_max: Duration,
+}
+
 impl<K: Hash + Eq> KeyedLimiter<K> {
     /// Makes a limiter in which every key has its whole burst. `name` is the limit's name in metrics; `max_keys` bounds the
-    /// memory, at 60 to 75 bytes a key. Beyond it, keys not seen before share one budget.
+    /// memory, at 65 to 90 bytes a key. Beyond it, keys not seen before share one budget.
     #[must_use]
     pub fn new(name: &'static str, quota: Quota, max_keys: usize) -> Self {
         Self::with_clock(name, quota, max_keys, DefaultClock::default())
@@ -52,11 +69,26 @@ impl<K: Hash + Eq> KeyedLimiter<K> {
 impl<K: Hash + Eq, C: Clock> KeyedLimiter<K, C> {
     /// The same by another clock.
     pub fn with_clock(name: &'static str, quota: Quota, max_keys: usize, clock: C) -> Self {
+        Self::shared(name, quota, max_keys, clock, None)
+    }
+
+    /// The same, with budgets that other nodes take from too where `sharing` says with whom.
+    pub(super) fn shared(
+        name: &'static str,
+        quota: Quota,
+        max_keys: usize,
+        clock: C,
+        sharing: Option<Sharing>,
+    ) -> Self {
         let rate = rate(quota);
-        let table = Table::new(max_keys, rate.replenish_interval());
+        let nodes = sharing.as_ref().map(|sharing| sharing.share.nodes());
+        let table = Table::new(max_keys, rate, nodes.unwrap_or_default());
         Self {
+            start: clock.now(),
             limiter: RateLimiter::new(rate, table.clone(), clock),
             table,
+            rate,
+            sharing,
             name,
             quota,
             max_keys,
@@ -82,14 +114,16 @@ impl<K: Hash + Eq, C: Clock> KeyedLimiter<K, C> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.limiter
-            .check_key(&self.digest(key))
-            .map_err(|until| Exceeded {
-                limit: self.name,
-                retry_after: until.wait_time_from(self.limiter.clock().now()),
-                quota: self.quota.count,
-                window: self.quota.window,
-            })
+        self.ask(&Probe::new(self.digest(key)))
+    }
+
+    fn ask(&self, probe: &Probe) -> Result<(), Exceeded> {
+        self.limiter.check_key(probe).map_err(|until| Exceeded {
+            limit: self.name,
+            retry_after: until.wait_time_from(self.limiter.clock().now()),
+            quota: self.quota.count,
+            window: self.quota.window,
+        })
     }
 
     /// Gives back one request that was taken a moment ago.
@@ -129,6 +163,62 @@ impl<K: Hash + Eq, C: Clock> KeyedLimiter<K, C> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// With whom it shares.
+    pub(super) fn share(&self) -> Option<&Share> {
+        self.sharing.as_ref().map(|sharing| &sharing.share)
+    }
+}
+
+impl<K: Hash + Eq + 'static, C: Clock + Send + Sync + 'static> KeyedLimiter<K, C> {
+    /// As [`check_ref`](Self::check_ref), and hands the key over where the other nodes are to be told of it.
+    pub(super) fn check_shared<Q: Hash + Named>(self: &Arc<Self>, key: &Q) -> Result<(), Exceeded> {
+        let probe = Probe::new(self.digest(key));
+        self.ask(&probe)?;
+        if let Some(sharing) = self.sharing.as_ref().filter(|_| probe.due.get()) {
+            let account: Arc<dyn Account> = Arc::<Self>::clone(self);
+            let handed = sharing.share.hand_over(Due {
+                account,
+                digest: probe.digest,
+                name: key.name(),
+                since: Instant::now(),
+            });
+            if !handed {
+                self.table.wait_no_more(&probe.digest);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<K: Hash + Eq, C: Clock + Send + Sync> Account for KeyedLimiter<K, C> {
+    fn title(&self) -> &str {
+        let sharing = self.sharing.as_ref();
+        sharing.map_or(self.name, |sharing| &sharing.title)
+    }
+
+    fn quota(&self) -> Quota {
+        self.quota
+    }
+
+    fn settle(&self, key: &Digest) -> (u32, Nanos) {
+        let now = self.limiter.clock().now().duration_since(self.start);
+        (self.table.settle(key, now), now)
+    }
+
+    fn learn(&self, key: &Digest, at: Nanos, debt: Duration) {
+        // No sum of these overflows governor's numbers: a burst of 146 years is the longest.
+        const LATEST: u64 = u64::MAX / 2;
+        let after = |time: Duration| {
+            let nanos = u64::try_from(time.as_nanos()).unwrap_or(LATEST);
+            Nanos::from(at.as_u64().saturating_add(nanos).min(LATEST))
+        };
+        let wait_max = self.sharing.as_ref().map(|sharing| sharing.wait_max);
+        let whole = self.rate.burst_size_replenished_in();
+        let latest = whole.saturating_add(wait_max.unwrap_or_default());
+        let now = self.limiter.clock().now().duration_since(self.start);
+        self.table.learn(key, after(debt), now, after(latest));
+    }
 }
 
 impl<K, C: Clock> fmt::Debug for KeyedLimiter<K, C> {
@@ -155,6 +245,13 @@ fn rate(quota: Quota) -> governor::Quota {
     governor::Quota::with_period(Duration::from_nanos(interval))
         .unwrap_or(governor::Quota::per_second(NonZeroU32::MIN))
         .allow_burst(burst)
+}
+
+impl Quota {
+    /// The same text on all nodes for the same budget.
+    pub(super) fn title(self) -> String {
+        format!("{}/{} {}", self.count, self.window.as_nanos(), self.burst)
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ mod keyed;
 pub mod memory;
 mod route;
 pub mod settings;
+mod share;
 mod table;
+mod tally;
 
 pub use self::{
     bad_tokens::{BadTokens, BadTokensOf},
@@ -15,6 +17,7 @@ pub use self::{
     keyed::KeyedLimiter,
     memory::{MemoryPressure, MemoryStage},
     route::RouteLimits,
+    share::{Due, Settlements, Share, Spent},
 };
 
 /// Compares the processor's clock, by which limits count, with the system's, which takes milliseconds once in a process: the

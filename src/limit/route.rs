@@ -1,14 +1,15 @@
 //! How often may a route be asked: by one user, by one client address, by all together?
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use governor::clock::{Clock, DefaultClock};
 use ipnet::IpNet;
 
 use super::{
     client::ClientKeys,
-    keyed::KeyedLimiter,
+    keyed::{KeyedLimiter, Sharing},
     settings::{IpLimitSettings, LimitKey, RouteLimitSettings},
+    share::{Named, Share},
 };
 use crate::policy::{ClientIp, Identity, Permit, rejection::Exceeded};
 
@@ -20,6 +21,7 @@ pub struct RouteLimits<C: Clock = DefaultClock> {
     by_name: HashMap<Arc<str>, usize>,
     exempt: Vec<IpNet>,
     keys: ClientKeys,
+    share: Option<Share>,
 }
 
 #[derive(Debug, Clone)]
@@ -37,6 +39,17 @@ enum Who<'k> {
     User(&'k str, &'k str),
 }
 
+impl Named for Who<'_> {
+    fn name(&self) -> [Box<str>; 2] {
+        match self {
+            // An issuer is never empty.
+            Self::Everybody => ["".into(), "everybody".into()],
+            Self::Client(address) => address.name(),
+            Self::User(issuer, subject) => [(*issuer).into(), (*subject).into()],
+        }
+    }
+}
+
 impl RouteLimits {
     /// Makes the limits, for each route in the order of the table, in which everybody has the whole budget. `clients` says which
     /// clients share one, which networks have none, and how many keys each limit remembers.
@@ -45,7 +58,17 @@ impl RouteLimits {
         routes: impl IntoIterator<Item = (&'s Arc<str>, &'s [RouteLimitSettings])>,
         clients: &IpLimitSettings,
     ) -> Self {
-        Self::with_clock(routes, clients, &DefaultClock::default())
+        Self::shared(routes, clients, None)
+    }
+
+    /// The same with budgets that other nodes take from too, where `share` leads to them.
+    #[must_use]
+    pub fn shared<'s>(
+        routes: impl IntoIterator<Item = (&'s Arc<str>, &'s [RouteLimitSettings])>,
+        clients: &IpLimitSettings,
+        share: Option<&Share>,
+    ) -> Self {
+        Self::make(routes, clients, &DefaultClock::default(), share)
     }
 
     /// The limits of other routes. A limit that a route of the same name had in `before` goes on with what it has counted.
@@ -55,7 +78,7 @@ impl RouteLimits {
         clients: &IpLimitSettings,
         before: &Self,
     ) -> Self {
-        let mut next = Self::new(routes, clients);
+        let mut next = Self::shared(routes, clients, before.share.as_ref());
         if next.keys != before.keys {
             return next;
         }
@@ -91,39 +114,63 @@ impl<C: Clock> RouteLimits<C> {
     where
         C: Clone,
     {
-        let limit = |settings: &RouteLimitSettings| {
-            let (name, max_keys) = match settings.key {
-                LimitKey::Ip => ("route_ip", clients.max_keys),
-                LimitKey::Route => ("route", 1),
-                LimitKey::User => ("route_user", clients.max_keys),
-            };
-            let clock = clock.clone();
-            RouteLimit {
-                key: settings.key,
-                limiter: Arc::new(KeyedLimiter::with_clock(
-                    name,
-                    settings.quota,
-                    max_keys,
-                    clock,
-                )),
-            }
-        };
+        Self::make(routes, clients, clock, None)
+    }
+
+    fn make<'s>(
+        routes: impl IntoIterator<Item = (&'s Arc<str>, &'s [RouteLimitSettings])>,
+        clients: &IpLimitSettings,
+        clock: &C,
+        share: Option<&Share>,
+    ) -> Self
+    where
+        C: Clone,
+    {
         let mut by_name = HashMap::new();
         let routes = routes.into_iter().enumerate();
         let routes = routes.map(|(place, (name, limits))| {
             if !limits.is_empty() {
                 by_name.insert(Arc::clone(name), place);
             }
-            limits.iter().map(limit).collect()
+            let before = |end| limits.get(..end).unwrap_or_default();
+            let limits = limits.iter().enumerate().map(|(number, limit)| {
+                let twins = before(number).iter().filter(|other| *other == limit);
+                let sharing = share.map(|share| sharing(share, name, limit, twins.count()));
+                RouteLimit::new(limit, clients.max_keys, clock.clone(), sharing)
+            });
+            limits.collect()
         });
         Self {
             routes: routes.collect(),
             by_name,
             exempt: clients.exempt.clone(),
             keys: ClientKeys::new(clients.ipv6_prefix),
+            share: share.cloned(),
         }
     }
+}
 
+impl<C: Clock> RouteLimit<C> {
+    fn new(
+        settings: &RouteLimitSettings,
+        max_keys: usize,
+        clock: C,
+        sharing: Option<Sharing>,
+    ) -> Self {
+        let max_keys = match settings.key {
+            LimitKey::Ip | LimitKey::User => max_keys,
+            LimitKey::Route => 1,
+        };
+        let (key, name, quota) = (settings.key, name(settings.key), settings.quota);
+        let limiter = KeyedLimiter::shared(name, quota, max_keys, clock, sharing);
+        Self {
+            key,
+            limiter: Arc::new(limiter),
+        }
+    }
+}
+
+impl<C: Clock + Send + Sync + 'static> RouteLimits<C> {
     /// Takes one request from every budget of the permit's route, or from none.
     ///
     /// # Errors
@@ -135,7 +182,7 @@ impl<C: Clock> RouteLimits<C> {
             let Some(who) = self.who(limit.key, permit) else {
                 continue;
             };
-            if let Err(exceeded) = limit.limiter.check(who) {
+            if let Err(exceeded) = limit.limiter.check_shared(&who) {
                 for taken in limits.iter().take(place) {
                     if let Some(who) = self.who(taken.key, permit) {
                         taken.limiter.give_back(&who);
@@ -160,6 +207,25 @@ impl<C: Clock> RouteLimits<C> {
         let address = client.ip().to_canonical();
         let is_exempt = self.exempt.iter().any(|network| network.contains(&address));
         (!is_exempt).then(|| Who::Client(self.keys.of(client)))
+    }
+}
+
+/// In metrics.
+const fn name(key: LimitKey) -> &'static str {
+    match key {
+        LimitKey::Ip => "route_ip",
+        LimitKey::Route => "route",
+        LimitKey::User => "route_user",
+    }
+}
+
+/// `twins`: how many limits before it in the route are the same.
+fn sharing(share: &Share, route: &str, limit: &RouteLimitSettings, twins: usize) -> Sharing {
+    let (name, quota) = (name(limit.key), limit.quota.title());
+    Sharing {
+        share: share.clone(),
+        title: format!("{name} {quota} {twins} {route}").into(),
+        wait_max: Duration::MAX,
     }
 }
 

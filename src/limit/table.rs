@@ -6,16 +6,21 @@
 //! and for a new key a few entries of the oldest looked at.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use governor::{
     nanos::Nanos,
     state::{StateStore, keyed::ShrinkableKeyedStateStore},
 };
+
+use super::tally::{Tally, Terms};
 
 /// A key as it is kept: two hashes under secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +33,37 @@ impl Hash for Digest {
     /// One half places it in its map; both are compared.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.place);
+    }
+}
+
+/// A key that is asked about, and what came of it beside the decision.
+#[derive(Debug, Clone)]
+pub(super) struct Probe {
+    pub(super) digest: Digest,
+    /// Whether the other nodes are to be told of it.
+    pub(super) due: Cell<bool>,
+}
+
+impl Probe {
+    pub(super) fn new(digest: Digest) -> Self {
+        Self {
+            digest,
+            due: Cell::new(false),
+        }
+    }
+}
+
+impl PartialEq for Probe {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Probe {}
+
+impl Hash for Probe {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
     }
 }
 
@@ -67,40 +103,100 @@ pub(super) struct Table {
     /// What all new keys share while their shard is full.
     overflow: Arc<Mutex<Option<Nanos>>>,
     interval: Nanos,
+    burst: u32,
+    /// How many nodes share the budgets: below two nothing is told of.
+    nodes: Arc<AtomicU32>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    /// For each key the time at which its budget is full again, counted from the limiter's start.
-    full_at: HashMap<Digest, Nanos, BuildHasherDefault<AsIs>>,
+    budgets: HashMap<Digest, Budget, BuildHasherDefault<AsIs>>,
     /// The same keys in the order in which they are looked at for removal.
     oldest: VecDeque<Digest>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    /// When it is full again, counted from the limiter's start.
+    full_at: Nanos,
+    tally: Tally,
+}
+
 impl Table {
-    /// Makes a table for at most `max_keys`, one of which gets a request back each `interval`.
-    pub(super) fn new(max_keys: usize, interval: Duration) -> Self {
+    /// Makes a table for at most `max_keys`, each of which has such a budget. `nodes` says, now and later, how many share them.
+    pub(super) fn new(max_keys: usize, quota: governor::Quota, nodes: Arc<AtomicU32>) -> Self {
         let shards = (max_keys / SHARD_KEYS_MIN).clamp(1, SHARDS_MAX);
         Self {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             shard_keys_max: max_keys / shards,
             overflow: Arc::default(),
-            interval: interval.into(),
+            interval: quota.replenish_interval().into(),
+            burst: quota.burst_size().get(),
+            nodes,
         }
     }
 
     /// Gives one request back: to the key, or to what all share where the key is not kept.
     pub(super) fn give_back(&self, key: &Digest) {
-        let own = self.shard(key).is_some_and(|shard| {
-            let mut shard = lock(shard);
-            let kept = shard.full_at.get_mut(key);
-            kept.map(|full_at| *full_at = full_at.saturating_sub(self.interval))
-                .is_some()
+        let is_shared = self.terms().is_some();
+        let own = self.with(key, |budget| {
+            budget.full_at = budget.full_at.saturating_sub(self.interval);
+            if is_shared {
+                budget.tally.take_back();
+            }
         });
+        let own = own.is_some();
         if !own {
             let mut shared = lock(&self.overflow);
             *shared = shared.map(|full_at| full_at.saturating_sub(self.interval));
         }
+    }
+
+    /// Takes what the other nodes are to be told of a key; 0 where there is nothing, or the key is not kept any more.
+    pub(super) fn settle(&self, key: &Digest, now: Nanos) -> u32 {
+        self.with(key, |budget| budget.tally.settle(now))
+            .unwrap_or(0)
+    }
+
+    /// The key could not be told of.
+    pub(super) fn wait_no_more(&self, key: &Digest) {
+        self.with(key, |budget| budget.tally.wait_no_more());
+    }
+
+    /// Takes in that all nodes had used up so much of a key's budget that it would be full again at `full_at`. What this node
+    /// has let through since comes on top. It never becomes fuller than it was, and never full later than `latest`.
+    pub(super) fn learn(&self, key: &Digest, full_at: Nanos, now: Nanos, latest: Nanos) {
+        let Some(shard) = self.shard(key) else {
+            return;
+        };
+        let shard = &mut *lock(shard);
+        if let Some(budget) = shard.budgets.get_mut(key) {
+            let since = self.interval.as_u64();
+            let since = since.saturating_mul(u64::from(budget.tally.untold()));
+            let since = full_at.as_u64().saturating_add(since);
+            budget.full_at = budget.full_at.max(since.min(latest.as_u64()).into());
+        } else if full_at > now {
+            let budget = Budget {
+                full_at: full_at.min(latest),
+                tally: Tally::default(),
+            };
+            shard.insert(key, budget, now, self.shard_keys_max);
+        }
+    }
+
+    fn with<T>(&self, key: &Digest, change: impl FnOnce(&mut Budget) -> T) -> Option<T> {
+        let mut shard = lock(self.shard(key)?);
+        shard.budgets.get_mut(key).map(change)
+    }
+
+    /// What makes a key worth telling of, where budgets are shared.
+    fn terms(&self) -> Option<Terms> {
+        let nodes = self.nodes.load(Ordering::Relaxed);
+        (nodes >= 2).then_some(Terms {
+            nodes,
+            burst: self.burst,
+            interval: self.interval,
+        })
     }
 
     fn shard(&self, key: &Digest) -> Option<&Mutex<Shard>> {
@@ -111,15 +207,15 @@ impl Table {
 }
 
 impl StateStore for Table {
-    type Key = Digest;
+    type Key = Probe;
 
-    fn measure_and_replace<T, F, E>(&self, key: &Digest, f: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, key: &Probe, f: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let own = self.shard(key).and_then(|shard| {
-            lock(shard).measure_and_replace(key, self.shard_keys_max, self.interval, &f)
-        });
+        let own = self
+            .shard(&key.digest)
+            .and_then(|shard| lock(shard).measure_and_replace(key, self, &f));
         own.unwrap_or_else(|| {
             let mut shared = lock(&self.overflow);
             let (outcome, full_at) = f(*shared)?;
@@ -129,19 +225,20 @@ impl StateStore for Table {
     }
 }
 
-impl ShrinkableKeyedStateStore<Digest> for Table {
+impl ShrinkableKeyedStateStore<Probe> for Table {
     fn retain_recent(&self, drop_below: Nanos) {
         for shard in self.shards.iter() {
             let shard = &mut *lock(shard);
-            shard.full_at.retain(|_, full_at| *full_at > drop_below);
-            shard.oldest.retain(|key| shard.full_at.contains_key(key));
+            let budgets = &mut shard.budgets;
+            budgets.retain(|_, budget| budget.full_at > drop_below);
+            shard.oldest.retain(|key| budgets.contains_key(key));
         }
     }
 
     fn len(&self) -> usize {
         self.shards
             .iter()
-            .map(|shard| lock(shard).full_at.len())
+            .map(|shard| lock(shard).budgets.len())
             .sum()
     }
 
@@ -154,14 +251,19 @@ impl Shard {
     /// `None` where the key is new and there is no room.
     fn measure_and_replace<T, E>(
         &mut self,
-        key: &Digest,
-        keys_max: usize,
-        interval: Nanos,
+        key: &Probe,
+        table: &Table,
         f: impl Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     ) -> Option<Result<T, E>> {
-        if let Some(known) = self.full_at.get_mut(key) {
-            return Some(f(Some(*known)).map(|(outcome, full_at)| {
-                *known = full_at;
+        let terms = table.terms();
+        // A budget that was full and gave one request is full again after one interval, which tells what time it is.
+        let now = |full_at: Nanos| full_at.saturating_sub(table.interval);
+        if let Some(known) = self.budgets.get_mut(&key.digest) {
+            return Some(f(Some(known.full_at)).map(|(outcome, full_at)| {
+                known.full_at = full_at;
+                if let Some((terms, Ok((_, full_at)))) = terms.map(|terms| (terms, f(None))) {
+                    key.due.set(known.tally.add(now(full_at), terms));
+                }
                 outcome
             }));
         }
@@ -169,14 +271,25 @@ impl Shard {
             Ok(taken) => taken,
             Err(refused) => return Some(Err(refused)),
         };
-        // A budget that was full and gave one request is full again after one interval, which tells what time it is.
-        self.sweep(full_at.saturating_sub(interval));
-        if self.full_at.len() >= keys_max {
-            return None;
+        let now = now(full_at);
+        let (tally, due) = terms.map_or_else(Default::default, |terms| Tally::begun(now, terms));
+        let budget = Budget { full_at, tally };
+        self.insert(&key.digest, budget, now, table.shard_keys_max)
+            .then(|| {
+                key.due.set(due);
+                Ok(outcome)
+            })
+    }
+
+    /// False where there is no room.
+    fn insert(&mut self, key: &Digest, budget: Budget, now: Nanos, keys_max: usize) -> bool {
+        self.sweep(now);
+        let has_room = self.budgets.len() < keys_max;
+        if has_room {
+            self.budgets.insert(*key, budget);
+            self.oldest.push_back(*key);
         }
-        self.full_at.insert(*key, full_at);
-        self.oldest.push_back(*key);
-        Some(Ok(outcome))
+        has_room
     }
 
     fn sweep(&mut self, now: Nanos) {
@@ -184,10 +297,11 @@ impl Shard {
             let Some(key) = self.oldest.pop_front() else {
                 return;
             };
-            if self.full_at.get(&key).is_some_and(|full_at| *full_at > now) {
+            let kept = self.budgets.get(&key);
+            if kept.is_some_and(|budget| budget.full_at > now) {
                 self.oldest.push_back(key);
             } else {
-                self.full_at.remove(&key);
+                self.budgets.remove(&key);
             }
         }
     }

@@ -242,6 +242,23 @@ impl Telemetry {
         self.metrics.cluster.messages.inc();
     }
 
+    /// Says how many nodes share limits of clients and routes, this one among them.
+    pub fn cluster_nodes(&self, nodes: u32) {
+        self.metrics.cluster.nodes.set(nodes.into());
+    }
+
+    /// Counts keys of limits whose use Redis was told of, and says how long the oldest has waited.
+    pub fn cluster_settled(&self, keys: usize, oldest: Duration) {
+        let metrics = &self.metrics.cluster;
+        metrics.settled.inc_by(u64::try_from(keys).unwrap_or(0));
+        metrics.lag.set(oldest.as_secs_f64());
+    }
+
+    /// Counts keys of limits whose use Redis could not be told of.
+    pub fn cluster_unsettled(&self, keys: u64) {
+        self.metrics.cluster.unsettled.inc_by(keys);
+    }
+
     /// Counts an attempt to load the configuration anew.
     pub fn config_reload(&self, result: ConfigReload) {
         self.metrics.config_reload(result);

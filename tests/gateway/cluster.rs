@@ -38,7 +38,7 @@ async fn pair(upstream: &Upstream, port: u16, limit: &str) -> [Gateway; 2] {
     gateways
 }
 
-async fn is_up(gateway: &Gateway, up: bool) {
+pub(crate) async fn is_up(gateway: &Gateway, up: bool) {
     let wanted = if up { 1.0 } else { 0.0 };
     eventually("the state of Redis in the metrics", async || {
         let up = gateway.metric("portcullis_cluster_up{store=\"redis\"}");
@@ -85,6 +85,8 @@ async fn attack(gateways: &[Gateway], times: usize) -> usize {
                 assert!(answer.header("retry-after").is_some());
                 0
             }
+            // The limit let it pass, and on a busy machine its turn to be hashed did not come in time.
+            503 if answer.code() == "overloaded" => 1,
             status => panic!("{status}: {}", answer.text()),
         }
     });
@@ -268,10 +270,11 @@ async fn check_says_what_is_shared_and_what_is_not() {
     site.write();
     let checked = site.run(&["check"], "").await;
     assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    let stdout = &checked.stdout;
+    assert!(stdout.contains("limits are those of all nodes"), "{stdout}");
     assert!(
-        checked
-            .stdout
-            .contains("limits per client and of routes are each node's own")
+        stdout.contains("logins, registrations and mail exactly"),
+        "{stdout}"
     );
     assert!(checked.stderr.contains("a file of one machine"));
 }

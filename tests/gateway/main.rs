@@ -67,6 +67,7 @@ mod secrets;
 mod servers;
 mod service;
 mod sessions;
+mod shared_limits;
 mod stalls;
 mod start;
 mod status;

@@ -4,16 +4,15 @@ use crate::config::Config;
 
 /// A line about it, where they share anything.
 pub(super) fn line(config: &Config) -> String {
-    let Some(redis) = config
-        .cluster
-        .as_ref()
-        .filter(|_| config.accounts.is_some())
-    else {
+    let Some(redis) = &config.cluster else {
         return String::new();
     };
+    let exact = config
+        .accounts
+        .as_ref()
+        .map_or("", |_| ", those of logins, registrations and mail exactly");
     format!(
-        "\ncluster: limits of logins, registrations and mail are those of all nodes, in Redis at {} port {}; limits per client and of \
-         routes are each node's own",
+        "\ncluster: limits are those of all nodes, in Redis at {} port {}{exact}",
         redis.host, redis.port
     )
 }

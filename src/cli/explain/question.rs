@@ -280,6 +280,7 @@ fn lasting(config: &Config, runtime: &Runtime) -> anyhow::Result<Lasting> {
         revocations,
         remote,
         assertions: config.assertion.as_ref().map(Assertions::without_keys),
+        cluster: None,
         accounts: accounts
             .transpose()
             .context("cannot open the account store")?,

@@ -103,7 +103,7 @@ fn what_is_not_shared_is_said() {
     project().warns(&lines, "cluster.redis", "a file of one machine");
     project().warns(&lines, "cluster.redis", "without a password");
     let without = lines.replace("[accounts]", "[accounts]\nenabled = false");
-    project().warns(&without, "cluster.redis", "nothing to share");
+    project().warns(&without, "cluster.redis", "without a password");
     let danger = text("redis = \"redis://10.0.0.1\"\ndanger_plaintext = true");
     project().warns(&danger, "cluster.danger_plaintext", "without encryption");
 }
