@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::harness::{Gateway, H2, Raw, Reply, Site, Step, Upstream, client::full, get, request};
+use crate::harness::{
+    Gateway, H2, Raw, Reply, Site, Step, Upstream, client::full, frames::Frames, get, request,
+};
 
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-hop\r\n\
     X-Hop: 1\r\nSet-Cookie: __Host-portcullis-session=stolen\r\nX-Secret: inner\r\n\
@@ -155,4 +157,27 @@ async fn msg_14_hints_are_never_inside_another_answer() {
         }
     }
     assert_eq!(upstream.count(), 6);
+}
+
+#[tokio::test]
+async fn msg_14_over_http_2_hints_are_dropped_whole_and_the_answer_is_as_without_them() {
+    let upstream =
+        Upstream::scripted(|_| Reply(vec![Step::Repeat(HINTS.into(), 3), send(FINAL)])).await;
+    let gateway = hinting(&upstream).await;
+    let fields: [(&[u8], &[u8]); 4] = [
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":authority", b"localhost"),
+        (b":path", b"/public"),
+    ];
+    let mut frames = Frames::connect(&gateway).await;
+    for id in [1, 3, 5] {
+        frames.request(id, &fields, None).await;
+        // One head, and its body.
+        assert_eq!(frames.whole(id).await, (1, b"final".to_vec()));
+    }
+    assert_eq!(upstream.count(), 3);
+    // The same upstream to a client that is told of them.
+    let told = get(&gateway, "/public", &[]).await;
+    assert_eq!(told.interim, [103, 103, 103]);
 }

@@ -5,7 +5,12 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use crate::harness::{Gateway, H2, Raw, Reply, Site, Step, Upstream, client::full, get, request};
+use crate::harness::{
+    Gateway, H2, Raw, Reply, Site, Step, Upstream,
+    client::full,
+    frames::{Frames, Outcome},
+    get, request,
+};
 
 async fn gateway(upstream: &Upstream) -> Gateway {
     Site::new(upstream.address)
@@ -83,6 +88,8 @@ const FINAL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfinal";
 const REFUSAL: &str = "HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\nno";
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const TWICE: &str = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n";
+const TWICE_AND_FINAL: &str = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
+    HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfinal";
 const PROCESSING: &str = "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n";
 
 #[tokio::test]
@@ -171,4 +178,57 @@ async fn msg_12_an_interim_answer_for_ever_is_no_answer() {
         .await
         .refused(504, "upstream_timeout");
     assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+/// The fields of a POST over HTTP/2 that promises five bytes and expects something.
+fn expecting(path: &'static [u8], what: &'static [u8]) -> [(&'static [u8], &'static [u8]); 6] {
+    [
+        (b":method", b"POST"),
+        (b":scheme", b"https"),
+        (b":authority", b"localhost"),
+        (b":path", path),
+        (b"content-length", b"5"),
+        (b"expect", what),
+    ]
+}
+
+/// The library under the server can send no interim answer over HTTP/2. A proxy may begin to forward instead of sending a
+/// `100 Continue` (RFC 9110 §10.1.1), so a client that waits for one keeps nobody from deciding.
+#[tokio::test]
+async fn msg_12_over_http_2_a_request_goes_on_before_its_body_and_gets_one_head() {
+    let upstream = upstream_that_says("", TWICE_AND_FINAL).await;
+    let gateway = gateway(&upstream).await;
+    let mut frames = Frames::connect(&gateway).await;
+    frames
+        .begin(1, &expecting(b"/public/odd", b"100-continue"))
+        .await;
+    let seen = upstream.request(1).await;
+    assert_eq!(seen.header("expect"), None);
+    assert!(!seen.complete);
+    frames.last_data(1, b"abcde").await;
+    assert_eq!(frames.whole(1).await, (1, b"final".to_vec()));
+    assert_eq!(&*upstream.last().body, b"abcde");
+    // The connection is as good as before.
+    frames
+        .begin(3, &expecting(b"/public/odd", b"100-continue"))
+        .await;
+    frames.last_data(3, b"fghij").await;
+    assert_eq!(frames.whole(3).await, (1, b"final".to_vec()));
+    assert_eq!(&*upstream.last().body, b"fghij");
+}
+
+#[tokio::test]
+async fn msg_12_over_http_2_a_refused_request_is_told_so_and_not_asked_for_its_body() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream).await;
+    for (path, what, status) in [
+        (&b"/private"[..], &b"100-continue"[..], 401),
+        (b"/public", b"100-continued", 417),
+        (b"/public", b"200-ok", 417),
+    ] {
+        let mut frames = Frames::connect(&gateway).await;
+        frames.begin(1, &expecting(path, what)).await;
+        assert_eq!(frames.outcome(1).await, Outcome::Status(status));
+    }
+    upstream.saw_nothing();
 }

@@ -128,6 +128,38 @@ impl Frames {
         .await
     }
 
+    /// Reads an answer to its end: how many heads it had, interim ones included, and its body. Heads are counted and not read.
+    pub(crate) async fn whole(&mut self, id: u32) -> (usize, Vec<u8>) {
+        within("a whole answer", async {
+            let (mut heads, mut body) = (0, Vec::new());
+            loop {
+                let mut head = [0; 9];
+                self.stream.read_exact(&mut head).await.unwrap();
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let mut payload = vec![0; usize::try_from(length).unwrap()];
+                self.stream.read_exact(&mut payload).await.unwrap();
+                if u32::from_be_bytes([head[5], head[6], head[7], head[8]]) != id {
+                    assert_ne!(head[3], GOAWAY, "{payload:?}");
+                    continue;
+                }
+                match head[3] {
+                    HEADERS => heads += 1,
+                    DATA => body.extend_from_slice(&payload),
+                    kind => panic!("a frame of type {kind}: {payload:?}"),
+                }
+                if head[4] & END_STREAM != 0 {
+                    return (heads, body);
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sends the last piece of a body.
+    pub(crate) async fn last_data(&mut self, id: u32, piece: &[u8]) {
+        self.frame(DATA, END_STREAM, id, piece).await;
+    }
+
     /// Waits for what becomes of a stream. Only the first answer of a connection can be read.
     pub(crate) async fn outcome(&mut self, id: u32) -> Outcome {
         within("an outcome", async {
