@@ -74,28 +74,34 @@ pub(super) async fn register(accounts: &Accounts, call: Call) -> Answered {
         Some(invite) => Registered::Invite(&invite.0),
         None => Registered::Oneself,
     };
-    let new = NewAccount {
-        username: &body.username,
-        email: &body.email,
-        name: body.name.as_deref(),
-        password: password(Some(body.password))?,
-        roles: &[],
-    };
+    let name = body.name.as_deref();
+    let new = applicant(&body.username, &body.email, name, body.password)?;
     answer(accounts.register(by, new, call.context.client.ip()).await)
 }
 
 pub(super) async fn bootstrap(accounts: &Accounts, call: Call) -> Answered {
     requests::refuse_foreign_origin(&call.parts.headers, accounts.settings())?;
     let body: BootstrapBody = requests::json(&call.parts.headers, &call.body)?;
-    let new = NewAccount {
-        username: &body.username,
-        email: &body.email,
-        name: body.name.as_deref(),
-        password: password(Some(body.password))?,
-        roles: &[],
-    };
+    let name = body.name.as_deref();
+    let new = applicant(&body.username, &body.email, name, body.password)?;
     let by = Registered::Bootstrap(&body.secret.0);
     answer(accounts.register(by, new, call.context.client.ip()).await)
+}
+
+/// Whoever makes an account himself has no roles by that.
+fn applicant<'a>(
+    username: &'a str,
+    email: &'a str,
+    name: Option<&'a str>,
+    secret: Secret,
+) -> Result<NewAccount<'a>, Rejection> {
+    Ok(NewAccount {
+        username,
+        email,
+        name,
+        password: password(Some(secret))?,
+        roles: &[],
+    })
 }
 
 #[derive(Deserialize, JsonSchema)]

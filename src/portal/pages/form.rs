@@ -4,8 +4,9 @@ use askama::Template;
 use http::StatusCode;
 use zeroize::Zeroizing;
 
-use super::Pages;
+use super::{Pages, parameter};
 use crate::{
+    accounts::{Accounts, RefreshToken, passwords::Password},
     policy::{PasswordFault, Rejection},
     portal::{
         endpoints::{Answered, Call},
@@ -13,6 +14,9 @@ use crate::{
     },
     respond::{self, page::Look, texts::Texts},
 };
+
+/// A secret that goes from a link through a form.
+pub(super) type Token = Zeroizing<String>;
 
 /// A page with one form.
 #[derive(Template)]
@@ -24,7 +28,7 @@ pub(super) struct FormPage<'a> {
     pub(super) text: Option<&'a str>,
     pub(super) action: String,
     /// A field that goes along unseen.
-    pub(super) hidden: Option<(&'static str, Zeroizing<String>)>,
+    pub(super) hidden: Option<(&'static str, Token)>,
     pub(super) fields: Vec<Field<'a>>,
     pub(super) button: &'a str,
     pub(super) error: Option<String>,
@@ -80,6 +84,33 @@ pub(super) fn dead_link(call: &Call, pages: &Pages, (path, label): (&str, &str))
     let document = respond::refusal(&Rejection::LinkInvalid, &call.context.request_id);
     let page = pages.look.page(document.status(), &page, None)?;
     Ok(respond::page::instead_of(document, page))
+}
+
+/// The token of the link that leads to a page, where it has the form of one. Whether it is good is not looked up.
+pub(super) fn opened_link(call: &Call) -> Option<Token> {
+    let token = parameter(call, "token").map(Zeroizing::new);
+    token.filter(|token| RefreshToken::parse(token).is_some())
+}
+
+/// What the form behind a link brings.
+pub(super) struct Submitted {
+    pub(super) token: Token,
+    /// As it was typed; or why it is none.
+    pub(super) password: Result<Password, Rejection>,
+}
+
+/// Reads the form behind a link, with the password in this field; `None` where the token has not the form of one.
+pub(super) fn submitted_link(
+    accounts: &Accounts,
+    call: &Call,
+    field: &str,
+) -> Result<Option<Submitted>, Rejection> {
+    let headers = &call.parts.headers;
+    let names = ["token", field];
+    let [token, password] = forms::read(headers, accounts.settings(), &call.body, names)?;
+    let token = token.filter(|token| RefreshToken::parse(token).is_some());
+    let password = Password::new(password.unwrap_or_default()).map_err(Rejection::from);
+    Ok(token.map(|token| Submitted { token, password }))
 }
 
 /// Whether a program or a form of a page sends this, where there are pages.

@@ -2,15 +2,13 @@
 //! look for harm or to show a preview, and press no buttons.
 
 use http::StatusCode;
-use zeroize::Zeroizing;
 
 use super::{
     Pages,
-    form::{self, Field, FormPage, MessagePage},
-    parameter,
+    form::{self, Field, FormPage, MessagePage, Submitted, Token},
 };
 use crate::{
-    accounts::{Accounts, RefreshToken, canonical_email, passwords::Password},
+    accounts::{Accounts, canonical_email},
     policy::Rejection,
     portal::{
         endpoints::{Answered, Call, NAME_BYTES_MAX},
@@ -86,16 +84,16 @@ pub(super) fn show_reset(accounts: &Accounts, call: &Call, pages: &Pages) -> Ans
     if let Some(answer) = pages.elsewhere_bare(call) {
         return answer;
     }
-    match parameter(call, "token").map(Zeroizing::new) {
-        Some(token) if RefreshToken::parse(&token).is_some() => {
+    match form::opened_link(call) {
+        Some(token) => {
             let page = reset(accounts, pages, token);
             pages.look.page(StatusCode::OK, &page, None)
         }
-        _ => dead(call, pages),
+        None => dead(call, pages),
     }
 }
 
-fn reset<'a>(accounts: &Accounts, pages: &'a Pages, token: Zeroizing<String>) -> FormPage<'a> {
+fn reset<'a>(accounts: &Accounts, pages: &'a Pages, token: Token) -> FormPage<'a> {
     let texts = pages.look.texts;
     FormPage {
         look: &pages.look,
@@ -112,16 +110,14 @@ fn reset<'a>(accounts: &Accounts, pages: &'a Pages, token: Zeroizing<String>) ->
 
 /// Sets the password, and leads to the login page: whoever has a link is not signed in by it (RST-3).
 pub(super) async fn submit_reset(accounts: &Accounts, call: Call, pages: &Pages) -> Answered {
-    let headers = &call.parts.headers;
-    let names = ["token", "new_password"];
-    let [token, new] = forms::read(headers, accounts.settings(), &call.body, names)?;
-    let Some(token) = token.filter(|token| RefreshToken::parse(token).is_some()) else {
+    let sent = form::submitted_link(accounts, &call, "new_password")?;
+    let Some(Submitted { token, password }) = sent else {
         return dead(&call, pages);
     };
     let ip = call.context.client.ip();
-    let done = match Password::new(new.unwrap_or_default()) {
+    let done = match password {
         Ok(new) => accounts.reset_password(&token, new, ip).await,
-        Err(error) => Err(error.into()),
+        Err(rejection) => Err(rejection),
     };
     match done {
         Ok(()) => {

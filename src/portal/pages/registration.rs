@@ -5,13 +5,13 @@ use zeroize::Zeroizing;
 
 use super::{
     Pages,
-    form::{self, Field, FormPage, MessagePage},
+    form::{self, Field, FormPage, MessagePage, Submitted, Token},
     parameter,
 };
 use crate::{
     accounts::{
-        Accounts, Enrolled, NewAccount, RefreshToken, Registered, canonical_email,
-        canonical_username, passwords::Password, settings::Registration,
+        Accounts, Enrolled, NewAccount, Registered, canonical_email, canonical_username,
+        passwords::Password, settings::Registration,
     },
     policy::Rejection,
     portal::{
@@ -181,15 +181,13 @@ pub(super) fn show_verify(call: &Call, pages: &Pages) -> Answered {
     if let Some(answer) = pages.elsewhere_bare(call) {
         return answer;
     }
-    match parameter(call, "token").map(Zeroizing::new) {
-        Some(token) if RefreshToken::parse(&token).is_some() => {
-            pages.look.page(StatusCode::OK, &verify(pages, token), None)
-        }
-        _ => dead(call, pages),
+    match form::opened_link(call) {
+        Some(token) => pages.look.page(StatusCode::OK, &verify(pages, token), None),
+        None => dead(call, pages),
     }
 }
 
-fn verify(pages: &Pages, token: Zeroizing<String>) -> FormPage<'_> {
+fn verify(pages: &Pages, token: Token) -> FormPage<'_> {
     let texts = pages.look.texts;
     FormPage {
         look: &pages.look,
@@ -214,16 +212,14 @@ fn verify(pages: &Pages, token: Zeroizing<String>) -> FormPage<'_> {
 
 /// Makes the account, and leads to the login page.
 pub(super) async fn submit_verify(accounts: &Accounts, call: Call, pages: &Pages) -> Answered {
-    let headers = &call.parts.headers;
-    let names = ["token", "password"];
-    let [token, password] = forms::read(headers, accounts.settings(), &call.body, names)?;
-    let Some(token) = token.filter(|token| RefreshToken::parse(token).is_some()) else {
+    let sent = form::submitted_link(accounts, &call, "password")?;
+    let Some(Submitted { token, password }) = sent else {
         return dead(&call, pages);
     };
     let ip = call.context.client.ip();
-    let made = match Password::new(password.unwrap_or_default()) {
+    let made = match password {
         Ok(password) => accounts.verify_registration(&token, password, ip).await,
-        Err(error) => Err(error.into()),
+        Err(rejection) => Err(rejection),
     };
     match made {
         Ok(_) => to_login(pages),
