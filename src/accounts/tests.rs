@@ -3,16 +3,19 @@
 mod administration;
 mod audit;
 mod breached;
+mod budget;
+mod changes;
 mod crash;
 mod invitations;
 mod invites;
 mod keys;
 mod lag;
 mod login;
+mod mailbox;
 mod names;
-mod recovery;
 mod refresh;
 mod registration;
+mod resets;
 mod revocation;
 mod rotation;
 mod shared_keys;
@@ -27,7 +30,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-pub(crate) use recovery::mail_settings;
+pub(crate) use mailbox::mail_settings;
 use tempfile::TempDir;
 use tracing::Dispatch;
 use zeroize::Zeroizing;

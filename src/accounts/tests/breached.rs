@@ -3,8 +3,9 @@
 use std::fs;
 
 use super::{
-    CLIENT, PASSWORD, Registration, Site, mail_settings, password,
-    recovery::{change, database, link, reset},
+    CLIENT, PASSWORD, Registration, Site, mail_settings,
+    mailbox::{change, database, link, reset},
+    password,
 };
 use crate::{
     accounts::{AccountError, Accounts, Actor, Edit, NewAccount, NewUser, OpenError, Registered},

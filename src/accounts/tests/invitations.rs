@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     PASSWORD, Registration, Site,
-    recovery::{database, mails, queued, sent},
+    mailbox::{database, mails, queued, sent},
     registration::{LINK, apply_by, new_mail, rows, site, verify},
 };
 use crate::{

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    CLIENT, PASSWORD, Registration, Site, mail_settings, password,
-    recovery::{database, mails, queued, sent},
+    CLIENT, PASSWORD, Registration, Site, mail_settings,
+    mailbox::{database, mails, queued, sent},
+    password,
 };
 use crate::{
     accounts::{Actor, Edit, Enrolled, NewAccount, NewInvitation, Registered},
