@@ -73,6 +73,8 @@ pub struct PageSettings {
     pub title: Box<str>,
     /// The colour of buttons, as `#rrggbb`: blue by default.
     pub accent: Box<str>,
+    /// The file of the picture at the head of each page: SVG, PNG, WebP or JPEG of at most 64 KiB.
+    pub logo: Option<PathBuf>,
 }
 
 impl Default for PageSettings {
@@ -80,6 +82,7 @@ impl Default for PageSettings {
         Self {
             title: TITLE.into(),
             accent: ACCENT.into(),
+            logo: None,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The section `[accounts.pages]`.
 
-use super::{diagnostic::Fault, reader::Table};
-use crate::accounts::settings::PageSettings;
+use std::path::{Path, PathBuf};
+
+use super::{diagnostic::Fault, files, reader::Table};
+use crate::{accounts::settings::PageSettings, portal::Logo};
 
 /// The longest title, in characters: more does not fit a telephone.
 const TITLE_CHARS_MAX: usize = 60;
@@ -12,11 +14,14 @@ const CONTRAST_MIN: f64 = 4.5;
 pub(super) fn read(mut table: Table<'_>) -> PageSettings {
     let title = table.parsed("title", title);
     let accent = table.parsed("accent", accent);
+    let root = table.context.root;
+    let logo = table.parsed("logo", |text| logo(root, text));
     table.finish();
     let usual = PageSettings::default();
     PageSettings {
         title: title.unwrap_or(usual.title),
         accent: accent.unwrap_or(usual.accent),
+        logo,
     }
 }
 
@@ -30,6 +35,16 @@ fn title(text: &str) -> Result<Box<str>, Fault> {
     }
     let hint = format!("1 to {TITLE_CHARS_MAX} characters, no spaces around: \"Example Ltd\"");
     Err(Fault::new("is no title", hint))
+}
+
+/// A picture that can be written into a page.
+fn logo(root: &Path, text: &str) -> Result<PathBuf, Fault> {
+    let path = files::resolve(root, text);
+    let hint = "a picture of at most 64 KiB: SVG, PNG, WebP or JPEG";
+    match Logo::read(&path) {
+        Ok(_) => Ok(path),
+        Err(error) => Err(Fault::new(error.to_string(), hint)),
+    }
 }
 
 /// A colour that white text can be read on.

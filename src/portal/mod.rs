@@ -9,6 +9,7 @@ mod clients;
 mod cookies;
 mod endpoints;
 mod forms;
+mod logo;
 mod openapi;
 mod own_sessions;
 mod pages;
@@ -41,6 +42,7 @@ use crate::{
 #[doc(hidden)]
 pub use cookies::refresh_cookie;
 pub use endpoints::routes;
+pub use logo::{Logo, LogoError};
 pub use pages::Pages;
 use pages::handover::Handovers;
 

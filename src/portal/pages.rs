@@ -24,6 +24,7 @@ use url::{Url, form_urlencoded};
 use super::{
     cookies,
     endpoints::{Answered, Call},
+    logo::Logo,
 };
 use crate::{
     accounts::{
@@ -121,7 +122,7 @@ impl Pages {
             }
         }
         Self {
-            look: Look::new(&settings.title, &settings.accent),
+            look: look(settings),
             origin: public_url.origin().ascii_serialization().into(),
             host: own.into(),
             path: accounts.path.clone(),
@@ -228,6 +229,16 @@ impl Pages {
             &format!("{}{target}", self.origin),
         ))
     }
+}
+
+/// How the pages look. The picture is read anew with each configuration; `check` has refused one that cannot be.
+fn look(settings: &PageSettings) -> Look {
+    let mut look = Look::new(&settings.title, &settings.accent);
+    match settings.logo.as_deref().map(Logo::read).transpose() {
+        Ok(logo) => look.logo = logo.map(|logo| logo.0),
+        Err(error) => tracing::error!(%error, "the pages are without their logo"),
+    }
+    look
 }
 
 /// Does what a page is for.

@@ -38,6 +38,8 @@ pub struct Look {
     pub style: Box<str>,
     /// The words.
     pub texts: &'static Texts,
+    /// The picture at the head of each page, as a `data:` URL; `None`: a sign in the colour of buttons.
+    pub logo: Option<Box<str>>,
     /// The digest of the style sheet, as a content security policy writes it.
     digest: Box<str>,
 }
@@ -54,7 +56,7 @@ struct RefusalPage<'a> {
 }
 
 impl Look {
-    /// Makes a look. `accent` is the colour of buttons, as `#rrggbb`.
+    /// Makes a look without a picture. `accent` is the colour of buttons, as `#rrggbb`.
     #[must_use]
     pub fn new(title: &str, accent: &str) -> Self {
         let style = format!(":root {{ --accent: {accent}; }}\n{STYLE}");
@@ -63,6 +65,7 @@ impl Look {
             title: title.into(),
             style: style.into(),
             texts: &ENGLISH,
+            logo: None,
             digest: STANDARD.encode(digest).into(),
         }
     }

@@ -138,6 +138,8 @@ fn accounts() {
         signing = "ES384"                      | accounts.signing            | none of the values
         signing = "none"                       | accounts.signing            | none of the values
         password_min = 7                       | accounts.password_min       | below the least
+        pages = { logo = "no/such/file" }      | accounts.pages.logo         | cannot be read
+        pages = { logo = "certs/site.crt" }    | accounts.pages.logo         | is neither SVG
         breached_passwords = "no/such/file"    | accounts.breached_passwords | cannot be read
         breached_passwords = "certs"           | accounts.breached_passwords | cannot be read
         argon2 = { memory = "18MiB" }          | accounts.argon2.memory      | below the least

@@ -96,6 +96,19 @@ fn what_an_operator_writes_is_text_in_a_page() {
 }
 
 #[test]
+fn a_logo_is_a_part_of_the_page_and_runs_nothing() {
+    let mut look = Look::default();
+    assert!(text(&page(&look, &Rejection::RoleMissing)).contains("class=\"mark\""));
+    look.logo = Some("data:image/svg+xml;base64,PHN2Zy8+".into());
+    let page = page(&look, &Rejection::RoleMissing);
+    let image = "<img class=\"logo\" src=\"data:image/svg+xml;base64,PHN2Zy";
+    assert!(text(&page).contains(image), "{}", text(&page));
+    assert!(!text(&page).contains("<script") && !text(&page).contains("class=\"mark\""));
+    let policy = page.headers()["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("img-src 'self' data:"), "{policy}");
+}
+
+#[test]
 fn sess_7_a_redirect_is_kept_by_nobody_and_cannot_be_split() {
     let response = redirect(StatusCode::FOUND, "https://localhost/auth/login?next=%2F").unwrap();
     assert_eq!(response.headers()["cache-control"], "no-store");
