@@ -258,3 +258,73 @@ async fn every_metric_is_documented_and_nothing_else_is() {
     exposed.extend(SELDOM.map(ToOwned::to_owned));
     assert_eq!(exposed, documented());
 }
+
+/// Every metric that a text names.
+fn named(text: &str) -> BTreeSet<String> {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    let words = text.split(|character| !is_part(character));
+    let names = words.filter(|word| word.starts_with("portcullis_"));
+    names.map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_board_and_the_alerts_ask_for_metrics_that_there_are() {
+    let upstream = Upstream::start().await;
+    let gateway = start(&upstream).await;
+    exercise(&gateway).await;
+    let families = read(&gateway.admin("/metrics").await.text());
+    let mut there = names(&families);
+    there.extend(SELDOM.map(ToOwned::to_owned));
+    for (name, family) in &families {
+        if family.kind == "histogram" {
+            there.insert(format!("{name}_bucket"));
+        }
+    }
+    let board = std::fs::read_to_string("docs/grafana.json").unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&board).unwrap();
+    let mut asked = 0;
+    for panel in parsed["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let unknown = &named(target["expr"].as_str().unwrap()) - &there;
+            assert!(unknown.is_empty(), "{}: {unknown:?}", panel["title"]);
+            asked += 1;
+        }
+    }
+    assert!(asked > 20, "{asked}");
+    let alerts = std::fs::read_to_string("docs/alerts.yml").unwrap();
+    let expressions = alerts
+        .lines()
+        .filter(|line| line.trim_start().starts_with("expr:"));
+    let expressions: Vec<&str> = expressions.collect();
+    assert!(expressions.len() > 20);
+    for expression in expressions {
+        let names = named(expression);
+        let unknown = &names - &there;
+        let about_us = !names.is_empty() || expression.contains("up{job=");
+        assert!(about_us && unknown.is_empty(), "{expression}: {unknown:?}");
+    }
+    // What is worth an alert by the documentation has one.
+    for name in [
+        "panics_total",
+        "accept_errors_total",
+        "log_dropped_total",
+        "memory_stage",
+        "revocation_lag_seconds",
+        "jwks_age_seconds",
+        "upstream_healthy",
+        "cluster_up",
+        "mails_total",
+        "mail_queue",
+        "config_last_reload_success",
+        "certificate_reloads_total",
+        "certificate_expiry_timestamp_seconds",
+        "refreshes_total",
+        "logins_total",
+        "password_queue",
+    ] {
+        assert!(
+            named(&alerts).contains(&format!("portcullis_{name}")),
+            "{name}"
+        );
+    }
+}

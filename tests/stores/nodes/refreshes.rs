@@ -17,7 +17,7 @@ use super::{
     engines, exchange, is_healthy, login, refresh, refresh_request, sealed, shared_engines, status,
 };
 use crate::{
-    harness::{Answer, Site, eventually, request},
+    harness::{Answer, eventually, request},
     place::Place,
 };
 
