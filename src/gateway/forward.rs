@@ -154,17 +154,25 @@ fn told_host(mut headers: HeaderMap, host: &HeaderValue) -> HeaderMap {
 }
 
 /// An answer of events (`text/event-stream`) or of gRPC has no end of its own: silence ends it, and not the route's time.
+/// Whether a `Content-Type` is that of events, whatever its parameters.
+fn is_events(kind: &[u8]) -> bool {
+    let kind = kind.trim_ascii_start();
+    let split = kind.split_at_checked(b"text/event-stream".len());
+    split.is_some_and(|(kind, rest)| {
+        kind.eq_ignore_ascii_case(b"text/event-stream")
+            && matches!(rest.trim_ascii_start().first(), None | Some(b';'))
+    })
+}
+
 fn let_streams_go_on(
     response: &mut Response<AnswerStream>,
     streams: Streams,
     upload: Rc<UploadProgress>,
 ) {
-    let headers = response.headers();
-    let kind = headers.get(header::CONTENT_TYPE);
-    let kind = kind.and_then(|kind| kind.as_bytes().split(|byte| *byte == b';').next());
-    let is_events =
-        kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
-    if is_events || Grpc::of(headers).is_some() {
+    let Some(kind) = response.headers().get(header::CONTENT_TYPE) else {
+        return;
+    };
+    if is_events(kind.as_bytes()) || Grpc::of_kind(kind.as_bytes()).is_some() {
         (response.body_mut()).end_by_silence(streams.idle_timeout, upload);
     }
 }

@@ -176,12 +176,7 @@ pub fn host(authority: &str) -> Option<Cow<'_, str>> {
         None => {
             let (name, port) = authority.split_once(':').unwrap_or((authority, "0"));
             let name = name.strip_suffix('.').unwrap_or(name);
-            let label = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-            let labels = !name.is_empty()
-                && name
-                    .split('.')
-                    .all(|part| !part.is_empty() && part.bytes().all(label));
-            labels.then_some((name, port))?
+            are_labels(name).then_some((name, port))?
         }
     };
     if port.is_empty() || port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -193,6 +188,19 @@ pub fn host(authority: &str) -> Option<Cow<'_, str>> {
     } else {
         Cow::Borrowed(name)
     })
+}
+
+/// Whether a name is one or more labels with a dot between each two. In one walk, for every request has a host.
+fn are_labels(name: &str) -> bool {
+    let mut before = b'.';
+    for byte in name.bytes() {
+        let is_label = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if !is_label && (byte != b'.' || before == b'.') {
+            return false;
+        }
+        before = byte;
+    }
+    before != b'.'
 }
 
 #[cfg(test)]
@@ -283,6 +291,10 @@ mod tests {
             "a:b",
             "a:",
             "a..b",
+            "a..",
+            ".a",
+            "..",
+            ".:1",
             "[::1",
             "[x]",
             "a:123456",

@@ -277,7 +277,7 @@ impl HeaderPolicy {
 impl Reserved {
     /// Whether the name is one of them, in any spelling, or has an underscore.
     fn has(&self, name: &str) -> bool {
-        if name.contains('_') {
+        if name.as_bytes().contains(&b'_') {
             return true;
         }
         if !self.initials.has(name) {

@@ -34,9 +34,20 @@ const NOT_CONNECTION_OPTIONS: [HeaderName; 8] = [
 /// unambiguous, missing security fields in. `hsts` is for answers over TLS. An answer `101` needs its `Connection` and `Upgrade`
 /// put back by whoever joins the connections.
 pub fn finish_upstream(headers: &mut HeaderMap, hsts: bool) {
-    unify_framing(headers);
+    let has_repeated = headers.len() > headers.keys_len();
+    // One look at all names is cheaper than a look-up of each of these.
+    let (mut is_coded, mut has_cookies) = (false, false);
+    for name in headers.keys() {
+        is_coded |= *name == header::TRANSFER_ENCODING;
+        has_cookies |= *name == header::SET_COOKIE;
+    }
+    if is_coded || has_repeated {
+        unify_framing(headers);
+    }
     strip_hop_by_hop(headers, &NOT_CONNECTION_OPTIONS);
-    strip_reserved_cookies(headers);
+    if has_cookies {
+        strip_reserved_cookies(headers);
+    }
     insert_missing(headers, REFERRER_OF_UPSTREAM, hsts);
 }
 

@@ -27,7 +27,12 @@ impl Grpc {
     /// The protocol of a request, by its `Content-Type`: `application/grpc`, or that with a `+`, `-web` or parameters.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let kind = headers.get(header::CONTENT_TYPE)?.as_bytes();
+        Self::of_kind(headers.get(header::CONTENT_TYPE)?.as_bytes())
+    }
+
+    /// The protocol of a `Content-Type`.
+    #[must_use]
+    pub fn of_kind(kind: &[u8]) -> Option<Self> {
         let (family, rest) = kind.split_at_checked(b"application/grpc".len())?;
         if !family.eq_ignore_ascii_case(b"application/grpc") {
             return None;

@@ -100,7 +100,8 @@ impl RequestIds {
         let number = [step(&self.high), step(&self.low)];
         let digits = bytes.chunks_exact_mut(2);
         for (pair, byte) in digits.zip(number.into_iter().flat_map(u64::to_be_bytes)) {
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+            let two = DIGITS.get(usize::from(byte)).copied();
+            pair.copy_from_slice(&two.unwrap_or_default());
         }
         RequestId { bytes, len: 32 }
     }
@@ -126,6 +127,27 @@ fn step(state: &Cell<u64>) -> u64 {
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
 }
+
+/// The two hex digits of each byte.
+const DIGITS: [[u8; 2]; 256] = {
+    let mut table = [[0; 2]; 256];
+    let mut byte: u8 = 0;
+    loop {
+        #[expect(
+            clippy::indexing_slicing,
+            clippy::as_conversions,
+            reason = "evaluated at compile time, a byte among 256"
+        )]
+        {
+            table[byte as usize] = [digit(byte >> 4), digit(byte & 0xf)];
+        }
+        if byte == u8::MAX {
+            break;
+        }
+        byte += 1;
+    }
+    table
+};
 
 /// The lower-case hex digit of a number below 16.
 const fn digit(nibble: u8) -> u8 {

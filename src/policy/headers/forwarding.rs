@@ -113,6 +113,9 @@ impl Via {
     /// Whether a request has passed this gateway before (MSG-14). By bytes: a neighbour's hop that is not ASCII must not hide
     /// ours on the same line.
     pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
+        if !headers.contains_key(header::VIA) {
+            return false;
+        }
         let mut hops = headers
             .get_all(header::VIA)
             .iter()
@@ -164,10 +167,10 @@ pub(super) fn inject(
     };
     headers.append(header::VIA, via.clone());
     if !headers.get(TRACEPARENT).is_some_and(is_traceparent) {
-        headers.remove(TRACEPARENT);
-        if let Some(line) = traceparent(from.request_id) {
-            headers.insert(TRACEPARENT, line);
-        }
+        match traceparent(from.request_id) {
+            Some(line) => headers.insert(TRACEPARENT, line),
+            None => headers.remove(TRACEPARENT),
+        };
     }
     Ok(())
 }

@@ -6,17 +6,17 @@ use http::{
 };
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1), and `Expect`, which the gateway answers itself.
-const HOP_BY_HOP: [HeaderName; 10] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-    header::PROXY_AUTHORIZATION,
-    header::EXPECT,
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "proxy-authorization",
+    "expect",
 ];
 
 /// End-to-end fields that `Connection` may not take away: framing, routing and credentials.
@@ -31,7 +31,7 @@ const NOT_CONNECTION_OPTIONS: [HeaderName; 5] = [
 /// Removes the fields of one connection, and those that `Connection` names (RFC 9110 §7.6.1), from a request or an answer. What
 /// `kept` names is not taken away by `Connection`.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
-    if headers.contains_key(header::CONNECTION) {
+    if has_options(headers) {
         let options: Vec<HeaderName> = connection_options(headers)
             .filter(|name| !NOT_CONNECTION_OPTIONS.contains(name) && !kept.contains(name))
             .collect();
@@ -40,14 +40,15 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
         }
     }
     // Most messages have none or one of them: a look at each name is cheaper than a look-up of each of the ten.
-    let present: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_hop_by_hop(name))
-        .cloned()
-        .collect();
-    for name in present {
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
         headers.remove(name);
     }
+}
+
+/// Whether `Connection` names anything but itself and `keep-alive`, which nearly every server says.
+fn has_options(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::CONNECTION).iter();
+    lines.any(|line| !line.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
 }
 
 /// The names that `Connection` holds, `keep-alive` excepted, which is hop-by-hop whether or not it is named.
@@ -61,11 +62,7 @@ pub(super) fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = He
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
-    let initial = name.as_str().as_bytes().first();
-    matches!(
-        initial,
-        Some(b'c' | b'e' | b'h' | b'k' | b'p' | b't' | b'u')
-    ) && HOP_BY_HOP.contains(name)
+    HOP_BY_HOP.contains(&name.as_str())
 }
 
 #[cfg(test)]
@@ -75,9 +72,9 @@ mod tests {
     #[test]
     fn every_hop_by_hop_name_is_removed_and_others_stay() {
         let mut headers = HeaderMap::new();
-        for name in &HOP_BY_HOP {
-            assert!(is_hop_by_hop(name), "{name}");
+        for name in HOP_BY_HOP {
             headers.append(name, "x".parse().unwrap());
+            headers.append(name, "y".parse().unwrap());
         }
         headers.append("content-type", "text/plain".parse().unwrap());
         headers.append("accept", "*/*".parse().unwrap());
