@@ -25,8 +25,8 @@ use std::{
 };
 
 pub use admitted::Admitted;
-use answer::ends_connection;
 pub use answer::{Answer, AnswerError};
+use answer::{Recording, ends_connection};
 use browser::wants_page;
 pub use contain::contain;
 pub use early::EarlyHeads;
@@ -211,24 +211,24 @@ impl Gateway {
         let is_post = method == Method::POST;
         let is_page = wants_page(&inbound.parts);
         let grpc = is_post.then(|| Grpc::of(&inbound.parts.headers)).flatten();
-        let mut record = self.begin_record(inbound);
+        let mut recording = self.begin_record(inbound);
+        let record = &mut recording.record;
         let request_id = record.request_id.to_header_value();
         let lane = inbound.lane;
         inbound.request_id = request_id.clone();
-        let served = self.serve(inbound, &mut record).await;
+        let served = self.serve(inbound, record).await;
         let mut response = served.unwrap_or_else(|rejection| {
-            let mut refusal = self.refuse(&rejection, (grpc, is_page), &mut record);
+            let mut refusal = self.refuse(&rejection, (grpc, is_page), record);
             if record.version < Version::HTTP_2 && ends_connection(&rejection, &method, has_body) {
                 refusal.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             refusal
         });
-        self.end_when_lean(&record, &mut response);
+        self.end_when_lean(record, &mut response);
         response.headers_mut().insert(X_REQUEST_ID, request_id);
         record.status = response.status();
         let is_head = method == Method::HEAD;
-        let telemetry = Arc::clone(&self.telemetry);
-        response.map(|answer| answer.recorded(record, telemetry, is_head, &lane.vigil))
+        response.map(|answer| answer.recorded(recording, is_head, &lane.vigil))
     }
 
     /// While memory is scarce a connection of HTTP/1 ends with its request; those of HTTP/2 are told by their listener (FAULT-1).
@@ -369,7 +369,7 @@ impl Gateway {
         Ok(response.map(Answer::from_bytes))
     }
 
-    fn begin_record(&self, inbound: &Inbound<'_>) -> Record {
+    fn begin_record(&self, inbound: &Inbound<'_>) -> Box<Recording> {
         let Inbound {
             lane, peer, parts, ..
         } = inbound;
@@ -383,7 +383,8 @@ impl Gateway {
             .and_then(|value| value.to_str().ok())
             .and_then(RequestId::accept);
         let request_id = named.unwrap_or_else(|| lane.request_ids.next());
-        Record::begin(parts, peer.ip.ip(), request_id)
+        let record = Record::begin(parts, peer.ip.ip(), request_id);
+        Recording::begin(record, Arc::clone(&self.telemetry))
     }
 
     /// Keeps what a line of the access log tells of a head, if lines are wanted.

@@ -38,7 +38,8 @@ enum Content {
     Bytes(Bytes),
     /// No body: what follows the head is a tunnel, until it is taken.
     Tunnel(Option<Box<Tunnel>>),
-    Upstream(AnswerStream),
+    /// On the heap: an answer is handed on through a dozen layers.
+    Upstream(Box<AnswerStream>),
 }
 
 /// A record under way. It is written when the last byte has been handed over, or when the body is dropped before.
@@ -65,7 +66,7 @@ impl Answer {
 
     /// A body that streams from an upstream.
     #[must_use]
-    pub fn from_upstream(stream: AnswerStream) -> Self {
+    pub fn from_upstream(stream: Box<AnswerStream>) -> Self {
         Self {
             content: Content::Upstream(stream),
             record: None,
@@ -96,8 +97,7 @@ impl Answer {
     #[must_use]
     pub(super) fn recorded(
         mut self,
-        record: Record,
-        telemetry: Arc<Telemetry>,
+        mut recording: Box<Recording>,
         is_head: bool,
         vigil: &Rc<Vigil>,
     ) -> Self {
@@ -105,20 +105,15 @@ impl Answer {
             // hyper drops it in HTTP/1 alone; in HTTP/2 it would be sent, which is a stream error for the client.
             bytes.clear();
         }
-        let remaining = if is_head || self.is_end_stream() {
+        recording.remaining = if is_head || self.is_end_stream() {
             Some(0)
         } else {
             self.size_hint().exact()
         };
         let is_ours = matches!(self.content, Content::Bytes(_));
-        let vigil = (!is_ours && record.caller.is_some()).then(|| Rc::clone(vigil));
-        self.record = Some(Box::new(Recording {
-            record,
-            telemetry,
-            remaining,
-            vigil,
-            lapse: None,
-        }));
+        let has_caller = recording.record.caller.is_some();
+        recording.vigil = (!is_ours && has_caller).then(|| Rc::clone(vigil));
+        self.record = Some(recording);
         self
     }
 
@@ -160,6 +155,17 @@ impl Content {
 
 impl Recording {
     /// Waits for the end of the caller's credential; never, where there is none.
+    /// Begins a record. On the heap from the beginning, where it stays.
+    pub(super) fn begin(record: Record, telemetry: Arc<Telemetry>) -> Box<Self> {
+        Box::new(Self {
+            record,
+            telemetry,
+            remaining: None,
+            vigil: None,
+            lapse: None,
+        })
+    }
+
     pub(super) fn lapse(&self) -> impl Future<Output = ()> + use<> {
         let watched = self.vigil.clone().zip(self.record.caller.clone());
         async move {

@@ -126,7 +126,7 @@ impl Gateway {
     /// Makes an upstream's answer one of this route's.
     fn finish(
         &self,
-        response: &mut Response<AnswerStream>,
+        response: &mut Response<Box<AnswerStream>>,
         route: &Route,
         granted: Option<HeaderValue>,
     ) {
@@ -165,7 +165,7 @@ fn is_events(kind: &[u8]) -> bool {
 }
 
 fn let_streams_go_on(
-    response: &mut Response<AnswerStream>,
+    response: &mut Response<Box<AnswerStream>>,
     streams: Streams,
     upload: Rc<UploadProgress>,
 ) {

@@ -210,8 +210,8 @@ async fn answer(
     let mark = vitals.begin_exchange();
     let gateway = worker.gateway.load_full();
     let mut inbound = Inbound::new(&worker.lane, peer, request, vitals.take_fragment());
-    // On the heap at once: the future is large, and each layer around it would copy it.
-    let exchange = Box::pin(gateway.handle(&mut inbound));
+    // On the heap at once: the future is large, and each layer around it would copy it. `Box::pin` would, once.
+    let exchange = Box::into_pin(Box::write(Box::new_uninit(), gateway.handle(&mut inbound)));
     let response = contain(&worker.telemetry, &worker.lane.request_ids, exchange).await;
     response.map(|answer| Marked { answer, mark })
 }

@@ -315,9 +315,10 @@ where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
+        // On the heap first: the runtime moves a task three times while it makes it, and a stream of HTTP/2 is large.
+        tokio::task::spawn_local(Box::pin(async move {
             future.await;
-        });
+        }));
     }
 }
 

@@ -73,7 +73,7 @@ pub async fn forward(
     upstream: &Upstream,
     permit: &Permit<'_>,
     outbound: Outbound,
-) -> Result<Response<AnswerStream>, Rejection> {
+) -> Result<Response<Box<AnswerStream>>, Rejection> {
     let mut attempts = Attempts::new(upstream);
     let terms = Terms {
         upstream,
@@ -95,7 +95,7 @@ async fn attempt(
     terms: &Terms<'_>,
     request: &mut Option<Request<RequestBody>>,
     attempts: &mut Attempts<'_>,
-) -> Result<Response<AnswerStream>, Rejection> {
+) -> Result<Response<Box<AnswerStream>>, Rejection> {
     let mut failed: Option<Rejection> = None;
     let mut pinned = terms.pinned().await?;
     loop {
@@ -357,14 +357,14 @@ fn answer(
     mut response: Response<Incoming>,
     mut lease: Lease,
     terms: &Terms<'_>,
-) -> Result<Response<AnswerStream>, Rejection> {
+) -> Result<Response<Box<AnswerStream>>, Rejection> {
     // A handshake leaves nothing that is used again, whatever comes of it (MSG-3), and keeps nobody waiting for it.
     if terms.handshake.is_some() {
         lease.retire();
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let switched = Switched::new(&mut response, lease, terms.handshake.as_ref())?;
-        return Ok(response.map(|body| AnswerStream::switched(body, switched)));
+        return Ok(response.map(|body| Box::new(AnswerStream::switched(body, switched))));
     }
     if !framing::is_clear(response.version(), response.headers()) {
         return Err(Rejection::UpstreamInvalid);
@@ -373,5 +373,5 @@ fn answer(
     if response.version() == Version::HTTP_10 {
         lease.retire();
     }
-    Ok(response.map(|body| AnswerStream::new(body, lease, terms.deadline)))
+    Ok(response.map(|body| Box::new(AnswerStream::new(body, lease, terms.deadline))))
 }

@@ -159,7 +159,7 @@ async fn get_from(
     forward(pools, upstream, &permit, outbound).await
 }
 
-type Response = http::Response<AnswerStream>;
+type Response = http::Response<Box<AnswerStream>>;
 
 async fn text(response: Response) -> Result<String, AnswerFault> {
     let bytes = response.into_body().collect().await?.to_bytes();
