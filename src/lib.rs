@@ -19,6 +19,7 @@ mod files;
 pub mod gateway;
 pub mod limit;
 pub mod mail;
+mod moment;
 pub mod policy;
 pub mod portal;
 pub mod respond;

@@ -18,6 +18,7 @@ use super::{
     vigil::{Vigil, WATCH_AFTER},
 };
 use crate::{
+    moment,
     policy::Rejection,
     telemetry::{Ending, Record, Telemetry},
     upstream::{AnswerFault, AnswerStream},
@@ -154,7 +155,6 @@ impl Content {
 }
 
 impl Recording {
-    /// Waits for the end of the caller's credential; never, where there is none.
     /// Begins a record. On the heap from the beginning, where it stays.
     pub(super) fn begin(record: Record, telemetry: Arc<Telemetry>) -> Box<Self> {
         Box::new(Self {
@@ -166,6 +166,7 @@ impl Recording {
         })
     }
 
+    /// Waits for the end of the caller's credential; never, where there is none.
     pub(super) fn lapse(&self) -> impl Future<Output = ()> + use<> {
         let watched = self.vigil.clone().zip(self.record.caller.clone());
         async move {
@@ -182,7 +183,7 @@ impl Recording {
             return false;
         }
         if self.lapse.is_none() {
-            if self.record.started.elapsed() < WATCH_AFTER {
+            if moment::recent().saturating_duration_since(self.record.started) < WATCH_AFTER {
                 return false;
             }
             self.lapse = Some(Box::pin(self.lapse()));

@@ -7,6 +7,7 @@ use hyper::body::Body;
 
 use super::{Admitted, Answer, Gateway, Inbound, Tunnel};
 use crate::{
+    moment,
     policy::{Direction, Forwarding, Rejection, Route, Streams, UpstreamId},
     respond::{self, grpc::Grpc},
     telemetry::Record,
@@ -98,7 +99,7 @@ impl Gateway {
             headers,
             body: body.followed_by(trailers),
             progress,
-            deadline: tokio::time::Instant::now() + route.timeout,
+            deadline: moment::recent_timer() + route.timeout,
             handshake,
             hints,
             // What a trusted proxy sends on one connection may come from many.
@@ -153,7 +154,6 @@ fn told_host(mut headers: HeaderMap, host: &HeaderValue) -> HeaderMap {
     headers
 }
 
-/// An answer of events (`text/event-stream`) or of gRPC has no end of its own: silence ends it, and not the route's time.
 /// Whether a `Content-Type` is that of events, whatever its parameters.
 fn is_events(kind: &[u8]) -> bool {
     let kind = kind.trim_ascii_start();
@@ -164,6 +164,7 @@ fn is_events(kind: &[u8]) -> bool {
     })
 }
 
+/// An answer of events (`text/event-stream`) or of gRPC has no end of its own: silence ends it, and not the route's time.
 fn let_streams_go_on(
     response: &mut Response<Box<AnswerStream>>,
     streams: Streams,

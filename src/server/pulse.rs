@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::telemetry::Telemetry;
+use crate::{moment, telemetry::Telemetry};
 
 /// A turn that takes longer is a stall.
 const STALL: Duration = Duration::from_millis(10);
@@ -81,7 +81,7 @@ impl Turns {
         let begun = Instant::now();
         let noted = self.pulse.millis(begun);
         self.pulse.since.store(noted, Ordering::Relaxed);
-        let result = turn();
+        let result = moment::turn(begun, turn);
         self.pulse.since.store(0, Ordering::Relaxed);
         let took = begun.elapsed();
         if took > STALL {

@@ -23,7 +23,7 @@ use super::{
     lease::{Connection, Lease, Own},
     pins::Seats,
 };
-use crate::policy::Rejection;
+use crate::{moment, policy::Rejection};
 
 /// The largest header section of an answer, in bytes (UP-8).
 const ANSWER_HEADER_BYTES_MAX: usize = 64 << 10;
@@ -192,7 +192,7 @@ impl Pool {
     }
 
     fn take(&self) -> Option<Connection> {
-        let now = Instant::now();
+        let now = moment::recent();
         if let Some(own) = self.take_idle(now) {
             return Some(Connection::Own(own));
         }
@@ -369,7 +369,7 @@ impl Idle {
     pub(super) fn now(connection: Own) -> Self {
         Self {
             connection,
-            since: Instant::now(),
+            since: moment::recent(),
         }
     }
 }

@@ -9,7 +9,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::policy::{HeadFault, Rejection};
+use crate::{
+    moment,
+    policy::{HeadFault, Rejection},
+};
 
 /// What became of a client's body, seen by whoever waits for the answer.
 #[derive(Debug, Default)]
@@ -54,7 +57,7 @@ impl UploadProgress {
     #[must_use]
     pub fn finished_now() -> Rc<Self> {
         Rc::new(Self {
-            finished: Cell::new(Some(Instant::now())),
+            finished: Cell::new(Some(moment::recent_timer())),
             ..Self::default()
         })
     }

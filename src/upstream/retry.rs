@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Request, header};
 use tokio::time::Instant;
 
 use super::{Upstream, body::RequestBody, settings::RetrySettings};
-use crate::telemetry::RetryResult;
+use crate::{moment, telemetry::RetryResult};
 
 /// Retries granted in each second, whatever the share says.
 const FLOOR: u64 = 10;
@@ -156,7 +156,7 @@ impl<'u> Attempts<'u> {
     /// The attempts of a request that begins now.
     pub(super) fn new(upstream: &'u Upstream) -> Self {
         if let Some(budget) = &upstream.retries {
-            budget.request(Instant::now());
+            budget.request(moment::recent_timer());
         }
         Self {
             upstream,
