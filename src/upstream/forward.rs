@@ -15,7 +15,7 @@ use http::{
     uri::PathAndQuery,
 };
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     AnswerStream, Lease, Pins, Pool, Pools, Server, UploadProgress, Upstream,
@@ -24,12 +24,16 @@ use super::{
     framing,
     hints::Hints,
     lease::SendFault,
+    patience::Patience,
     pins,
     retry::Attempts,
     settings::HostPolicy,
     upgrade::{Handshake, Switched},
 };
-use crate::policy::{Permit, Rejection};
+use crate::{
+    moment,
+    policy::{Permit, Rejection},
+};
 
 /// How many kept connections may turn out dead before one is opened anew.
 const STALE_CONNECTIONS_MAX: usize = 3;
@@ -77,6 +81,7 @@ pub async fn forward(
     let mut attempts = Attempts::new(upstream);
     let terms = Terms {
         upstream,
+        patience: &pools.patience,
         progress: Rc::clone(&outbound.progress),
         pins: outbound.pins.clone(),
         deadline: outbound.deadline,
@@ -149,6 +154,7 @@ async fn attempt(
 #[derive(Debug)]
 struct Terms<'u> {
     upstream: &'u Upstream,
+    patience: &'u Patience,
     progress: Rc<UploadProgress>,
     pins: Option<Rc<Pins>>,
     deadline: Instant,
@@ -295,18 +301,19 @@ fn address(
 async fn within<F: Future>(terms: &Terms<'_>, mut answer: Pin<&mut F>) -> Option<F::Output> {
     let allowed = terms.upstream.settings().response_timeout;
     let (deadline, progress) = (terms.deadline, &terms.progress);
-    let mut timer = pin!(sleep_until(deadline.min(Instant::now() + allowed)));
+    let due = deadline.min(moment::recent_timer() + allowed);
+    let mut limit = terms.patience.until(due);
     poll_fn(|cx| {
         if let Poll::Ready(output) = answer.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
-        while timer.as_mut().poll(cx).is_ready() {
+        while limit.poll(cx).is_ready() {
             let now = Instant::now();
             let due = deadline.min(progress.finished().unwrap_or(now) + allowed);
             if due <= now {
                 return Poll::Ready(None);
             }
-            timer.as_mut().reset(due);
+            limit.reset(due);
         }
         Poll::Pending
     })

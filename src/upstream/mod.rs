@@ -17,6 +17,7 @@ mod hints;
 mod http2;
 mod lease;
 mod pace;
+mod patience;
 mod pins;
 mod pool;
 mod progress;
@@ -31,7 +32,7 @@ mod upgrade;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::BTreeMap,
     hash::{BuildHasher, RandomState},
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
@@ -47,6 +48,7 @@ pub use hints::Hints;
 use http::Version;
 pub use lease::Lease;
 pub use pace::Pace;
+use patience::Patience;
 pub use pins::Pins;
 pub use pool::{Caps, Pool};
 pub use progress::{UploadFault, UploadProgress};
@@ -85,8 +87,10 @@ pub struct Upstream {
 #[derive(Debug)]
 pub struct Pools {
     workers: usize,
-    pools: RefCell<HashMap<u64, Rc<Pool>>>,
+    pools: RefCell<BTreeMap<u64, Rc<Pool>>>,
     random: Cell<u64>,
+    /// The time limits of exchanges that have only just begun.
+    patience: Patience,
 }
 
 impl Upstream {
@@ -238,6 +242,7 @@ impl Pools {
             workers: workers.max(1),
             pools: RefCell::default(),
             random: Cell::new(RandomState::new().hash_one(workers)),
+            patience: Patience::default(),
         }
     }
 
@@ -269,8 +274,10 @@ impl Pools {
         balance::spread(self.random.get(), count)
     }
 
-    /// Closes connections that were idle too long, and forgets the pools that hold none.
+    /// Closes connections that were idle too long, forgets the pools that hold none, and looks after exchanges that go on. To be
+    /// called every second.
     pub fn sweep(&self, now: Instant) {
+        self.patience.look();
         let pools: Vec<Rc<Pool>> = self.pools.borrow().values().cloned().collect();
         for pool in &pools {
             pool.sweep(now);
