@@ -1,9 +1,9 @@
 //! One client connection, from accept to close: handshake, requests, deadlines, drain.
 
 use std::{
-    cell::Cell,
     convert::Infallible,
     future::poll_fn,
+    io,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -12,23 +12,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::CONNECTION};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
-    time::{sleep_until, timeout, timeout_at},
+    time::{sleep_until, timeout_at},
 };
 use tokio_rustls::server::TlsStream;
 
 use super::{
     caps::ConnectionSlot,
-    farewell::{FAREWELL, linger, refuse_slow_head},
     frames::FrameBudget,
+    http1,
     proxy_protocol::{self, Relayed},
     terms::Terms,
-    vitals::{ExchangeMark, Phase, Verdict, Vitals, Watched},
+    vitals::{ExchangeMark, Phase, Stream, Verdict, Vitals, Watched},
     worker::Worker,
 };
 use crate::{
@@ -38,15 +38,15 @@ use crate::{
     telemetry::HandshakeResult,
 };
 
-type Stream = TokioIo<Watched<TlsStream<TcpStream>>>;
-
 /// Why a connection is no longer driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
+pub(super) enum Ended {
     /// Either side closed it.
     Closed,
     /// A phase went on too long.
     Expired(Phase),
+    /// It has been silent long enough to give its buffers back.
+    Resting,
 }
 
 /// Serves a connection until it ends. Never fails: what a client does wrong is its own loss.
@@ -70,7 +70,12 @@ pub(super) async fn serve(
             Err(_elapsed) => return worker.telemetry.handshake(HandshakeResult::TimedOut),
         };
     }
-    let accepted = timeout_at(deadline, worker.tls.accept(stream)).await;
+    // On the heap, each part of a connection's life for itself: one that is silent has no room for a handshake.
+    let accepted = Box::pin(async {
+        let (stream, policy) = worker.tls.accept(stream).await?;
+        Ok::<_, io::Error>((Box::new(stream), policy))
+    });
+    let accepted = timeout_at(deadline, accepted).await;
     let (stream, policy) = match accepted {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
@@ -86,9 +91,9 @@ pub(super) async fn serve(
     worker.telemetry.handshake(HandshakeResult::Completed);
     let peer = Peer::new(peer.ip(), policy);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_http2(&worker, &terms, stream, Rc::new(peer)).await;
+        Box::pin(serve_http2(&worker, &terms, stream, Rc::new(peer))).await;
     } else {
-        serve_http1(&worker, &terms, stream, &peer).await;
+        http1::serve(&worker, &terms, stream, &peer).await;
     }
 }
 
@@ -116,51 +121,10 @@ async fn client(
     Some(client)
 }
 
-async fn serve_http1(
-    worker: &Rc<Worker>,
-    terms: &Terms,
-    stream: TlsStream<TcpStream>,
-    peer: &Peer,
-) {
-    let vitals = Vitals::new(terms.timeouts, false);
-    let stream = Watched::new(stream, Rc::clone(&vitals))
-        .with_early(Rc::clone(peer.early()))
-        .under(Arc::clone(&worker.memory));
-    let stream = TokioIo::new(stream);
-    let tunnel = Cell::new(None);
-    let service = service_fn(async |request| {
-        let mut response = answer(worker, &vitals, peer, request).await;
-        tunnel.set(response.body_mut().answer.take_tunnel());
-        if worker.is_leaving() {
-            // A switch of protocols has said what it needs there.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().entry(CONNECTION).or_insert(close);
-        }
-        Ok::<_, Infallible>(response)
-    });
-    let mut connection = terms.http1.serve_connection(stream, service);
-    let ended = drive(worker, &vitals, Pin::new(&mut connection)).await;
-    let parts = connection.into_parts();
-    let (mut stream, early) = (parts.io.into_inner().undriven(), parts.read_buf);
-    if let (Ended::Closed, Some(tunnel)) = (ended, tunnel.take()) {
-        tunnel
-            .join(&mut stream, early, worker.drain.requested())
-            .await;
-    }
-    let _ = match ended {
-        Ended::Closed => timeout(FAREWELL, linger(stream)).await,
-        Ended::Expired(Phase::Head) => {
-            let request_id = worker.lane.request_ids.next();
-            timeout(FAREWELL, refuse_slow_head(stream, &request_id)).await
-        }
-        Ended::Expired(Phase::Exchange | Phase::Idle) => Ok(Ok(())),
-    };
-}
-
 async fn serve_http2(
     worker: &Rc<Worker>,
     terms: &Terms,
-    stream: TlsStream<TcpStream>,
+    stream: Box<TlsStream<TcpStream>>,
     peer: Rc<Peer>,
 ) {
     let vitals = Vitals::new(terms.timeouts, true);
@@ -201,7 +165,7 @@ fn join_stream(tunnel: Box<Tunnel>, worker: Rc<Worker>, mark: ExchangeMark) {
 }
 
 /// Answers one request. The exchange lasts until the answer's body has ended.
-async fn answer(
+pub(super) async fn answer(
     worker: &Rc<Worker>,
     vitals: &Rc<Vitals>,
     peer: &Peer,
@@ -217,7 +181,7 @@ async fn answer(
 }
 
 /// Polls a connection to its end. The timer is touched only when a phase may be too long, the drain only when it begins.
-async fn drive<C: Graceful>(
+pub(super) async fn drive<C: Graceful>(
     worker: &Worker,
     vitals: &Vitals,
     mut connection: Pin<&mut C>,
@@ -249,11 +213,10 @@ async fn drive<C: Graceful>(
             draining = true;
             connection.as_mut().graceful_shutdown();
         }
-        if vitals.is_urgent()
-            && let Some(due) = vitals.due()
-            && timer.deadline() > due.into()
+        if let Some(latest) = vitals.look_before()
+            && timer.deadline() > latest.into()
         {
-            timer.as_mut().reset(due.into());
+            timer.as_mut().reset(latest.into());
             armed = false;
         }
         while !armed || timer.is_elapsed() {
@@ -263,6 +226,7 @@ async fn drive<C: Graceful>(
             }
             match vitals.verdict(Instant::now()) {
                 Verdict::Look(due) => timer.as_mut().reset(due.into()),
+                Verdict::Rest => return Poll::Ready(Ended::Resting),
                 Verdict::TooOld => {
                     vitals.retire();
                     connection.as_mut().graceful_shutdown();
@@ -288,21 +252,12 @@ fn should_end(worker: &Worker, vitals: &Vitals) -> bool {
 }
 
 /// A connection that can be asked to end after what is under way.
-trait Graceful: Future<Output = hyper::Result<()>> {
+pub(super) trait Graceful: Future<Output = hyper::Result<()>> {
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
-impl<S> Graceful for hyper::server::conn::http1::Connection<Stream, S>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = Marked>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<S> Graceful for hyper::server::conn::http2::Connection<Stream, S, super::worker::LocalExecutor>
+impl<S> Graceful
+    for hyper::server::conn::http2::Connection<TokioIo<Stream>, S, super::worker::LocalExecutor>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Marked>,
     S::Future: 'static,
@@ -316,7 +271,7 @@ where
 /// An answer's body that holds its connection's exchange open until it is dropped.
 #[derive(Debug)]
 pub struct Marked {
-    answer: Answer,
+    pub(super) answer: Answer,
     mark: ExchangeMark,
 }
 

@@ -8,6 +8,7 @@ pub mod connection;
 mod farewell;
 mod frames;
 pub mod handed;
+mod http1;
 pub mod proxy_protocol;
 pub mod pulse;
 pub mod redirect;

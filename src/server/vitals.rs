@@ -6,28 +6,26 @@
 //! long; while requests flow it is never touched.
 
 mod line;
+mod stream;
 
 use std::{
     cell::Cell,
     io,
-    pin::Pin,
     rc::Rc,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
 use self::line::Line;
-use super::{frames::FrameBudget, settings::Timeouts};
-use crate::{
-    gateway::EarlyHeads,
-    limit::{MemoryPressure, MemoryStage},
-};
+use super::settings::Timeouts;
+use crate::moment;
+pub use stream::{Stream, Watched};
 
 /// How long a new connection has for its first request when the gateway leaves or memory is scarce.
 const TRIAL: Duration = Duration::from_secs(2);
+
+/// After so much silence a connection of HTTP/1 gives its buffers back.
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// The state of one connection, shared by its stream, its requests and its timer.
 #[derive(Debug)]
@@ -52,6 +50,10 @@ pub struct Vitals {
     /// When the client last took a piece of such an answer.
     taken: Cell<Instant>,
     line: Cell<Line>,
+    /// Whether the connection has given its buffers back, until something comes.
+    is_resting: Cell<bool>,
+    /// When something came to it while it rested. That may be less than a whole record, which says nothing yet.
+    woken: Cell<Instant>,
 }
 
 /// What a connection is doing.
@@ -72,6 +74,8 @@ pub enum Verdict {
     Expired(Phase),
     /// Look again then.
     Look(Instant),
+    /// The connection has been silent long enough to give its buffers back.
+    Rest,
     /// The connection is as old as it may become.
     TooOld,
     /// The client takes nothing of an answer.
@@ -83,16 +87,6 @@ pub enum Verdict {
 pub struct ExchangeMark {
     vitals: Rc<Vitals>,
     is_clients_turn: Cell<bool>,
-}
-
-/// A stream that keeps the vitals of its connection.
-#[derive(Debug)]
-pub struct Watched<S> {
-    stream: S,
-    vitals: Rc<Vitals>,
-    frames: Option<FrameBudget>,
-    early: Option<Rc<EarlyHeads>>,
-    memory: Option<Arc<MemoryPressure>>,
 }
 
 impl Vitals {
@@ -115,6 +109,8 @@ impl Vitals {
             owed: Cell::new(0),
             taken: Cell::new(Instant::now()),
             line: Cell::new(Line::Plain),
+            is_resting: Cell::new(false),
+            woken: Cell::new(Instant::now()),
         })
     }
 
@@ -154,6 +150,33 @@ impl Vitals {
         };
         let old = (!self.retired.get()).then(|| self.born + age);
         self.phase_due().into_iter().chain(old).min()
+    }
+
+    /// When to look first, or again at the latest, where the timer would wake later: sooner than silence is too long when a head
+    /// has begun or the client takes nothing, and when a connection that is silent may rest. `None`: there is no hurry. One that
+    /// has only just fallen silent is not looked at for it, so that the timer is not touched while requests flow.
+    #[must_use]
+    pub fn look_before(&self) -> Option<Instant> {
+        if self.is_urgent() {
+            return self.due();
+        }
+        self.rest_due().map(|due| due + REST_AFTER)
+    }
+
+    /// When the connection may rest: one of HTTP/1 that has had a request and has nothing left to write.
+    fn rest_due(&self) -> Option<Instant> {
+        let may = !self.multiplexed
+            && !self.is_resting.get()
+            && self.has_served.get()
+            && self.phase.get() == Phase::Idle
+            && self.write_blocked.get().is_none();
+        may.then(|| self.since.get().max(self.woken.get()) + REST_AFTER)
+    }
+
+    /// Notes whether the connection rests.
+    pub fn set_resting(&self, is_resting: bool) {
+        self.is_resting.set(is_resting);
+        self.woken.set(moment::recent());
     }
 
     fn phase_due(&self) -> Option<Instant> {
@@ -212,9 +235,15 @@ impl Vitals {
     /// Looks whether the present phase has gone on too long.
     #[must_use]
     pub fn verdict(&self, now: Instant) -> Verdict {
+        let rest = self.rest_due();
         match self.due() {
+            Some(due) if due > now && rest.is_some_and(|rest| rest <= now) => Verdict::Rest,
+            // An exchange may end soon, and silence begin.
             None => Verdict::Look(now + self.timeouts.keep_alive),
-            Some(due) if due > now => Verdict::Look(due),
+            Some(due) if due > now => {
+                let latest = now + self.timeouts.keep_alive;
+                Verdict::Look(rest.unwrap_or(latest).min(latest).min(due))
+            }
             Some(_) if self.phase_due().is_none_or(|due| due > now) => Verdict::TooOld,
             Some(_) if self.phase.get() == Phase::Exchange => Verdict::WriteStalled,
             Some(_) => Verdict::Expired(self.phase.get()),
@@ -224,7 +253,7 @@ impl Vitals {
     fn bytes_arrived(&self, bytes: &[u8]) {
         if self.phase.get() == Phase::Idle && !self.multiplexed {
             self.phase.set(Phase::Head);
-            self.since.set(Instant::now());
+            self.since.set(moment::recent());
             self.line.set(Line::Method);
         }
         if self.phase.get() == Phase::Head {
@@ -271,170 +300,8 @@ impl Drop for ExchangeMark {
             .set(vitals.exchanges.get().saturating_sub(1));
         if vitals.exchanges.get() == 0 {
             vitals.phase.set(Phase::Idle);
-            vitals.since.set(Instant::now());
+            vitals.since.set(moment::recent());
         }
-    }
-}
-
-impl<S> Watched<S> {
-    /// Watches a stream.
-    #[must_use]
-    pub fn new(stream: S, vitals: Rc<Vitals>) -> Self {
-        Self {
-            stream,
-            vitals,
-            frames: None,
-            early: None,
-            memory: None,
-        }
-    }
-
-    /// Writes interim answers, too: a stream of HTTP/1.1.
-    #[must_use]
-    pub(super) fn with_early(self, early: Rc<EarlyHeads>) -> Self {
-        early.set_flushed(true);
-        Self {
-            early: Some(early),
-            ..self
-        }
-    }
-
-    /// Reads nothing while memory is too scarce for it; its driver polls it now and then until that is over (FAULT-1).
-    #[must_use]
-    pub(super) fn under(self, memory: Arc<MemoryPressure>) -> Self {
-        Self {
-            memory: Some(memory),
-            ..self
-        }
-    }
-
-    /// Reads on whatever the memory: nobody polls it anew any more.
-    #[must_use]
-    pub(super) fn undriven(self) -> Self {
-        Self {
-            memory: None,
-            ..self
-        }
-    }
-
-    /// Watches a stream of HTTP/2, whose control frames have this budget.
-    #[must_use]
-    pub(super) fn with_budget(stream: S, vitals: Rc<Vitals>, budget: FrameBudget) -> Self {
-        Self {
-            stream,
-            vitals,
-            frames: Some(budget),
-            early: None,
-            memory: None,
-        }
-    }
-
-    fn wrote(&mut self, outcome: &Poll<io::Result<usize>>) {
-        self.vitals.write_outcome(outcome);
-        if let (Some(frames), Poll::Ready(Ok(count))) = (&mut self.frames, outcome) {
-            frames.wrote(*count);
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> Watched<S> {
-    /// Writes the interim answers that wait, whole, before anything that hyper writes. `has_more` says whether hyper is about to
-    /// write: from then until its next flush there is no place for one.
-    fn poll_early(&mut self, cx: &mut Context<'_>, has_more: bool) -> Poll<io::Result<()>> {
-        let Some(early) = &self.early else {
-            return Poll::Ready(Ok(()));
-        };
-        let mut unwritten = early.unwritten().borrow_mut();
-        while !unwritten.is_empty() {
-            let outcome = Pin::new(&mut self.stream).poll_write(cx, &unwritten);
-            self.vitals.write_outcome(&outcome);
-            match ready!(outcome)? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => {
-                    let count = count.min(unwritten.len());
-                    drop(unwritten.drain(..count));
-                }
-            }
-        }
-        *unwritten = Vec::new();
-        early.set_flushed(!has_more);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let is_scarce = |memory: &Arc<MemoryPressure>| memory.is_at(MemoryStage::Closed);
-        if this.memory.as_ref().is_some_and(is_scarce) {
-            return Poll::Pending;
-        }
-        let before = buffer.filled().len();
-        let outcome = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        if let Some(arrived) = buffer
-            .filled()
-            .get(before..)
-            .filter(|arrived| !arrived.is_empty())
-        {
-            this.vitals.bytes_arrived(arrived);
-            if let Some(frames) = &mut this.frames
-                && !frames.read(arrived, Instant::now)
-            {
-                this.vitals.flooded.set(true);
-                // The library has no way to say this. What it was about to write comes to nothing; so does the connection.
-                let stream = &mut this.stream;
-                let _ = Pin::new(&mut *stream).poll_write(cx, &frames.go_away());
-                let _ = Pin::new(stream).poll_shutdown(cx);
-                return Poll::Ready(Err(io::Error::other("too many control frames")));
-            }
-        }
-        outcome
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        ready!(this.poll_early(cx, true))?;
-        let outcome = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.wrote(&outcome);
-        outcome
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        ready!(this.poll_early(cx, true))?;
-        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
-        this.wrote(&outcome);
-        outcome
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.poll_early(cx, false))?;
-        let outcome = Pin::new(&mut this.stream).poll_flush(cx);
-        this.vitals.write_outcome(&outcome);
-        outcome
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 

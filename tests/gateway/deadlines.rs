@@ -229,6 +229,59 @@ async fn net_4_an_idle_connection_ends_at_the_deadline() {
     on_time(begun);
 }
 
+/// So long a connection is silent that it has given its buffers back.
+const NAP: Duration = Duration::from_millis(1600);
+
+#[tokio::test]
+async fn net_4_a_connection_that_has_rested_goes_on() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address).start().await;
+    let mut raw = Raw::connect(&gateway).await;
+    for nap in [NAP, NAP, Duration::ZERO] {
+        raw.exchange(request("GET", "/public", &[], ""))
+            .await
+            .is(200);
+        tokio::time::sleep(nap).await;
+    }
+    assert_eq!(upstream.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn msg_1_what_was_read_of_a_head_outlives_a_rest() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address).start().await;
+    let mut raw = Raw::connect(&gateway).await;
+    let whole = request("GET", "/public/second", &[], "");
+    let (begun, rest) = whole.split_at(20);
+    raw.send(request("GET", "/public/first", &[], "") + begun)
+        .await;
+    raw.answer().await.is(200);
+    tokio::time::sleep(NAP).await;
+    raw.send(rest).await;
+    raw.answer().await.is(200);
+    let seen = upstream.seen();
+    let targets: Vec<_> = seen.iter().map(|seen| &*seen.target).collect();
+    assert_eq!(targets, ["/public/first", "/public/second"]);
+}
+
+#[tokio::test]
+async fn net_4_a_slow_head_after_a_rest_ends_at_the_deadline() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "header").await;
+    let mut raw = Raw::connect(&gateway).await;
+    raw.exchange(request("GET", "/public", &[], ""))
+        .await
+        .is(200);
+    tokio::time::sleep(NAP).await;
+    let begun = Instant::now();
+    raw.send("GET /pub").await;
+    match raw.try_answer().await {
+        Ok(answer) => assert_eq!(answer.status, 408),
+        Err(broken) => assert!(matches!(broken, Broken::Closed), "{broken:?}"),
+    }
+    on_time(begun);
+}
+
 #[tokio::test]
 async fn net_4_a_connection_without_a_request_ends_at_a_deadline() {
     let upstream = Upstream::start().await;

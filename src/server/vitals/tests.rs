@@ -1,8 +1,15 @@
 //! Phases and their deadlines, at clocks that are passed in.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::io::AsyncWrite;
 
 use super::*;
+use crate::gateway::EarlyHeads;
 
 const TIMEOUTS: Timeouts = Timeouts {
     handshake: Duration::from_secs(10),
@@ -99,6 +106,91 @@ fn net_4_an_exchange_is_not_idle_until_the_last_one_ends() {
         vitals.verdict(vitals.since.get() + seconds(75)),
         Verdict::Expired(Phase::Idle)
     );
+}
+
+/// A connection of HTTP/1 that has been silent since that moment, after one request.
+fn silent() -> (Rc<Vitals>, Instant) {
+    let vitals = Vitals::new(TIMEOUTS, false);
+    drop(vitals.begin_exchange());
+    let since = vitals.since.get();
+    (vitals, since)
+}
+
+#[test]
+fn a_silent_connection_rests_after_a_second() {
+    let (vitals, since) = silent();
+    let due = since + REST_AFTER;
+    let just_before = due - Duration::from_millis(1);
+    assert_eq!(vitals.verdict(just_before), Verdict::Look(due));
+    assert_eq!(vitals.verdict(due), Verdict::Rest);
+    vitals.set_resting(true);
+    let keep_alive = since + seconds(75);
+    assert_eq!(vitals.verdict(due), Verdict::Look(keep_alive));
+    assert_eq!(vitals.verdict(keep_alive), Verdict::Expired(Phase::Idle));
+    vitals.set_resting(false);
+    let woken = vitals.woken.get();
+    assert_eq!(
+        vitals.verdict(woken),
+        Verdict::Look(woken + REST_AFTER),
+        "what has come may be less than a record"
+    );
+    assert_eq!(vitals.verdict(keep_alive), Verdict::Expired(Phase::Idle));
+}
+
+#[test]
+fn what_is_not_silent_does_not_rest() {
+    let later = |since: Instant| since + seconds(5);
+    let new = Vitals::new(TIMEOUTS, false);
+    assert!(matches!(
+        new.verdict(later(new.since.get())),
+        Verdict::Look(_)
+    ));
+    let (in_head, since) = silent();
+    in_head.bytes_arrived(b"G");
+    assert!(matches!(in_head.verdict(later(since)), Verdict::Look(_)));
+    let (in_exchange, since) = silent();
+    let _exchange = in_exchange.begin_exchange();
+    assert!(matches!(
+        in_exchange.verdict(later(since)),
+        Verdict::Look(_)
+    ));
+    let (blocked, since) = silent();
+    blocked.write_outcome::<()>(&Poll::Pending);
+    assert!(matches!(blocked.verdict(later(since)), Verdict::Look(_)));
+    let multiplexed = Vitals::new(TIMEOUTS, true);
+    drop(multiplexed.begin_exchange());
+    let since = multiplexed.since.get();
+    assert!(matches!(
+        multiplexed.verdict(later(since)),
+        Verdict::Look(_)
+    ));
+}
+
+#[test]
+fn the_timer_is_left_alone_while_requests_flow() {
+    let (vitals, since) = silent();
+    let latest = vitals.look_before().unwrap();
+    assert!(
+        latest >= since + REST_AFTER * 2,
+        "set for the last silence, it is good enough for this one"
+    );
+    let exchange = vitals.begin_exchange();
+    assert_eq!(vitals.look_before(), None);
+    drop(exchange);
+    vitals.bytes_arrived(b"G");
+    assert_eq!(
+        vitals.look_before(),
+        vitals.due(),
+        "a head has its own deadline"
+    );
+}
+
+#[test]
+fn net_4_silence_after_a_long_exchange_is_looked_for_in_time() {
+    let vitals = Vitals::new(TIMEOUTS, true);
+    let now = vitals.born + seconds(75);
+    let _exchange = vitals.begin_exchange();
+    assert_eq!(vitals.verdict(now), Verdict::Look(now + seconds(75)));
 }
 
 #[test]
