@@ -304,3 +304,49 @@ async fn fault_5_gateways_go_on_with_the_keys_that_they_have_while_the_store_is_
     let (access, _) = refresh(&second, &renewal).await;
     assert_eq!(status(&first, &access).await, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_5_a_gateway_that_finds_another_key_encryption_key_when_the_store_is_back_does_nothing()
+{
+    let Some(mut server) = Server::start(|_| ()) else {
+        return;
+    };
+    let url = server.database().await;
+    let upstream = Upstream::start().await;
+    let good = site(&upstream, &url);
+    good.user("alice", PASSWORD, &[]).await;
+    let good = good.start().await;
+    let (access, renewal) = login(&good).await;
+    let before = dump(&url).await;
+    server.kill();
+    // It cannot know yet that it has the wrong one.
+    let wrong = site(&upstream, &url);
+    wrong.secret_file("kek", OTHER);
+    let wrong = wrong.start().await;
+    server.resume();
+    eventually("word of the other key-encryption key", async || {
+        let answer = wrong.admin("/readyz").await;
+        answer.text().contains("key_encryption_file").then_some(())
+    })
+    .await;
+    assert_eq!(status(&wrong, &access).await, 503);
+    get(&wrong, "/.well-known/jwks.json", &[])
+        .await
+        .refused(503, "store_unavailable");
+    let body = json!({ "username": "alice", "password": PASSWORD });
+    let refused = post(&wrong, "/auth/login", &body).await;
+    refused.refused(503, "store_unavailable");
+    // No refresh token is consumed for nothing, which would end its session as stolen.
+    for _ in 0..2 {
+        let body = json!({ "refresh_token": renewal });
+        let refused = post(&wrong, "/auth/refresh", &body).await;
+        refused.refused(503, "store_unavailable");
+    }
+    eventually("the store at the good one", async || {
+        let answer = good.admin("/readyz").await;
+        (!answer.text().contains("account store")).then_some(())
+    })
+    .await;
+    refresh(&good, &renewal).await;
+    assert_eq!(dump(&url).await, before);
+}
