@@ -139,6 +139,7 @@ impl Settler {
     async fn call(&self, keys: &[(Due, Spent)]) {
         let nodes = self.settlements.nodes();
         let mut arguments = Vec::with_capacity(keys.len() * 3);
+        let mut mosts = Vec::with_capacity(keys.len());
         for (due, _) in keys {
             let [title, kind, key] = due.name();
             arguments.push(name(&self.keys, &["share", title, kind, key]));
@@ -146,13 +147,14 @@ impl Settler {
         for (due, spent) in keys {
             let (charge, most) = terms(due.quota(), spent.requests, nodes);
             arguments.extend([charge, most].map(|number| number.to_string().into_bytes()));
+            mosts.push(most);
         }
         let command = Command::Settle {
             keys: keys.len(),
             arguments,
         };
         let reply = self.link.ask_within(command, PATIENCE).await;
-        let Some(debts) = reply.and_then(|reply| debts(&reply, keys.len())) else {
+        let Some(debts) = reply.and_then(|reply| debts(&reply, &mosts)) else {
             let count = u64::try_from(keys.len()).unwrap_or(u64::MAX);
             self.telemetry.cluster_unsettled(count);
             return;
@@ -166,15 +168,17 @@ impl Settler {
     }
 }
 
-/// The times in an answer; `None` where it is no answer to so many keys.
-fn debts(reply: &Reply, keys: usize) -> Option<Vec<Duration>> {
+/// The times in an answer, none longer than the most that it was asked for: whatever a server says, nobody is locked out for
+/// longer than by what the nodes could let through. `None` where it is no answer to so many keys.
+fn debts(reply: &Reply, mosts: &[u64]) -> Option<Vec<Duration>> {
     let Reply::Bytes(Some(text)) = reply else {
         return None;
     };
-    let numbers = str::from_utf8(text).ok()?.split(' ');
-    let numbers = numbers.map(|number| number.parse().map(Duration::from_micros));
-    let debts: Vec<Duration> = numbers.collect::<Result<_, _>>().ok()?;
-    (debts.len() == keys).then_some(debts)
+    let numbers = str::from_utf8(text).ok()?.split(' ').map(str::parse);
+    let numbers: Vec<u64> = numbers.collect::<Result<_, _>>().ok()?;
+    let debts = numbers.iter().zip(mosts);
+    let debts = debts.map(|(debt, most)| Duration::from_micros(*debt.min(most)));
+    (numbers.len() == mosts.len()).then(|| debts.collect())
 }
 
 /// What the script is told, in microseconds: the time that so many requests stand for, and that of all that the nodes together
@@ -227,11 +231,11 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_length_or_kind_is_none() {
+    fn an_answer_of_another_length_or_kind_is_none_and_no_answer_locks_anybody_out() {
         let text = |text: &str| Reply::Bytes(Some(text.into()));
         let secs = Duration::from_secs;
         assert_eq!(
-            debts(&text("0 1000000 2000000"), 3),
+            debts(&text("0 1000000 99999999999"), &[1, 1_000_000, 2_000_000]),
             Some(vec![secs(0), secs(1), secs(2)])
         );
         for (reply, keys) in [
@@ -246,7 +250,7 @@ mod tests {
             (Reply::Bytes(None), 1),
             (Reply::Parts(vec![Reply::Integer(0)]), 1),
         ] {
-            assert_eq!(debts(&reply, keys), None, "{reply:?}");
+            assert_eq!(debts(&reply, &vec![u64::MAX; keys]), None, "{reply:?}");
         }
     }
 }

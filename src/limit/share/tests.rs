@@ -169,7 +169,7 @@ fn rate_6_no_way_of_spreading_requests_gets_more_than_the_limit_and_the_overshoo
                 for place in 0..count {
                     let times = match way {
                         // Everything everywhere.
-                        0 => 50,
+                        0 => 20,
                         // One node after the other, each until its budget would be full again.
                         1 => u64::from(step / 250 % count == place) * 500,
                         // All nodes at once, and then nothing for as long as a budget needs to fill.
