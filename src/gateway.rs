@@ -16,6 +16,7 @@ mod frames;
 mod inbound;
 mod last_hop;
 mod meter;
+mod timing;
 mod tunnel;
 mod vigil;
 
@@ -35,6 +36,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 pub use inbound::{Inbound, Lane, Peer};
+use ipnet::IpNet;
 use tokio::time::timeout;
 pub use tunnel::Tunnel;
 pub use vigil::Vigil;
@@ -98,6 +100,8 @@ pub struct Gateway {
     pub telemetry: Arc<Telemetry>,
     /// How fast a client must send its body.
     pub body_pace: Pace,
+    /// Which clients are told where the time of their answers went.
+    pub server_timing: Vec<IpNet>,
     /// Whether answers tell browsers to use TLS alone from now on; off with a development certificate.
     pub hsts: bool,
 }
@@ -226,6 +230,7 @@ impl Gateway {
         });
         self.end_when_lean(record, &mut response);
         response.headers_mut().insert(X_REQUEST_ID, request_id);
+        self.tell_timing(&record, response.headers_mut());
         record.status = response.status();
         let is_head = method == Method::HEAD;
         response.map(|answer| answer.recorded(recording, is_head, &lane.vigil))

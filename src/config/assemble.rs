@@ -154,6 +154,7 @@ pub fn succeed(
             idle: config.server.timeouts.body_idle,
             rate: config.server.body_rate,
         },
+        server_timing: config.log.server_timing.clone(),
         hsts: !config.tls.development,
     })
 }

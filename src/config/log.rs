@@ -1,6 +1,8 @@
 //! The section `[log]`.
 
-use super::{diagnostic::Fault, reader::Table, words::Choice::Is};
+use ipnet::IpNet;
+
+use super::{diagnostic::Fault, network, reader::Table, words::Choice::Is};
 use crate::telemetry::settings::{LogFormat, LogLevel, LogSettings};
 
 pub(super) fn read(mut table: Table<'_>) -> LogSettings {
@@ -29,10 +31,20 @@ pub(super) fn read(mut table: Table<'_>) -> LogSettings {
             ),
         );
     }
+    let server_timing = read_server_timing(&mut table);
     table.finish();
     LogSettings {
         format: format.unwrap_or(default.format),
         access: access.unwrap_or(default.access),
         level: level.unwrap_or(default.level),
+        server_timing,
     }
+}
+
+fn read_server_timing(table: &mut Table<'_>) -> Vec<IpNet> {
+    let found = network::read(table, "server_timing").unwrap_or_default();
+    let networks: Vec<IpNet> = found.into_iter().map(|(network, _)| network).collect();
+    let told = "everybody would be told how long each step takes, and with it what it did; list those who measure";
+    network::refuse_everything(table, "server_timing", &networks, told);
+    networks
 }

@@ -41,6 +41,7 @@ impl Gateway {
             let sending = pin!(forward(&lane.pools, upstream, &admitted.permit, outbound));
             early.relay(hints.as_deref(), sending).await
         };
+        record.upstream_asked = Some(sent.saturating_duration_since(record.started));
         record.upstream_time = Some(sent.elapsed());
         record.bytes_in = progress.bytes();
         let mut response = outcome?;

@@ -47,6 +47,8 @@ pub struct Record {
     pub reason: Option<&'static str>,
     /// The code of the refusal that a route not enforced only tells; `None` where there would have been none.
     pub unenforced: Option<&'static str>,
+    /// From the head's arrival to the request's start at the upstream.
+    pub upstream_asked: Option<Duration>,
     /// From the request's start at the upstream to the first byte of its answer.
     pub upstream_time: Option<Duration>,
     /// Bytes of the request's body.
@@ -98,6 +100,7 @@ impl Record {
             code: None,
             reason: None,
             unenforced: None,
+            upstream_asked: None,
             upstream_time: None,
             bytes_in: 0,
             bytes_out: 0,

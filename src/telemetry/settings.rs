@@ -1,5 +1,7 @@
 //! What the configuration says of logs.
 
+use ipnet::IpNet;
+
 /// The checked section `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
@@ -9,6 +11,8 @@ pub struct LogSettings {
     pub access: bool,
     /// The lowest level of other events.
     pub level: LogLevel,
+    /// Which clients are told where the time of their answers went.
+    pub server_timing: Vec<IpNet>,
 }
 
 /// How log lines are written.
@@ -43,6 +47,7 @@ impl Default for LogSettings {
             format: LogFormat::Json,
             access: true,
             level: LogLevel::Info,
+            server_timing: Vec::new(),
         }
     }
 }

@@ -37,6 +37,7 @@ pub(super) fn record() -> Record {
         code: None,
         reason: None,
         unenforced: None,
+        upstream_asked: None,
         upstream_time: None,
         bytes_in: 0,
         bytes_out: 12,

@@ -72,6 +72,7 @@ mod stalls;
 mod start;
 mod status;
 mod streams;
+mod timing;
 mod tls_matrix;
 mod tokens;
 mod trailers;

@@ -106,6 +106,7 @@ fn refused(code: &'static str) -> Record {
         code: Some(code),
         reason: Some("signature"),
         unenforced: None,
+        upstream_asked: None,
         upstream_time: None,
         bytes_in: 0,
         bytes_out: 0,

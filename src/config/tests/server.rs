@@ -242,6 +242,11 @@ fn log() {
         "[log]",
         r#"
         level = "warning" | log.level  | none of the values
+        server_timing = "10.0.0.0/8" | log.server_timing | expected a list
+        server_timing = ["ten"] | log.server_timing[0] | not
+        server_timing = ["0.0.0.0/0"] | log.server_timing | every address
+        server_timing = ["0.0.0.0/1", "128.0.0.0/1"] | log.server_timing | every address
+        server_timing = ["::/0"] | log.server_timing | every address
         format = ""       | log.format | is empty
         access = "yes"    | log.access | expected true or false
         "#,
