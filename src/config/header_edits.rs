@@ -30,7 +30,7 @@ const FRAMING: [&str; 13] = [
 ];
 
 /// Fields of a request that the gateway reads or writes itself.
-const OF_REQUESTS: [&str; 4] = ["authorization", "host", "traceparent", "via"];
+const OF_REQUESTS: [&str; 5] = ["authorization", "host", "traceparent", "tracestate", "via"];
 
 /// Fields of an answer that the gateway puts in where they are missing, so that taking them out would do nothing.
 const DEFAULTS: [&str; 3] = [

@@ -8,6 +8,7 @@ mod edits;
 mod forwarding;
 mod hop_by_hop;
 mod templates;
+mod trace;
 mod trailers;
 
 use std::{collections::HashSet, sync::Arc};

@@ -5,6 +5,7 @@ use http::{
     header::{self, HeaderName, HeaderValue},
 };
 
+use super::trace;
 use crate::policy::{
     authorize::Permit, client_ip::ForwardedHeaders, forwarded, rejection::Rejection,
 };
@@ -15,7 +16,6 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// The field that names a request across the chain.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What is known of a request besides its own headers. The values are shared with whoever made them, not copied.
 #[derive(Debug)]
@@ -166,51 +166,6 @@ pub(super) fn inject(
         &via.http1
     };
     headers.append(header::VIA, via.clone());
-    if !headers.get(TRACEPARENT).is_some_and(is_traceparent) {
-        match traceparent(from.request_id) {
-            Some(line) => headers.insert(TRACEPARENT, line),
-            None => headers.remove(TRACEPARENT),
-        };
-    }
+    trace::pass_on(headers, from.request_id);
     Ok(())
-}
-
-/// `00-` trace id `-` parent id `-` flags (W3C Trace Context §3.2.2), not all zero.
-fn is_traceparent(value: &HeaderValue) -> bool {
-    let Ok(text) = value.to_str() else {
-        return false;
-    };
-    let hex = |part: &str, len: usize| {
-        part.len() == len
-            && part
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    match *text.split('-').collect::<Vec<_>>() {
-        [version, trace, parent, flags] => {
-            version == "00"
-                && hex(trace, 32)
-                && hex(parent, 16)
-                && hex(flags, 2)
-                && trace.bytes().any(|byte| byte != b'0')
-                && parent.bytes().any(|byte| byte != b'0')
-        }
-        _ => false,
-    }
-}
-
-/// A trace that begins here, when the request id is one that we made: its 32 hex digits are the trace id, the last 16 of
-/// them the parent id.
-fn traceparent(request_id: &HeaderValue) -> Option<HeaderValue> {
-    let id = request_id.as_bytes();
-    let ours = id.len() == 32
-        && id
-            .iter()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let parent = id.get(16..).filter(|_| ours)?;
-    let mut line = Vec::with_capacity(55);
-    for part in [&b"00-"[..], id, b"-", parent, b"-00"] {
-        line.extend_from_slice(part);
-    }
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(line)).ok()
 }

@@ -15,7 +15,7 @@ use super::{HeaderEdits, Reserved, fold, hop_by_hop::connection_options};
 use crate::policy::head::HeadLimits;
 
 /// Fields that have a meaning only before the content, or that only the header section may bear (RFC 9110 §6.5.1), sorted.
-const NEVER: [&str; 58] = [
+const NEVER: [&str; 59] = [
     "age",
     "alt-svc",
     "authentication-info",
@@ -61,6 +61,7 @@ const NEVER: [&str; 58] = [
     "strict-transport-security",
     "te",
     "traceparent",
+    "tracestate",
     "trailer",
     "transfer-encoding",
     "upgrade",
