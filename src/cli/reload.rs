@@ -260,7 +260,10 @@ impl Owner {
             key: problem.key.clone(),
             message: problem.message.clone(),
             hint: problem.hint.clone(),
-            file: self.source.path().display().to_string(),
+            file: match &problem.variable {
+                Some(variable) => format!("environment variable {variable}"),
+                None => self.source.path().display().to_string(),
+            },
             line: problem.line,
             column: problem.column,
         };

@@ -20,6 +20,10 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     let loaded = Source::file(path)?.load()?;
     telemetry::init_events(&loaded.config.log);
     warn_of_root();
+    for one in &loaded.overridden {
+        let (key, variable) = (&one.key, &one.variable);
+        tracing::info!(key, variable, "key set by the environment");
+    }
     ensure_development_pair(&loaded.config)?;
     Node::start(loaded, handed)?.run_until_signal()
 }

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     diagnostic::Problems,
+    environment::Overrides,
     files::{self, NamedFile},
 };
 
@@ -17,6 +18,8 @@ pub(super) struct Context<'d> {
     pub(super) root: &'d Path,
     /// Looks up an environment variable.
     pub(super) env: &'d dyn Fn(&str) -> Option<OsString>,
+    /// What the environment puts in the place of the file's values.
+    pub(super) overrides: &'d Overrides,
     /// Where problems go.
     pub(super) problems: Problems,
     /// The files that were read so far, each once.

@@ -12,6 +12,7 @@ use std::{
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use super::environment::Overrides;
 pub(super) use super::place::Place;
 
 /// How bad a problem is.
@@ -36,6 +37,8 @@ pub struct Problem {
     pub line: usize,
     /// The column in characters, from 1; 0 where the problem has no place in the file.
     pub column: usize,
+    /// The environment variable whose value it is about; the file has no line of it then.
+    pub variable: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
     span: Option<Range<usize>>,
@@ -122,7 +125,7 @@ impl Report {
     pub(super) fn unreadable(origin: &Path, fault: Fault) -> Self {
         let problems = Problems::default();
         problems.add_nowhere(fault);
-        problems.report(origin, "")
+        problems.report(origin, "", &Overrides::default())
     }
 }
 
@@ -165,7 +168,12 @@ impl Problem {
             }
             group = group.element(snippet);
         } else {
-            group = group.element(annotate_snippets::Origin::path(path));
+            // The value of a variable is not shown: it may be what somebody took for the place of a secret.
+            let origin = match &self.variable {
+                Some(variable) => format!("the environment variable {variable}"),
+                None => path,
+            };
+            group = group.element(annotate_snippets::Origin::path(origin));
         }
         if let Some(hint) = &self.hint {
             group = group.element(Level::HELP.message(hint));
@@ -198,17 +206,27 @@ impl Problems {
             key: String::new(),
             line: 0,
             column: 0,
+            variable: None,
             hint: fault.hint,
             span: None,
             related: None,
         });
     }
 
-    /// Sorts what was gathered, and finds lines and columns.
-    pub(super) fn report(self, origin: &Path, text: &str) -> Report {
+    /// Sorts what was gathered, and finds lines and columns, or the variables that stand for values of the text.
+    pub(super) fn report(self, origin: &Path, text: &str, overrides: &Overrides) -> Report {
         let mut problems = self.0.into_inner();
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| (span.start, span.end)));
         for problem in &mut problems {
+            let variable = |span: &Range<usize>| overrides.variable(span).map(ToOwned::to_owned);
+            problem.variable = problem.span.as_ref().and_then(variable);
+            if problem.variable.is_some() {
+                problem.span = None;
+            }
+            let beyond = |related: &Related| overrides.variable(&related.span).is_some();
+            if problem.related.as_ref().is_some_and(beyond) {
+                problem.related = None;
+            }
             if let Some(span) = &mut problem.span {
                 *span = clip(span, text);
                 (problem.line, problem.column) = position(text, span.start);
@@ -235,6 +253,7 @@ impl Problems {
             key: place.key.to_string(),
             line: 0,
             column: 0,
+            variable: None,
             hint: fault.hint,
             // The document as a whole has no one place.
             span: (place.span != (0..0)).then(|| place.span.clone()),

@@ -18,13 +18,14 @@ use toml::{
 };
 use zeroize::Zeroizing;
 
-use super::files::NamedFile;
+use super::{diagnostic::Problems, environment::Overrides, files::NamedFile};
 
 /// What a configuration was read from: enough for its outline, which is made when somebody asks. A start needs none, and for ten
 /// thousand routes it would take a fifth of the time that reading takes.
 #[derive(Clone, Default)]
 pub struct Written {
     text: Zeroizing<String>,
+    overrides: Overrides,
     root: PathBuf,
     files: Vec<NamedFile>,
 }
@@ -64,10 +65,16 @@ enum Kind {
 }
 
 impl Written {
-    /// A text without faults, where its relative paths start, and the files that it reads.
-    pub(super) fn new(text: &str, root: &Path, files: Vec<NamedFile>) -> Self {
+    /// A text without faults, and what the environment puts in the place of its values; where its relative paths start, and the files
+    /// that it reads.
+    pub(super) fn new(
+        (text, overrides): (&str, Overrides),
+        root: &Path,
+        files: Vec<NamedFile>,
+    ) -> Self {
         Self {
             text: Zeroizing::new(text.to_owned()),
+            overrides,
             root: root.to_owned(),
             files,
         }
@@ -76,7 +83,9 @@ impl Written {
     /// The configuration in outline; empty where the file could not be read. Reads the text again.
     #[must_use]
     pub fn outline(&self) -> Outline {
-        let (document, _faults) = DeTable::parse_recoverable(&self.text);
+        let (mut document, _faults) = DeTable::parse_recoverable(&self.text);
+        self.overrides
+            .apply(document.get_mut(), &Problems::default());
         Outline::of(document.get_ref(), &self.root, &self.files)
     }
 }

@@ -345,6 +345,18 @@ impl<'d> Table<'d> {
             return self.mistyped(&place, "a table", value);
         };
         let table = place.key.shared();
+        for name in entries.keys() {
+            // Which capitals, and whether `-` or `_`, the name of a variable cannot say.
+            if self.context.overrides.names(&name.span()) {
+                let place = Place {
+                    key: Key::chosen(table.as_ref(), name.get_ref()),
+                    span: name.span(),
+                };
+                let hint = "set the whole table, as { \"Name\" = \"value\" }";
+                let fault = Fault::new("such a name is not taken from that of a variable", hint);
+                self.context.problems.add(&place, fault);
+            }
+        }
         let entry = |(name, value): (&'d Spanned<_>, &'d Spanned<DeValue<'d>>)| {
             let name: &'d std::borrow::Cow<'d, str> = name.get_ref();
             Entry {
@@ -361,7 +373,11 @@ impl<'d> Table<'d> {
 
     /// Reads a value found by [`Table::entries`] as a string that is not empty.
     pub(super) fn as_text(&self, value: &'d DeValue<'d>, place: Place) -> Option<Text<'d>> {
-        let DeValue::String(text) = value else {
+        let text = if let DeValue::String(text) = value {
+            text
+        } else if let Some(text) = self.context.overrides.text(&place.span) {
+            text.trim()
+        } else {
             return self.mistyped(&place, "a string", value);
         };
         if text.trim().is_empty() {
@@ -384,7 +400,16 @@ impl<'d> Table<'d> {
                 span: name.span(),
             };
             let known = self.asked.iter().copied();
-            let fault = Fault::new("unknown key", suggest(key, known));
+            let elsewhere = ["_file", "_env"].map(|end| format!("{key}{end}"));
+            let hint = if elsewhere.iter().all(|key| self.asked.contains(&&**key)) {
+                let [file, env] = elsewhere;
+                format!(
+                    "a secret is not written here: name its file in {file}, or its variable in {env}"
+                )
+            } else {
+                suggest(key, known)
+            };
+            let fault = Fault::new("unknown key", hint);
             self.context.problems.add(&place, fault);
         }
     }
@@ -414,7 +439,11 @@ impl<'d> Table<'d> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        let fault = format!("expected {wanted}, found {found}");
+        let mut fault = Fault::from(format!("expected {wanted}, found {found}"));
+        if self.context.overrides.names(&place.span) {
+            let hint = "a variable is read as TOML: true, 5, [\"a\", \"b\"], { key = \"value\" }; what is none is a string";
+            fault.hint = Some(hint.to_owned());
+        }
         self.context.problems.add(place, fault);
         None
     }

@@ -1,11 +1,22 @@
 //! Where a configuration is read from, again and again, and what one reading brought.
 
 use std::{
+    cell::RefCell,
     io,
     path::{Path, PathBuf},
 };
 
-use super::{Checked, Config, Environment, Report, diagnostic::Fault, examine, outline::Written};
+use toml::de::DeTable;
+
+use super::{
+    Checked, Config, Report,
+    context::Context,
+    diagnostic::{Fault, Place, Problems},
+    environment::{Environment, Overridden, Overrides},
+    outline::Written,
+    place::Key,
+    sections,
+};
 use crate::server::tls::files::Stamp;
 
 /// The file of a configuration, and where relative paths in it start.
@@ -34,6 +45,8 @@ pub struct Loaded {
     pub source: Source,
     /// It.
     pub config: Config,
+    /// As in [`Checked`].
+    pub overridden: Vec<Overridden>,
     /// As in [`Reading`].
     pub written: Written,
     /// As in [`Reading`].
@@ -81,9 +94,13 @@ impl Source {
             written,
             files,
         } = self.read();
+        let Checked {
+            config, overridden, ..
+        } = outcome?;
         Ok(Loaded {
             source: self,
-            config: outcome?.config,
+            config,
+            overridden,
             written,
             files,
         })
@@ -103,6 +120,61 @@ impl Source {
         };
         reading.files.push((self.path.clone(), stamp));
         reading
+    }
+}
+
+/// Reads a text, with what the environment puts in the place of its values.
+pub(super) fn examine(
+    text: &str,
+    origin: &Path,
+    root: &Path,
+    environment: &Environment<'_>,
+) -> Reading {
+    let (mut document, faults) = DeTable::parse_recoverable(text);
+    let problems = Problems::default();
+    let overrides = Overrides::of(environment, text.len());
+    if !faults.is_empty() {
+        // What could be read of a broken file says little: a key is not missing that stands in a broken line.
+        for fault in faults {
+            let place = Place {
+                key: Key::default(),
+                span: fault.span().unwrap_or(0..0),
+            };
+            problems.add(&place, fault.message());
+        }
+        return Reading {
+            outcome: Err(problems.report(origin, text, &overrides)),
+            written: Written::default(),
+            files: Vec::new(),
+        };
+    }
+    let overridden = overrides.apply(document.get_mut(), &problems);
+    let context = Context {
+        root,
+        env: environment.lookup,
+        overrides: &overrides,
+        problems,
+        files: RefCell::default(),
+    };
+    let config = sections::read(&context, &document);
+    let files = context.files.take();
+    let report = context.problems.report(origin, text, &overrides);
+    let written = Written::new((text, overrides.clone()), root, files.clone());
+    Reading {
+        outcome: match config {
+            Some(config) if !report.has_errors() => Ok(Checked {
+                config,
+                warnings: report,
+                overridden,
+            }),
+            _ => Err(report),
+        },
+        written,
+        files: files
+            .into_iter()
+            .filter(|file| !file.watched_elsewhere)
+            .map(|file| (file.path, file.stamp))
+            .collect(),
     }
 }
 

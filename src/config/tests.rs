@@ -1,6 +1,6 @@
 //! Refusals, one line each: what was written, which key is named, what is said of it.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt};
 
 use super::*;
 use tempfile::TempDir;
@@ -8,6 +8,7 @@ use tempfile::TempDir;
 mod callers;
 mod cluster;
 mod diagnostics;
+mod environment;
 mod files;
 mod mail;
 mod overlaps;
@@ -54,6 +55,7 @@ spool = "data/mail"
 struct Project {
     folder: TempDir,
     variables: Vec<(&'static str, String)>,
+    overrides: Vec<(OsString, OsString)>,
 }
 
 impl Project {
@@ -64,6 +66,7 @@ impl Project {
         let project = Self {
             folder,
             variables: Vec::new(),
+            overrides: Vec::new(),
         };
         project.write("certs/site.crt", cert, 0o644);
         project.write("certs/site.key", key, 0o600);
@@ -86,7 +89,7 @@ impl Project {
         };
         let environment = Environment {
             lookup: &lookup,
-            overrides: Vec::new(),
+            overrides: self.overrides.clone(),
         };
         let origin = Path::new("gateway.toml");
         check(text, origin, self.folder.path(), &environment)

@@ -29,6 +29,7 @@ mod deadlines;
 mod development;
 mod disk;
 mod early_hints;
+mod environment;
 mod exhaustion;
 mod expectations;
 mod explain;

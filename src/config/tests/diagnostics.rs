@@ -190,22 +190,6 @@ fn relative_paths_start_above_the_folder_of_the_file() {
     assert_eq!(config.tls.certificates[0].cert, certificate);
 }
 
-#[test]
-fn an_override_by_the_environment_is_not_ignored() {
-    let environment = Environment {
-        lookup: &|_| None,
-        overrides: vec!["PORTCULLIS__SERVER__WORKERS".to_owned()],
-    };
-    let project = Project::new();
-    let report = check(BASE, Path::new("x"), project.folder.path(), &environment).unwrap_err();
-    assert!(
-        report
-            .to_string()
-            .contains("PORTCULLIS__SERVER__WORKERS is not yet"),
-        "{report}"
-    );
-}
-
 proptest::proptest! {
     #[test]
     fn no_text_panics(text in "(\\[\\[?(server|route|tls|x)\\]?\\]\n|[a-z_]{1,9} ?= ?(\"[^\"]{0,6}\"|[0-9]{0,3}|\\[.{0,5}\\]|\\{.{0,9}\\})\n|\\PC{0,9}){0,9}") {
