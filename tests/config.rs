@@ -47,10 +47,10 @@ fn read(text: &str, root: &TempDir) -> Result<Config, Report> {
     parse(text, Path::new("config/gateway.toml"), root.path())
 }
 
-/// The sample with its examples: lines that begin with `#` and no space. Somebody must be trusted to ask `[forward_auth]`.
+/// The sample with its examples: lines that begin with `#` and neither a space nor a colon. Somebody must be trusted to ask `[forward_auth]`.
 fn whole_sample() -> String {
     let uncomment = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
+        Some(rest) if !rest.is_empty() && !rest.starts_with([' ', ':']) => rest.to_owned(),
         _ => line.to_owned(),
     };
     let whole = SAMPLE.lines().map(uncomment).collect::<Vec<_>>().join("\n");

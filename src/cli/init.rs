@@ -33,7 +33,7 @@ pub struct InitCommand {
     dir: PathBuf,
 }
 
-/// Writes `config/gateway.toml`, `certs/dev.crt`, `certs/dev.key` and the folder `data`. Nothing that exists is touched.
+/// Writes `config/gateway.toml`, its schema for editors, `certs/dev.crt`, `certs/dev.key` and the folder `data`. Nothing that exists is touched.
 ///
 /// # Errors
 /// A configuration that is there already, an upstream that is none, or a folder that cannot be written.
@@ -54,6 +54,7 @@ pub fn run(command: &InitCommand) -> anyhow::Result<ExitCode> {
     make_data_folder(&dir.join("data"))?;
     write_new(&file, &text)?;
     say(&format!("wrote   {}", file.display()))?;
+    write_schema(&dir.join("config").join(super::schema::FILE))?;
     // What is told to work has been seen to work.
     let accounts = config::load(&file)?.accounts;
     say(&next_steps(dir, &file))?;
@@ -85,6 +86,15 @@ fn make_data_folder(folder: &Path) -> anyhow::Result<()> {
         .create(folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
     say(&format!("made    {}", folder.display()))
+}
+
+/// Writes what the first line of the configuration tells editors to read.
+fn write_schema(file: &Path) -> anyhow::Result<()> {
+    if file.exists() {
+        return say(&format!("kept    {}, which exists", file.display()));
+    }
+    write_new(file, &format!("{}\n", super::schema::text()))?;
+    say(&format!("wrote   {}", file.display()))
 }
 
 fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {

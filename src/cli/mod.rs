@@ -14,7 +14,9 @@ mod observed;
 pub mod ready;
 mod reload;
 pub mod run;
+pub mod schema;
 mod service;
+pub mod shell;
 pub mod token;
 pub mod user;
 
@@ -26,7 +28,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Report;
 
@@ -88,6 +90,12 @@ enum Command {
     /// Make certificates.
     #[command(subcommand)]
     Cert(cert::CertCommand),
+    /// Print what the configuration may say, as a JSON Schema for editors.
+    Schema(schema::SchemaCommand),
+    /// Print the completions of a shell.
+    Completions(shell::CompletionsCommand),
+    /// Print a manual page.
+    Man(shell::ManCommand),
 }
 
 /// Runs the command that the arguments name; the first argument is the program's name.
@@ -131,6 +139,9 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             ))
         }
         Command::Cert(command) => cert::run(&command),
+        Command::Schema(command) => schema::run(&command),
+        Command::Completions(asked) => shell::completions(&asked, Arguments::command()),
+        Command::Man(asked) => shell::man(&asked, Arguments::command()),
     }
 }
 
@@ -164,7 +175,6 @@ fn complain(error: &anyhow::Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

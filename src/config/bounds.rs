@@ -3,7 +3,7 @@
 use super::diagnostic::Fault;
 
 /// The least and the most that a number may be, and why.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds<T> {
     least: T,
     most: T,
@@ -17,6 +17,11 @@ impl<T> Bounds<T> {
             most,
             why: None,
         }
+    }
+
+    /// The least and the most.
+    pub(super) const fn ends(&self) -> (&T, &T) {
+        (&self.least, &self.most)
     }
 
     pub(super) const fn because(mut self, why: &'static str) -> Self {

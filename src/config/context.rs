@@ -10,6 +10,7 @@ use super::{
     diagnostic::Problems,
     environment::Overrides,
     files::{self, NamedFile},
+    shape::Shapes,
 };
 
 /// What every reader of one document shares.
@@ -20,6 +21,8 @@ pub(super) struct Context<'d> {
     pub(super) env: &'d dyn Fn(&str) -> Option<OsString>,
     /// What the environment puts in the place of the file's values.
     pub(super) overrides: &'d Overrides,
+    /// Where readers leave what they ask for; `None` unless somebody wants to know.
+    pub(super) shapes: Option<&'d Shapes>,
     /// Where problems go.
     pub(super) problems: Problems,
     /// The files that were read so far, each once.

@@ -4,7 +4,9 @@
 //! nearest one that somebody does. A value that is wrong is reported and reads as absent: its reader goes on with the
 //! default, so that the next problem is found too, and the configuration is refused in the end.
 
-use std::{rc::Rc, time::Duration};
+mod values;
+
+use std::rc::Rc;
 
 use toml::{
     Spanned,
@@ -12,14 +14,12 @@ use toml::{
 };
 
 use super::{
-    bounds::Bounds,
     context::Context,
     diagnostic::{Fault, Place},
     place::Key,
-    units,
-    words::{Choice, choose, suggest},
+    shape::Shape,
+    words::suggest,
 };
-use crate::limit::settings::Quota;
 
 /// One table of the document; absent tables read as empty ones.
 pub(super) struct Table<'d> {
@@ -65,9 +65,13 @@ impl<'d> Table<'d> {
     }
 
     fn new(context: &'d Context<'d>, place: Place, entries: Option<&'d DeTable<'d>>) -> Self {
+        let key = place.key.shared();
+        if let Some(shapes) = context.shapes.filter(|_| entries.is_some()) {
+            shapes.table(key.as_deref());
+        }
         Self {
             context,
-            key: place.key.shared(),
+            key,
             place,
             marks: entries.map_or(0, |entries| {
                 let keys = entries.keys().map(|key| mark(key.get_ref()));
@@ -90,6 +94,7 @@ impl<'d> Table<'d> {
 
     /// Takes a key for known without reading it.
     pub(super) fn know(&mut self, key: &'static str) {
+        self.note(key, || Shape::Any);
         if self.entries.is_some() {
             self.asked.push(key);
         }
@@ -116,95 +121,17 @@ impl<'d> Table<'d> {
 
     /// Reports the key's absence.
     pub(super) fn need(&self, key: &'static str, hint: &str) {
+        if let Some(shapes) = self.context.shapes {
+            shapes.need(self.key.as_deref(), key);
+        }
         if !self.has(key) {
             self.fault(key, Fault::new("is missing", hint));
         }
     }
 
-    /// Reads `true` or `false`.
-    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
-        let (value, place) = self.value(key)?;
-        let DeValue::Boolean(flag) = value else {
-            return self.mistyped(&place, "true or false", value);
-        };
-        Some(*flag)
-    }
-
-    /// Reads a whole number into the type that holds it.
-    pub(super) fn number<T: TryFrom<u64>>(
-        &mut self,
-        key: &'static str,
-        bounds: Bounds<u64>,
-    ) -> Option<T> {
-        let (value, place) = self.value(key)?;
-        let DeValue::Integer(digits) = value else {
-            return self.mistyped(&place, "a whole number", value);
-        };
-        let read = i128::from_str_radix(digits.as_str(), digits.radix())
-            .ok()
-            .and_then(|number| u64::try_from(number).ok())
-            .ok_or_else(|| Fault::from("is negative or far too large"))
-            .and_then(|number| bounds.check(number, u64::to_string))
-            .and_then(|number| T::try_from(number).map_err(|_| "is too large".into()));
-        self.keep(&place, read)
-    }
-
-    /// Reads a fraction, in thousandths.
-    pub(super) fn thousandths(&mut self, key: &'static str, bounds: Bounds<u32>) -> Option<u32> {
-        let (value, place) = self.value(key)?;
-        let text = match value {
-            DeValue::Float(number) => number.as_str(),
-            DeValue::Integer(number) => number.as_str(),
-            DeValue::String(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Array(_)
-            | DeValue::Table(_) => return self.mistyped(&place, "a fraction", value),
-        };
-        let read = units::thousandths(text)
-            .and_then(|number| bounds.check(number, |value| units::show_thousandths(*value)));
-        self.keep(&place, read)
-    }
-
-    /// Reads a duration.
-    pub(super) fn duration(
-        &mut self,
-        key: &'static str,
-        bounds: Bounds<Duration>,
-    ) -> Option<Duration> {
-        self.parsed(key, |text| {
-            bounds.check(units::duration(text)?, |value| units::show_duration(*value))
-        })
-    }
-
-    /// Reads a size in bytes.
-    pub(super) fn size<T: TryFrom<u64>>(
-        &mut self,
-        key: &'static str,
-        bounds: Bounds<u64>,
-    ) -> Option<T> {
-        self.parsed(key, |text| {
-            let bytes = bounds.check(units::size(text)?, |value| units::show_size(*value))?;
-            T::try_from(bytes).map_err(|_| "is too large for this machine".into())
-        })
-    }
-
-    /// Reads a rate; all of it may come at once.
-    pub(super) fn rate(&mut self, key: &'static str) -> Option<Quota> {
-        self.parsed(key, |text| {
-            let (count, window) = units::rate(text)?;
-            Bounds::new(Duration::from_secs(1), DAY)
-                .check(window, |value| units::show_duration(*value))?;
-            Ok(Quota {
-                count,
-                window,
-                burst: count,
-            })
-        })
-    }
-
     /// Reads a string that is not empty.
     pub(super) fn text(&mut self, key: &'static str) -> Option<Text<'d>> {
+        self.note(key, || Shape::Text);
         let (value, place) = self.value(key)?;
         self.as_text(value, place)
     }
@@ -220,17 +147,9 @@ impl<'d> Table<'d> {
         self.keep(&text.place, read)
     }
 
-    /// Reads one word of several.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        key: &'static str,
-        words: &[(&str, Choice<T>)],
-    ) -> Option<T> {
-        self.parsed(key, |text| choose(text, words))
-    }
-
     /// Reads a list of strings, none empty and none twice. An empty list is reported with `empty`: what it would mean.
     pub(super) fn texts(&mut self, key: &'static str, empty: &str) -> Option<Vec<Text<'d>>> {
+        self.note(key, || Shape::List(1));
         let texts = self.texts_or_none(key)?;
         if texts.is_empty() {
             let fault = Fault::new("is an empty list", empty);
@@ -242,6 +161,7 @@ impl<'d> Table<'d> {
 
     /// Reads a list of strings that may be empty.
     pub(super) fn texts_or_none(&mut self, key: &'static str) -> Option<Vec<Text<'d>>> {
+        self.note(key, || Shape::List(0));
         let (value, place) = self.value(key)?;
         let DeValue::Array(list) = value else {
             return self.mistyped(&place, "a list of strings", value);
@@ -272,6 +192,7 @@ impl<'d> Table<'d> {
         key: &'static str,
         empty: &str,
     ) -> Option<Vec<&'d str>> {
+        self.note(key, || Shape::Words);
         let (value, place) = self.value(key)?;
         let DeValue::Array(list) = value else {
             return self.mistyped(&place, "a list of strings", value);
@@ -302,6 +223,7 @@ impl<'d> Table<'d> {
 
     /// Reads a table within this one; absent is empty.
     pub(super) fn section(&mut self, key: &'static str) -> Table<'d> {
+        self.note(key, || Shape::Table);
         let place = self.place_of(key);
         let entries = match self.value(key) {
             None => None,
@@ -313,6 +235,7 @@ impl<'d> Table<'d> {
 
     /// Reads a list of tables, as `[[route]]` makes it; absent is empty, and an empty list is reported.
     pub(super) fn sections(&mut self, key: &'static str) -> Vec<Table<'d>> {
+        self.note(key, || Shape::Tables);
         let Some((value, place)) = self.value(key) else {
             return Vec::new();
         };
@@ -340,6 +263,7 @@ impl<'d> Table<'d> {
 
     /// Everything in a table whose keys are the operator's own; absent is nothing.
     pub(super) fn entries(&mut self, key: &'static str) -> Option<Vec<Entry<'d>>> {
+        self.note(key, || Shape::Own);
         let (value, place) = self.value(key)?;
         let DeValue::Table(entries) = value else {
             return self.mistyped(&place, "a table", value);
@@ -414,6 +338,12 @@ impl<'d> Table<'d> {
         }
     }
 
+    fn note(&self, key: &'static str, shape: impl FnOnce() -> Shape) {
+        if let Some(shapes) = self.context.shapes {
+            shapes.note(self.key.as_deref(), key, shape());
+        }
+    }
+
     fn value(&mut self, key: &'static str) -> Option<(&'d DeValue<'d>, Place)> {
         self.know(key);
         let value = self.find(key)?;
@@ -448,5 +378,3 @@ impl<'d> Table<'d> {
         None
     }
 }
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -153,6 +153,7 @@ pub(super) fn examine(
         root,
         env: environment.lookup,
         overrides: &overrides,
+        shapes: None,
         problems,
         files: RefCell::default(),
     };

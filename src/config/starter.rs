@@ -8,7 +8,8 @@ pub fn starter(upstream: &str) -> String {
     TEMPLATE.replace("{upstream}", &Value::from(upstream).to_string())
 }
 
-const TEMPLATE: &str = r#"# Portcullis. `portcullis check` names every mistake and prints who may do what.
+const TEMPLATE: &str = r#"#:schema ./gateway.schema.json
+# Portcullis. `portcullis check` names every mistake and prints who may do what.
 version = 1
 
 [server]
@@ -62,7 +63,7 @@ mod tests {
         let all: Vec<&str> = all
             .lines()
             .map(|line| match line.strip_prefix('#') {
-                Some(rest) if !rest.starts_with(' ') => rest,
+                Some(rest) if !rest.starts_with([' ', ':']) => rest,
                 _ => line,
             })
             .collect();

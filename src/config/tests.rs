@@ -111,9 +111,12 @@ impl Project {
 
     #[track_caller]
     fn accepts(&self, text: &str) -> Config {
-        self.read(text)
-            .unwrap_or_else(|report| panic!("{report}"))
-            .config
+        let checked = self.read(text).unwrap_or_else(|report| panic!("{report}"));
+        // What is good to the reader is good to editors.
+        if self.overrides.is_empty() {
+            schema::tests::allows(text);
+        }
+        checked.config
     }
 
     #[track_caller]
