@@ -15,7 +15,7 @@ use super::{
     caller::{Caller, authority},
     engines, exchange, is_healthy,
     load::{Client, Load, Sum, told},
-    login, misses, private_request,
+    login, misses, private_request, sealed,
     writers::Writers,
 };
 use crate::{
@@ -207,8 +207,11 @@ impl Chaos {
         let ways = [way.clone(), way.clone(), way.clone()];
         let users = ["alice", "bob", "carol", "dave"];
         let trio = Trio::by_ways(&ways, upstream, &users, |site| {
-            site.set("server", "drain_delay", "\"3s\"")
-                .set("server", "drain_timeout", "\"20s\"")
+            sealed(site).set("server", "drain_delay", "\"3s\"").set(
+                "server",
+                "drain_timeout",
+                "\"20s\"",
+            )
         });
         let trio = trio.await;
         Self {

@@ -5,7 +5,8 @@ use super::{
     Grant, PASSWORD, Trio, engines, exchange, is_healthy,
     limits::{TEN, Tried, attack, fallbacks},
     load::{Client, Load, telling},
-    login, login_request, logout_request, misses, refresh, refresh_request, shared_engines, status,
+    login, login_request, logout_request, misses, refresh, refresh_request, sealed, shared_engines,
+    status,
     writers::Writers,
 };
 use crate::harness::{Answer, Gateway, Site, Token};
@@ -59,7 +60,7 @@ async fn fault_5_and_store_2_postgresql_that_dies_under_load_takes_no_acknowledg
     };
     let ways = [way.clone(), way.clone(), way];
     let users = ["alice", "bob", "carol"];
-    let trio = Trio::by_ways(&ways, telling().await, &users, |site| site).await;
+    let trio = Trio::by_ways(&ways, telling().await, &users, sealed).await;
     let addresses = trio.addresses();
     let (grant, unseen) = (
         login(addresses[0], "alice").await,

@@ -4,7 +4,7 @@
 use super::{
     Grant, PASSWORD, Trio, Way, exchange,
     gate::{Gate, State},
-    is_healthy, login, login_request, logout_request, misses, private_request, refresh,
+    is_healthy, login, login_request, logout_request, misses, private_request, refresh, sealed,
     shared_engines, status,
 };
 use crate::{
@@ -36,7 +36,8 @@ async fn cut() -> Option<Cut> {
     };
     assert_ne!(gated.store, way.store);
     let change = |site: Site| {
-        site.set("accounts", "max_lag", "\"3s\"")
+        sealed(site)
+            .set("accounts", "max_lag", "\"3s\"")
             .route("strict", "/strict", "authenticated")
             .on_route("strict", "true")
     };
