@@ -3,6 +3,7 @@
 mod assertions;
 mod cluster;
 mod environment;
+mod keys;
 mod routes;
 mod tls;
 mod upstreams;
@@ -163,8 +164,9 @@ fn summary(config: &Config) -> String {
         _ => format!("{count} {what}s"),
     };
     format!(
-        "{}{}\ngood: {}, {}, {}, {built_in}",
+        "{}{}{}\ngood: {}, {}, {}, {built_in}",
         assertions::line(config),
+        keys::line(config),
         cluster::line(config),
         count(config.routes.len(), "route"),
         count(config.upstreams.len(), "upstream"),

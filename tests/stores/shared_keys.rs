@@ -114,6 +114,12 @@ async fn key_5_a_gateway_with_another_key_encryption_key_or_none_does_not_start(
     let good = site(&upstream, &url);
     good.user("alice", PASSWORD, &[]).await;
     let before = dump(&url).await;
+    let exit = good.run(&["check"], "").await;
+    assert!(
+        exit.stdout.contains("encrypted in the account store\n"),
+        "{exit:?}"
+    );
+    assert!(!exit.stderr.contains("files of each gateway"), "{exit:?}");
     let wrong = site(&upstream, &url);
     wrong.secret_file("kek", OTHER);
     is_refused(
@@ -230,6 +236,10 @@ async fn key_4_key_files_move_into_the_store_and_no_session_is_lost() {
     let text = fs::read_to_string(gateway.site.config()).unwrap();
     let text = text.replace("[accounts]", "[accounts]\nkey_encryption_file = \"kek\"");
     fs::write(gateway.site.config(), text).unwrap();
+    let exit = gateway.site.run(&["check"], "").await;
+    for words in ["encrypted in the account store", "taken over", "data/keys"] {
+        assert!(exit.stdout.contains(words), "{exit:?}");
+    }
     let gateway = gateway.again().await;
     assert_eq!(status(&gateway, &access).await, 200);
     gateway
