@@ -230,7 +230,7 @@ impl Gateway {
         });
         self.end_when_lean(record, &mut response);
         response.headers_mut().insert(X_REQUEST_ID, request_id);
-        self.tell_timing(&record, response.headers_mut());
+        self.tell_timing(record, response.headers_mut());
         record.status = response.status();
         let is_head = method == Method::HEAD;
         response.map(|answer| answer.recorded(recording, is_head, &lane.vigil))
