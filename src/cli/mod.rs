@@ -23,14 +23,17 @@ pub mod user;
 use std::{
     ffi::OsString,
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::Report;
+use crate::{
+    config::{Config, Report},
+    telemetry,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -123,26 +126,34 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Check(command) => check::run(&command, &config),
         Command::Explain(command) => explain::run(command, &config),
         Command::Demo(command) => demo::run(&command).map(|()| ExitCode::SUCCESS),
-        Command::User(command) => {
-            let accounts = crate::config::load(&config)?.accounts;
+        Command::User(command) => audited(&config, |config| {
+            let accounts = config.accounts.as_ref();
             let accounts =
                 accounts.context("accounts are off: the configuration has no [accounts]")?;
-            Ok(user::run(command, &accounts))
-        }
-        Command::Key(arguments) => key::run(&arguments, &crate::config::load(&config)?),
-        Command::Token(command) => {
-            let config = crate::config::load(&config)?;
-            Ok(token::run(
-                command,
-                config.accounts.as_ref(),
-                &config.issuers,
-            ))
-        }
+            Ok(user::run(command, accounts))
+        }),
+        Command::Key(arguments) => audited(&config, |config| key::run(&arguments, config)),
+        Command::Token(command) => audited(&config, |config| {
+            let accounts = config.accounts.as_ref();
+            Ok(token::run(command, accounts, &config.issuers))
+        }),
         Command::Cert(command) => cert::run(&command),
         Command::Schema(command) => schema::run(&command),
         Command::Completions(asked) => shell::completions(&asked, Arguments::command()),
         Command::Man(asked) => shell::man(&asked, Arguments::command()),
     }
+}
+
+/// Runs a command that may change what the gateway keeps: what it does is in the audit file, where there is one.
+fn audited(
+    path: &Path,
+    command: impl FnOnce(&Config) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let config = crate::config::load(path)?;
+    telemetry::init_audit(&config.log).context("log.audit_file cannot be written")?;
+    let ended = command(&config);
+    telemetry::flush_audit();
+    ended
 }
 
 /// Writes a line to standard output. A reader that has gone away (`| head`) is no failure.

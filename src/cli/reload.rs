@@ -36,7 +36,7 @@ use crate::{
         LiveSettings,
         tls::{Tls, files::Stamp},
     },
-    telemetry::set_level,
+    telemetry::{reopen_audit_file, set_level},
 };
 
 /// Between two looks at the files: what a look costs is one `stat` call for each.
@@ -134,7 +134,10 @@ impl Owner {
                     waiting = others;
                     Some("request")
                 }
-                Some(()) = hangup.recv() => Some("signal"),
+                Some(()) = hangup.recv() => {
+                    reopen_audit_file();
+                    Some("signal")
+                }
                 _ = looks.tick() => None,
             };
             let ended = spawn_blocking(move || {

@@ -2,6 +2,7 @@
 
 use std::{path::Path, thread};
 
+use anyhow::Context;
 use aws_lc_rs::rand;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
@@ -18,7 +19,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     keep_no_core_dump();
     prepare_clock_and_entropy();
     let loaded = Source::file(path)?.load()?;
-    telemetry::init_events(&loaded.config.log);
+    telemetry::init_events(&loaded.config.log).context("log.audit_file cannot be written")?;
     warn_of_root();
     for one in &loaded.overridden {
         let (key, variable) = (&one.key, &one.variable);

@@ -31,6 +31,10 @@ pub fn needed(before: &Config, next: &Config, changes: &[Change]) -> Vec<String>
         ("cluster", before.cluster != next.cluster),
         ("log.access", before.log.access != next.log.access),
         ("log.format", before.log.format != next.log.format),
+        (
+            "log.audit_file",
+            before.log.audit_file != next.log.audit_file,
+        ),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)

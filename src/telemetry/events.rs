@@ -2,25 +2,28 @@
 
 use std::{
     io::{self, Write},
+    path::Path,
     sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use prometheus_client::metrics::counter::Counter;
-use tracing::Level;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     Layer, Registry,
-    filter::{LevelFilter, Targets},
+    filter::{FilterFn, LevelFilter, Targets, filter_fn},
     fmt,
     layer::SubscriberExt,
+    registry::LookupSpan,
     reload,
     util::SubscriberInitExt,
 };
 
 use super::{
+    audit_file::AuditFile,
     line_queue::LineQueue,
     settings::{LogFormat, LogLevel, LogSettings},
 };
@@ -29,6 +32,15 @@ use super::{
 const QUEUE_EVENTS: usize = 1024;
 
 type Queue = LineQueue<String>;
+
+/// Where audit events go besides; empty where the settings name no file.
+static AUDIT: OnceLock<Audit> = OnceLock::new();
+
+/// The queue of the audit file, and the wish that it be opened again.
+struct Audit {
+    queue: Queue,
+    reopen: Arc<AtomicBool>,
+}
 
 /// Where events go once [`write_behind`] was called; empty when there is no thread. Standard error is one for the process,
 /// and so is this.
@@ -41,8 +53,14 @@ static DROPPED_TOLD: AtomicU64 = AtomicU64::new(0);
 /// Sends events to standard error from now on, one JSON object a line or text. The level comes from the settings alone.
 ///
 /// Libraries get no more than warnings whatever the level: what they trace is not ours to vouch for (LOG-1). A second call
-/// changes nothing.
-pub fn init_events(settings: &LogSettings) {
+/// changes nothing. Where the settings name an audit file, audit events go there too, whatever the level.
+///
+/// # Errors
+/// An audit file that cannot be opened, or for which no thread can be had.
+pub fn init_events(settings: &LogSettings) -> io::Result<()> {
+    if let Some(path) = &settings.audit_file {
+        open_audit(path)?;
+    }
     let events = tracing_subscriber::registry();
     // A write to standard error may fail; reporting that to standard error would panic.
     let layer = fmt::layer()
@@ -52,14 +70,81 @@ pub fn init_events(settings: &LogSettings) {
     let result = match settings.format {
         LogFormat::Json => events
             .with(layer.json().with_span_list(false).with_filter(filter))
+            .with(to_audit_file(settings))
             .try_init(),
         LogFormat::Text => events
             .with(layer.with_ansi(false).with_filter(filter))
+            .with(to_audit_file(settings))
             .try_init(),
     };
     // The only error is that there is a subscriber already.
     if result.is_ok() {
         let _ = LEVEL.set(handle);
+    }
+    Ok(())
+}
+
+/// For commands, which say for themselves what they have done: audit events go to the file that the settings name, and nothing else
+/// goes anywhere. [`flush_audit`] is the end.
+///
+/// # Errors
+/// As [`init_events`].
+pub fn init_audit(settings: &LogSettings) -> io::Result<()> {
+    if let Some(path) = &settings.audit_file {
+        open_audit(path)?;
+        let events = tracing_subscriber::registry();
+        // The only error is that there is a subscriber already.
+        let _ = events.with(to_audit_file(settings)).try_init();
+    }
+    Ok(())
+}
+
+/// Waits until the audit events so far are written, two seconds at most.
+pub fn flush_audit() {
+    if let Some(audit) = AUDIT.get() {
+        audit.queue.flush(super::FLUSH_TIMEOUT);
+    }
+}
+
+/// What takes audit events to the file, where the settings name one.
+fn to_audit_file<S>(settings: &LogSettings) -> Option<Box<dyn Layer<S> + Send + Sync>>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+{
+    settings.audit_file.as_ref()?;
+    let layer = fmt::layer()
+        .with_writer(|| EventWriter(AUDIT.get().map(|audit| &audit.queue)))
+        .log_internal_errors(false);
+    let layer = match settings.format {
+        LogFormat::Json => layer.json().with_span_list(false).boxed(),
+        LogFormat::Text => layer.with_ansi(false).boxed(),
+    };
+    Some(layer.with_filter(audit_alone()).boxed())
+}
+
+/// Audit events, and the spans that they happen in.
+fn audit_alone() -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
+    let wanted = |about: &Metadata<'_>| about.is_span() || about.target() == "audit";
+    filter_fn(wanted).with_max_level_hint(LevelFilter::INFO)
+}
+
+/// Opens the audit file and starts its thread; where that was done already, nothing.
+fn open_audit(path: &Path) -> io::Result<()> {
+    if AUDIT.get().is_some() {
+        return Ok(());
+    }
+    let reopen = Arc::new(AtomicBool::new(false));
+    let sink = Box::new(AuditFile::open(path, Arc::clone(&reopen))?);
+    let append = |batch: &mut String, event: String| batch.push_str(&event);
+    let queue = LineQueue::start("audit-log", QUEUE_EVENTS, sink, append, Counter::default())?;
+    let _ = AUDIT.set(Audit { queue, reopen });
+    Ok(())
+}
+
+/// Has the audit file opened again before the next event, as whoever rotates logs asks by a signal.
+pub fn reopen_audit_file() {
+    if let Some(audit) = AUDIT.get() {
+        audit.reopen.store(true, Ordering::Relaxed);
     }
 }
 
@@ -83,6 +168,9 @@ pub(super) fn write_behind() {
 
 /// Waits until the events so far are written, or the time is over.
 pub(super) fn flush(limit: Duration) {
+    if let Some(audit) = AUDIT.get() {
+        audit.queue.flush(limit);
+    }
     if let Some(Some(queue)) = QUEUE.get() {
         queue.flush(limit);
     }
@@ -90,10 +178,9 @@ pub(super) fn flush(limit: Duration) {
 
 /// How many events were dropped since this was last asked.
 pub(super) fn newly_dropped() -> u64 {
-    let dropped = QUEUE
-        .get()
-        .and_then(Option::as_ref)
-        .map_or(0, Queue::dropped);
+    let events = QUEUE.get().and_then(Option::as_ref);
+    let audit = AUDIT.get().map(|audit| &audit.queue);
+    let dropped: u64 = events.into_iter().chain(audit).map(Queue::dropped).sum();
     dropped.saturating_sub(DROPPED_TOLD.swap(dropped, Ordering::Relaxed))
 }
 
@@ -197,8 +284,8 @@ mod tests {
             level: LogLevel::Error,
             ..LogSettings::default()
         };
-        init_events(&settings);
-        init_events(&settings);
+        init_events(&settings).unwrap();
+        init_events(&settings).unwrap();
         assert_eq!(newly_dropped(), 0);
     }
 }

@@ -16,6 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 
 mod access_log;
 mod accounts;
+mod audit_file;
 mod cluster;
 mod events;
 mod handles;
@@ -33,7 +34,7 @@ pub mod settings;
 mod totals;
 
 pub use accounts::AccountMetrics;
-pub use events::{init_events, set_level};
+pub use events::{flush_audit, init_audit, init_events, reopen_audit_file, set_level};
 pub use handles::{
     Connections, OpenConnection, OpenTunnel, RouteHandles, RouteMetrics, UpstreamMetrics,
 };

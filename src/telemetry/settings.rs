@@ -1,5 +1,7 @@
 //! What the configuration says of logs.
 
+use std::path::PathBuf;
+
 use ipnet::IpNet;
 
 /// The checked section `[log]`.
@@ -13,6 +15,8 @@ pub struct LogSettings {
     pub level: LogLevel,
     /// Which clients are told where the time of their answers went.
     pub server_timing: Vec<IpNet>,
+    /// The file that audit events are written into, besides.
+    pub audit_file: Option<PathBuf>,
 }
 
 /// How log lines are written.
@@ -48,6 +52,7 @@ impl Default for LogSettings {
             access: true,
             level: LogLevel::Info,
             server_timing: Vec::new(),
+            audit_file: None,
         }
     }
 }

@@ -15,6 +15,7 @@ mod harness;
 mod administration;
 mod answers;
 mod assertions;
+mod audit_file;
 mod bad_tokens;
 mod browser;
 mod bypasses;

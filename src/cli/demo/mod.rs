@@ -63,7 +63,7 @@ pub fn run(args: &DemoCommand) -> anyhow::Result<()> {
     refuse_foreign(&origin)?;
     fs::write(&origin, &text).with_context(|| format!("cannot write {}", origin.display()))?;
     let loaded = Source::at(&origin, &data.path).load()?;
-    telemetry::init_events(&loaded.config.log);
+    telemetry::init_events(&loaded.config.log).context("log.audit_file cannot be written")?;
     ensure_development_pair(&loaded.config)?;
     backend_runtime.spawn(echo::serve(backend));
     let node = Node::start(loaded, Handed::default())?;

@@ -85,6 +85,8 @@ fn cfg_2_keys_that_need_a_restart_are_named() {
     check(("[log]", cluster), &["cluster"]);
     check(("[log]", "[log]\naccess = false"), &["log.access"]);
     check(("[log]", "[log]\nformat = \"text\""), &["log.format"]);
+    let audit = "[log]\naudit_file = \"audit.log\"";
+    check(("[log]", audit), &["log.audit_file"]);
     check(
         (
             "[accounts]",
