@@ -191,7 +191,7 @@ const BLOCKING: [&str; 11] = [
 ];
 
 /// Files of the workers' modules whose code runs on other threads, or before the first request.
-const NOT_ON_WORKERS: [(&str, &str); 7] = [
+const NOT_ON_WORKERS: [(&str, &str); 8] = [
     ("src/authn/remote/", "fetches of keys: control runtime"),
     (
         "src/limit/memory/meter.rs",
@@ -208,6 +208,10 @@ const NOT_ON_WORKERS: [(&str, &str); 7] = [
     (
         "src/server/tls/",
         "certificate files: at start and on the control runtime",
+    ),
+    (
+        "src/telemetry/audit_file.rs",
+        "opened at start, then on its own thread",
     ),
     ("src/telemetry/events.rs", "the thread that writes events"),
     (
