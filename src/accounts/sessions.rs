@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     policy::{Rejection, rejection::Exceeded},
-    store::{Ending, NewSession, Rotated, Rotation, Session, StoreError, User},
+    store::{Ending, NewSession, Rotated, Rotation, Session, User},
 };
 
 /// Live sessions of one account (SESS-9).
@@ -171,7 +171,7 @@ impl Accounts {
 
     async fn renew(&self, presented: &RefreshToken, ip: IpAddr) -> Result<Grant, Unrenewed> {
         // A token that is consumed for nothing would be taken for stolen when it comes back.
-        self.can_sign()?;
+        self.signing.check(self.clock.now())?;
         let salt = random()?;
         let rotation = Rotation {
             presented: presented.digest(),
@@ -321,7 +321,7 @@ impl Accounts {
         session: Session,
         token: Option<RefreshToken>,
     ) -> Result<Grant, AccountError> {
-        self.can_sign()?;
+        self.signing.check(self.clock.now())?;
         let new = NewSession {
             session: session.clone(),
             token: token.as_ref().map(RefreshToken::digest),
@@ -333,15 +333,6 @@ impl Accounts {
         let ended = ended.ok_or(AccountError::NotFound)?;
         self.forget(&ended);
         self.grant(user, &session, token, self.settings.access_ttl)
-    }
-
-    /// Refuses where no signing key is known yet, or none can be used: they come with the store.
-    fn can_sign(&self) -> Result<(), AccountError> {
-        if self.signing.can_sign(self.clock.now()) {
-            Ok(())
-        } else {
-            Err(AccountError::Store(StoreError::Unavailable))
-        }
     }
 
     fn grant(

@@ -39,9 +39,10 @@ pub use self::{
     listing::{KeyInfo, KeyState, KeyWrapping},
     stored::StoredKeys,
 };
+use super::AccountError;
 use crate::{
     authn::{LiveKeys, Revocations},
-    store::{RingRead, SealedRing, Store},
+    store::{RingRead, SealedRing, Store, StoreError},
 };
 
 /// How long verifiers elsewhere may keep the published keys (`Cache-Control: max-age`).
@@ -230,9 +231,12 @@ impl SigningKeys {
         self.state.load().mark != Mark::Unknown
     }
 
-    /// Whether a key may sign now.
-    pub(super) fn can_sign(&self, now: u64) -> bool {
-        self.state.load().signing(now).is_some()
+    /// Refuses where no key can sign now: none is known yet, or none can be used. They come with the store.
+    pub(super) fn check(&self, now: u64) -> Result<(), AccountError> {
+        match self.state.load().signing(now) {
+            Some(_) => Ok(()),
+            None => Err(AccountError::Store(StoreError::Unavailable)),
+        }
     }
 
     /// What is wrong with keys of the store, in a line; `None` where all can be used.

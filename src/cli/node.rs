@@ -1,31 +1,27 @@
 //! One running gateway: what `run` and `demo` have in common, from a checked configuration to the end of the drain.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+mod chores;
+
+use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::{
-    runtime::{Builder, Handle, Runtime},
+    runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    task::spawn_blocking,
-    time::interval,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use self::chores::Chores;
 use super::{
     observed::ObservedNode,
     reload::{self, Owner},
     service,
 };
 use crate::{
-    accounts::{self, Accounts, Delivery, Watch, watch_lag},
+    accounts::Accounts,
     admin::{self, AdminState, Readiness, reload::Reloads, status::Board},
-    assertion::{self, Assertions},
+    assertion::Assertions,
     authn::{
         Revocations,
         remote::{Around, RemoteKeys, Report},
@@ -36,24 +32,18 @@ use crate::{
         assemble::{Lasting, assemble},
         development::{self, Overwrite},
     },
-    gateway::Gateway,
-    limit::memory,
     portal,
     server::{
         Server, Sockets,
         handed::Handed,
-        pulse,
         settings::CertificateFiles,
         tls::{self, Tls},
     },
-    telemetry::{Scrape, Telemetry},
+    telemetry::Telemetry,
 };
 
 /// Threads of the control runtime: accounts, admin listener. Requests to upstreams never run there.
 const CONTROL_THREADS: usize = 2;
-
-/// Between two rounds of dropping cached tokens that have expired.
-const TIDY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A running gateway.
 #[derive(Debug)]
@@ -67,27 +57,6 @@ pub struct Node {
     stop_admin: CancellationToken,
     /// The TLS addresses bound, ports resolved.
     pub addresses: Vec<SocketAddr>,
-}
-
-/// What is done beside the requests, for as long as this lives.
-#[derive(Debug)]
-struct Chores {
-    _accounts: Option<Watch>,
-    _assertions: Option<assertion::Watch>,
-    delivery: Option<Delivery>,
-}
-
-impl Chores {
-    fn begin(lasting: &Lasting, control: &Handle, readiness: &Arc<Readiness>) -> Self {
-        let accounts = lasting.accounts.as_ref().map(|(accounts, _)| accounts);
-        let assertions = lasting.assertions.as_ref();
-        Self {
-            _accounts: accounts.map(|accounts| accounts.watch(control, report_store(readiness))),
-            _assertions: assertions.map(|on| on.watch(control)),
-            delivery: accounts
-                .and_then(|accounts| accounts.deliver(control, Arc::clone(&lasting.telemetry))),
-        }
-    }
 }
 
 impl Node {
@@ -109,9 +78,9 @@ impl Node {
         let readiness = Arc::new(Readiness::new());
         let lasting = lasting(config, &control, &readiness)?;
         let chores = Chores::begin(&lasting, control.handle(), &readiness);
-        watch_feed(&control, &lasting, &readiness);
+        chores::watch_feed(&control, &lasting, &readiness);
         let gateway = Arc::new(ArcSwap::from_pointee(assemble(config, &lasting)?));
-        sample(&lasting, &gateway, &tls);
+        chores::sample(&lasting, &gateway, &tls);
         for upstream in &gateway.load().upstreams {
             upstream.start_checks(control.handle());
         }
@@ -143,8 +112,8 @@ impl Node {
             Arc::clone(&gateway),
             Arc::clone(&lasting.telemetry),
         )?;
-        tidy(&control, &gateway);
-        watch_workers(&control, &server, (&gateway, &readiness));
+        chores::tidy(&control, &gateway);
+        chores::watch_workers(&control, &server, (&gateway, &readiness));
         service::watch(control.handle(), server.pulses());
         let around = reload::Around {
             tls: &tls,
@@ -367,22 +336,6 @@ fn report(readiness: Arc<Readiness>) -> Report {
     })
 }
 
-/// Watches how old what is known of revocations is (STORE-6). Degraded and not un-ready: every node would be at once, and what does
-/// not need the store with them.
-fn watch_feed(control: &Runtime, lasting: &Lasting, readiness: &Arc<Readiness>) {
-    let readiness = Arc::clone(readiness);
-    let report = move |condition| readiness.set_degraded("revocations", condition);
-    control.spawn(watch_lag(Arc::clone(&lasting.revocations), report));
-    let revocations = Arc::clone(&lasting.revocations);
-    lasting.telemetry.on_scrape(
-        "revocations",
-        Box::new(move |scrape| {
-            let lag = revocations.feed().lag(Instant::now());
-            scrape.revocation_lag(lag.unwrap_or_default());
-        }),
-    );
-}
-
 fn announce(addresses: &[SocketAddr], redirects: &[SocketAddr]) {
     for address in addresses {
         tracing::info!(listener = "tls", %address, "listening");
@@ -390,82 +343,4 @@ fn announce(addresses: &[SocketAddr], redirects: &[SocketAddr]) {
     for address in redirects {
         tracing::info!(listener = "redirect", %address, "listening");
     }
-}
-
-/// Shows a store that cannot be used without making the node un-ready: proxied requests do not need it, and every node would
-/// be at once (STORE-3).
-fn report_store(readiness: &Arc<Readiness>) -> accounts::Report {
-    let readiness = Arc::clone(readiness);
-    Box::new(move |condition| readiness.set_degraded("account store", condition))
-}
-
-/// Drops now and then what has expired of what is remembered for speed.
-fn tidy(control: &Runtime, gateway: &Arc<ArcSwap<Gateway>>) {
-    let gateway = Arc::clone(gateway);
-    control.spawn(async move {
-        let mut ticks = interval(TIDY_INTERVAL);
-        loop {
-            ticks.tick().await;
-            let authn = Arc::clone(&gateway.load().authn);
-            // One that panics is told of by the panic hook, and the next round begins anew.
-            let _ = spawn_blocking(move || authn.tidy_cache()).await;
-        }
-    });
-}
-
-/// Watches whether the workers turn, and the memory, for them to give up what is next dear while it is scarce (FAULT-1).
-fn watch_workers(
-    control: &Runtime,
-    server: &Server,
-    (gateway, readiness): (&Arc<ArcSwap<Gateway>>, &Arc<Readiness>),
-) {
-    let turning = Arc::clone(readiness);
-    let report = move |worker, turns| turning.set(&format!("worker {worker}"), turns);
-    control.spawn(pulse::watch(server.pulses().to_vec(), report));
-    let pressure = Arc::clone(&gateway.load().memory);
-    let (live, gateway) = (server.live().clone(), Arc::clone(gateway));
-    let connections = live.clone();
-    let readiness = Arc::clone(readiness);
-    let hooks = memory::Hooks {
-        limit: move || live.current().memory_limit,
-        is_alone: move || connections.open_connections() == 0,
-        give_up: move || gateway.load().authn.give_up_cache(),
-        report: move |condition| readiness.set_degraded("memory", condition),
-    };
-    control.spawn(memory::watch(pressure, memory::Meter::find(), hooks));
-}
-
-/// Lets a scrape read what changes without an event.
-fn sample(lasting: &Lasting, gateway: &Arc<ArcSwap<Gateway>>, tls: &Arc<Tls>) {
-    let telemetry = &lasting.telemetry;
-    if let Some((accounts, _)) = &lasting.accounts {
-        let accounts = Arc::clone(accounts);
-        let sampler =
-            move |scrape: &mut Scrape<'_>| scrape.password_queue(accounts.password_queue());
-        telemetry.on_scrape("accounts", Box::new(sampler));
-    }
-    let tls = Arc::clone(tls);
-    telemetry.on_scrape("tls", Box::new(move |scrape| tls.sample(scrape)));
-    let memory = Arc::clone(&gateway.load().memory);
-    telemetry.on_scrape(
-        "memory",
-        Box::new(move |scrape| scrape.memory(memory.seen(), memory.stage().number())),
-    );
-    let gateway = Arc::clone(gateway);
-    telemetry.on_scrape(
-        "authn",
-        Box::new(move |scrape| {
-            let authn = Arc::clone(&gateway.load().authn);
-            let cache = authn.cache_stats();
-            scrape.token_cache_bytes(cache.bytes);
-            scrape.token_cache_lookups([cache.hits, cache.joined, cache.misses]);
-            for (issuer, status) in authn.key_status() {
-                let (usable, skipped) = status.map_or((0, 0), |keys| (keys.usable, keys.skipped));
-                scrape.jwks_keys(&issuer, usable, skipped);
-                if let Some(keys) = status {
-                    scrape.jwks_age(&issuer, keys.age);
-                }
-            }
-        }),
-    );
 }

@@ -502,7 +502,13 @@ async fn key_5_nothing_in_the_database_is_a_key_and_nothing_prints_one() {
                 && !printed.contains(&String::from_utf8(private(body.as_bytes())).unwrap()),
             "{printed}"
         );
-        assert!(moved.accounts.signing.can_sign(moved.accounts.clock.now()));
+        assert!(
+            moved
+                .accounts
+                .signing
+                .check(moved.accounts.clock.now())
+                .is_ok()
+        );
     }
 }
 

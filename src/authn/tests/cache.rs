@@ -289,8 +289,8 @@ fn cache_6_the_cache_is_bounded_in_bytes() {
     );
 }
 
-#[test]
-fn cache_6_what_has_expired_is_dropped_though_nobody_comes() {
+#[tokio::test]
+async fn cache_6_what_has_expired_is_dropped_though_nobody_comes() {
     let cache = CacheSettings {
         max_ttl: std::time::Duration::from_millis(50),
         ..CacheSettings::default()
@@ -303,7 +303,7 @@ fn cache_6_what_has_expired_is_dropped_though_nobody_comes() {
     let entries = || authenticator.cache.len();
     // The last ones have still to expire when the first ones are gone.
     while entries() > 0 {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         authenticator.tidy_cache();
     }
 }
