@@ -9,7 +9,8 @@ use http::uri::PathAndQuery;
 
 use super::{
     bounds::Bounds,
-    diagnostic::{Fault, Place},
+    diagnostic::{Fault, Place, Problems},
+    mail::is_loopback,
     name::read_name,
     reader::Table,
     server::secs,
@@ -18,8 +19,8 @@ use super::{
 use crate::{
     policy::{UpstreamId, head},
     upstream::settings::{
-        Balance, EjectSettings, HealthSettings, HostPolicy, Protocol, RetrySettings,
-        UpstreamSettings,
+        Balance, EjectSettings, Endpoint, HealthSettings, HostPolicy, Protocol, RetrySettings,
+        ServerAddress, UpstreamSettings,
     },
 };
 
@@ -36,8 +37,13 @@ pub(super) fn read(tables: Vec<Table<'_>>, stated: bool) -> Upstreams {
     let mut upstreams = Upstreams::default();
     let problems = tables.first().map(|table| &table.context.problems);
     let mut named: Vec<(Arc<str>, Place)> = Vec::new();
+    let mut exposed: Vec<Place> = Vec::new();
     for table in tables {
+        let servers = table.place_of("servers");
         let (name, settings) = read_one(table, stated);
+        if !stated && settings.as_ref().is_some_and(is_exposed) {
+            exposed.push(servers);
+        }
         if let Some((name, place)) = name {
             let id = settings
                 .is_some()
@@ -49,8 +55,38 @@ pub(super) fn read(tables: Vec<Table<'_>>, stated: bool) -> Upstreams {
     }
     if let Some(problems) = problems {
         refuse_repeats(problems, "upstream", named);
+        warn_of_exposed(problems, &exposed);
     }
     upstreams
+}
+
+/// Whether a server of the upstream listens on the network and cannot tell the gateway from others.
+fn is_exposed(upstream: &UpstreamSettings) -> bool {
+    let is_elsewhere = |server: &ServerAddress| match &server.endpoint {
+        Endpoint::Tcp { host, tls, .. } => {
+            let knows_us = *tls && upstream.tls.client.is_some();
+            !knows_us && !is_loopback(host)
+        }
+        Endpoint::Unix(_) => false,
+    };
+    upstream.servers.iter().any(is_elsewhere)
+}
+
+/// One warning for all of them, at the first.
+fn warn_of_exposed(problems: &Problems, exposed: &[Place]) {
+    let Some(first) = exposed.first() else {
+        return;
+    };
+    let others = match exposed.len() {
+        1 => String::new(),
+        count => format!(" (as are those of {} more)", count - 1),
+    };
+    let message = format!(
+        "its servers are on the network{others}: whoever reaches one past the gateway can write identity headers himself"
+    );
+    let hint = "let a firewall admit the gateway alone, and where the server can, have it ask for a certificate (tls.client_cert) or verify \
+                a signed statement (identity.assertion); on this machine: 127.0.0.1 or unix:";
+    problems.warn(first, Fault::new(message, hint));
 }
 
 fn read_one(

@@ -301,3 +301,12 @@ fn allow_is_on_405_alone_even_when_nothing_is_allowed() {
     }
     check_field(&Rejection::MethodNotAllowed(Vec::new()), "allow", Some(""));
 }
+
+#[test]
+fn every_code_is_on_the_page_that_operators_look_into() {
+    let page = include_str!("../../docs/errors.md");
+    for rejection in one_of_each() {
+        let code = rejection.code();
+        assert!(page.contains(&format!("`{code}`")), "{code} is not there");
+    }
+}

@@ -100,6 +100,26 @@ fn net_7_files_of_a_policy_that_are_broken_are_refused() {
 }
 
 #[test]
+fn cfg_1_servers_on_the_network_are_pointed_at_once() {
+    let project = project();
+    let words = "past the gateway";
+    let at = |servers: &str| with("[[upstream]]", &format!("servers = [{servers}]"));
+    project.warns(&at("\"http://10.0.0.1\""), "upstream[0].servers", words);
+    project.warns(&tls("{ ca = \"ca.pem\" }"), "upstream[0].servers", words);
+    let known = tls("{ client_cert = \"client.crt\", client_key = \"client.key\" }");
+    for quiet in [
+        at(
+            "\"http://127.0.0.1:9000\", \"http://[::1]:1\", \"http://localhost:1\", \"unix:/run/x\"",
+        ),
+        with_in(&at("\"http://10.0.0.1\""), "[identity]", "assertion = true"),
+        known,
+    ] {
+        let warnings = project.read(&quiet).unwrap().warnings.to_string();
+        assert!(!warnings.contains(words), "{quiet}: {warnings}");
+    }
+}
+
+#[test]
 fn up_5_what_weakens_tls_is_warned_of() {
     let project = project();
     let danger = tls("{ danger_accept_any_certificate = true }");
