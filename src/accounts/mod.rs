@@ -7,6 +7,7 @@
 mod administration;
 mod clients;
 mod delivery;
+mod devices;
 mod invites;
 mod outbox;
 pub mod passwords;
@@ -47,6 +48,7 @@ use signing::SigningKeys;
 
 pub use administration::{Actor, Edit, ImportedUser, NewAccount};
 pub use delivery::Delivery;
+pub use devices::{DEVICE_LIFE, DeviceToken};
 pub use invites::{Enrolled, INVITE_TTL, InviteSecret, Invited, NewInvitation, Registered};
 pub use outbox::Mail;
 pub use recovery::ChangePassword;
@@ -93,6 +95,7 @@ pub struct Accounts {
     metrics: AccountMetrics,
     logins_per_ip: SharedLimiter,
     logins_per_account: SharedLimiter,
+    logins_per_device: SharedLimiter,
     outbox: Option<Outbox>,
     registrations_per_ip: SharedLimiter,
     cluster: Option<Arc<Cluster>>,

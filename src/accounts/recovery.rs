@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Accounts, Password,
+    Accounts, DeviceToken, Password,
     outbox::Mail,
     passwords::Verdict,
     refresh_token::RefreshToken,
@@ -31,17 +31,23 @@ pub struct ChangePassword<'a> {
     pub current: Password,
     /// What it will be.
     pub new: Password,
+    /// What an earlier login gave this browser.
+    pub device: Option<&'a DeviceToken>,
     /// The address that the request is charged to.
     pub ip: IpAddr,
 }
 
 impl Accounts {
     /// Changes the caller's password: every other session ends at once, and the owner is told by mail (AUTH-9).
+    /// Gives what a login gives the browser: the ones of before have ended.
     ///
     /// # Errors
     /// [`Rejection::InvalidCredentials`] where the current password is wrong; [`Rejection::PasswordRefused`];
     /// [`Rejection::RateLimited`] by the limits of logins; [`Rejection::Overloaded`], [`Rejection::StoreUnavailable`].
-    pub async fn change_password(&self, change: ChangePassword<'_>) -> Result<(), Rejection> {
+    pub async fn change_password(
+        &self,
+        change: ChangePassword<'_>,
+    ) -> Result<DeviceToken, Rejection> {
         let ChangePassword { ip, session_id, .. } = change;
         self.logins_per_ip
             .check(&network(ip))
@@ -55,8 +61,7 @@ impl Accounts {
         };
         // What is not taken is said before anything is charged to the account.
         self.passwords.check(&change.new, &self.words(&user))?;
-        self.logins_per_account
-            .check(&user.id)
+        self.charge_attempt(&user.id, Some(&user), change.device)
             .await
             .map_err(Rejection::RateLimited)?;
         let stored = user.password.clone();
@@ -69,11 +74,13 @@ impl Accounts {
         let Verdict::Right { .. } = self.passwords.verify(change.current, stored).await? else {
             return Err(refused());
         };
+        let password = self.passwords.hash(change.new, &self.words(&user)).await?;
+        let device = DeviceToken::new(&user.id, &password, self.clock.now())?;
         let changed = PasswordChange {
             user_id: user.id.clone(),
             user_epoch: user.epoch,
             session_id: session_id.into(),
-            password: self.passwords.hash(change.new, &self.words(&user)).await?,
+            password,
             notice: self.password_notice(&user, ip),
         };
         let ended = self.store.change_password(changed, self.times()).await;
@@ -85,7 +92,7 @@ impl Accounts {
             target: "audit", event = "password_changed", user = %user.id, session = %session_id,
             client = %ip, sessions_ended = ended.len()
         );
-        Ok(())
+        Ok(device)
     }
 
     /// Takes a request for a link to a new password. The same is done whoever has the address, if anybody: the request is
@@ -112,7 +119,8 @@ impl Accounts {
     }
 
     /// Sets a new password by the token of a link: every session ends at once, nobody is signed in, and the owner is told by
-    /// mail (RST-3). A password that is not taken does not use the link up.
+    /// mail (RST-3). A password that is not taken does not use the link up. What is given lets the login that comes next pass
+    /// those who guess at the account, and is good for nothing else.
     ///
     /// # Errors
     /// [`Rejection::LinkInvalid`] for whatever is not, or no longer, good, a shut account's among it;
@@ -123,7 +131,7 @@ impl Accounts {
         token: &str,
         new: Password,
         ip: IpAddr,
-    ) -> Result<(), Rejection> {
+    ) -> Result<DeviceToken, Rejection> {
         if !self.has_mail() {
             return Err(Rejection::RouteNotFound);
         }
@@ -144,10 +152,12 @@ impl Accounts {
             .map_err(unavailable)?
             .filter(may_enter)
             .ok_or_else(refused)?;
+        let password = self.passwords.hash(new, &self.words(&user)).await?;
+        let device = DeviceToken::new(&user.id, &password, self.clock.now())?;
         let reset = PasswordReset {
             digest,
             purpose,
-            password: self.passwords.hash(new, &self.words(&user)).await?,
+            password,
             notice: self.password_notice(&user, ip),
         };
         let reset = self.store.reset_password(reset, self.times()).await;
@@ -157,7 +167,7 @@ impl Accounts {
         tracing::info!(
             target: "audit", event = "password_reset", user = %user_id, client = %ip, sessions_ended = ended.len()
         );
-        Ok(())
+        Ok(device)
     }
 
     /// What tells the owner of a new password, at the address that the account has now.

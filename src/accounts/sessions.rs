@@ -8,13 +8,13 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{
-    ACCESS_TTL_MAX, AccountError, Accounts, Password,
+    ACCESS_TTL_MAX, AccountError, Accounts, DeviceToken, Password,
     passwords::Verdict,
     refresh_token::{RefreshToken, random},
+    signing::AccessClaims,
     users::user_key,
 };
 use crate::{
@@ -49,6 +49,8 @@ pub struct Login<'a> {
     pub password: Password,
     /// Who and from where.
     pub client: Client<'a>,
+    /// What an earlier login gave this browser.
+    pub device: Option<&'a DeviceToken>,
 }
 
 /// What login and refresh give.
@@ -66,6 +68,8 @@ pub struct Grant {
     pub user: User,
     /// `sid`.
     pub session: Box<str>,
+    /// For the next login in this browser; `None` for whoever did not sign in with a password.
+    pub device: Option<DeviceToken>,
 }
 
 /// Why a refresh token gave nothing. The client is told less than the metric.
@@ -119,8 +123,7 @@ impl Accounts {
             None => login.name.to_ascii_lowercase().into(),
         };
         let known = user.as_ref().map(|user| user.id.clone());
-        self.logins_per_account
-            .check(&account)
+        self.charge_attempt(&account, user.as_ref(), login.device)
             .await
             .map_err(|exceeded| limited(known.as_deref(), ip, exceeded))?;
         let user = user.filter(may_enter);
@@ -134,21 +137,27 @@ impl Accounts {
         let (Some(mut user), Verdict::Right { upgrade }) = (user, verdict) else {
             return Err(refused(known.as_deref(), ip, reason));
         };
-        if let (Some(new), Some(old)) = (upgrade, user.password.take()) {
+        if let (Some(new), Some(old)) = (upgrade, user.password.clone()) {
             self.store
-                .upgrade_password(user.id.clone(), old, new)
+                .upgrade_password(user.id.clone(), old, new.clone())
                 .await
                 .map_err(unavailable)?;
+            user.password = Some(new);
         }
+        let password = user.password.as_ref();
+        let device = password
+            .map(|password| DeviceToken::new(&user.id, password, self.clock.now()))
+            .transpose()?;
         let token = RefreshToken::random()?;
         let session = self.new_session(&user, login.client);
-        let grant = match self.begin(user, session, Some(token)).await {
+        let mut grant = match self.begin(user, session, Some(token)).await {
             // The account was changed while its password was being verified.
             Err(AccountError::NotFound) => {
                 return Err(refused(known.as_deref(), ip, "account_changed"));
             }
             begun => begun?,
         };
+        grant.device = device;
         tracing::info!(
             target: "audit", event = "login", user = %grant.user.id, session = %grant.session, client = %ip
         );
@@ -372,6 +381,7 @@ impl Accounts {
             refresh_expires_in: self.settings.refresh_idle.as_secs().min(session_left),
             user,
             session: session.id.clone(),
+            device: None,
         })
     }
 
@@ -422,24 +432,4 @@ pub(super) fn network(ip: IpAddr) -> String {
 
 pub(super) fn unavailable(_: crate::store::StoreError) -> Rejection {
     Rejection::StoreUnavailable
-}
-
-/// The claims of an access token, as CONTRACT §4 lists them.
-#[derive(Serialize)]
-struct AccessClaims<'a> {
-    iss: &'a str,
-    aud: &'a [Box<str>],
-    sub: &'a str,
-    exp: u64,
-    iat: u64,
-    nbf: u64,
-    jti: String,
-    sid: &'a str,
-    roles: &'a [Box<str>],
-    scope: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    email: Option<&'a str>,
-    preferred_username: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
 }

@@ -6,6 +6,7 @@
 //! and an old one believed until its last token is dead (KEY-4).
 
 mod assertion;
+mod claims;
 mod encryption;
 mod fault;
 mod files;
@@ -30,6 +31,7 @@ use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
 use serde::Serialize;
 
+pub(super) use self::claims::AccessClaims;
 use self::state::{Mark, State};
 pub use self::{
     assertion::{ASSERTION_ALGORITHM, AssertionKeys, Signature},

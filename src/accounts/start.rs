@@ -130,6 +130,7 @@ impl Accounts {
             metrics,
             logins_per_ip: limiter("login_per_ip", settings.login_per_ip),
             logins_per_account: limiter("login_per_account", settings.login_per_account),
+            logins_per_device: limiter("login_per_device", settings.login_per_account),
             outbox: settings
                 .mail
                 .as_ref()

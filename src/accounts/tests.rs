@@ -6,6 +6,7 @@ mod breached;
 mod budget;
 mod changes;
 mod crash;
+mod devices;
 mod invitations;
 mod invites;
 mod keys;
@@ -36,7 +37,7 @@ use tracing::Dispatch;
 use zeroize::Zeroizing;
 
 use super::{
-    Accounts, Client, Clock, Grant, Login, NewUser, Password, RefreshToken,
+    Accounts, Client, Clock, DeviceToken, Grant, Login, NewUser, Password, RefreshToken,
     settings::{AccountSettings, Argon2Settings, PageSettings, Registration},
 };
 use crate::{
@@ -130,7 +131,18 @@ impl Site {
     }
 
     pub(crate) async fn try_login(&self, name: &str, secret: &str) -> Result<Grant, Rejection> {
+        self.login_on(None, name, secret).await
+    }
+
+    /// In a browser that has this token.
+    pub(crate) async fn login_on(
+        &self,
+        device: Option<&DeviceToken>,
+        name: &str,
+        secret: &str,
+    ) -> Result<Grant, Rejection> {
         let login = Login {
+            device,
             name,
             password: password(secret),
             client: Client {

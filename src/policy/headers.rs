@@ -43,14 +43,17 @@ pub const RENEWABLE_COOKIE: &str = "__Host-portcullis-renewable";
 pub const RENEWALS_COOKIE: &str = "__Host-portcullis-renewals";
 /// The cookie of a browser that another host of ours is to send back signed in.
 pub const HANDOVER_COOKIE: &str = "__Host-portcullis-handover";
+/// The cookie of a browser in which an account was opened before.
+pub const DEVICE_COOKIE: &str = "__Host-portcullis-device";
 
 /// Every cookie of the gateway's own: no upstream is told of one, and none may set one.
-pub const OWN_COOKIES: [&str; 5] = [
+pub const OWN_COOKIES: [&str; 6] = [
     SESSION_COOKIE,
     REFRESH_COOKIE,
     RENEWABLE_COOKIE,
     RENEWALS_COOKIE,
     HANDOVER_COOKIE,
+    DEVICE_COOKIE,
 ];
 
 /// About how many fields are injected: room is made for them at once.

@@ -7,6 +7,7 @@
 //! | `__Host-portcullis-renewable` | nothing: that there is a refresh cookie, where that one is not sent | as session |
 //! | `__Host-portcullis-renewals` | how often the session was renewed within seconds | as session |
 //! | `__Host-portcullis-handover` | a random word, on another host while its browser signs in | as session |
+//! | `__Host-portcullis-device` | that an account was opened in this browser before | as session |
 
 use bytes::Bytes;
 use http::{
@@ -16,10 +17,12 @@ use http::{
 use zeroize::Zeroizing;
 
 use crate::{
-    accounts::{Grant, settings::AccountSettings},
+    accounts::{DEVICE_LIFE, DeviceToken, Grant, settings::AccountSettings},
     policy::{
         HeadFault, Rejection,
-        headers::{REFRESH_COOKIE, RENEWABLE_COOKIE, RENEWALS_COOKIE, SESSION_COOKIE},
+        headers::{
+            DEVICE_COOKIE, REFRESH_COOKIE, RENEWABLE_COOKIE, RENEWALS_COOKIE, SESSION_COOKIE,
+        },
     },
 };
 
@@ -59,7 +62,33 @@ pub fn refresh_cookie(headers: &HeaderMap) -> Result<Option<Zeroizing<String>>, 
     find(headers, REFRESH_COOKIE)
 }
 
-/// Adds the cookies of a grant: the refresh token, and where browsers may sign in the access token too.
+/// Finds what an earlier login gave the browser. What has not its form is as good as none.
+///
+/// # Errors
+/// [`Rejection::BadRequest`] where there are two of that name.
+pub(super) fn device(headers: &HeaderMap) -> Result<Option<DeviceToken>, Rejection> {
+    let text = find(headers, DEVICE_COOKIE)?;
+    Ok(text.and_then(|text| DeviceToken::parse(&text)))
+}
+
+/// Makes the browser one that is known. It stays one when the session ends.
+///
+/// # Errors
+/// [`Rejection::Internal`], which does not happen.
+pub(super) fn set_device(
+    response: Response<Bytes>,
+    token: &DeviceToken,
+) -> Result<Response<Bytes>, Rejection> {
+    set_host_cookie(
+        response,
+        DEVICE_COOKIE,
+        &token.reveal(),
+        DEVICE_LIFE.as_secs(),
+    )
+}
+
+/// Adds the cookies of a grant: the refresh token, and where browsers may sign in the access token too;
+/// after a login what makes the browser a known one.
 ///
 /// # Errors
 /// [`Rejection::Internal`] where the grant has no refresh token.
@@ -70,17 +99,16 @@ pub(super) fn grant(
 ) -> Result<Response<Bytes>, Rejection> {
     let token = grant.refresh_token.as_ref().ok_or(Rejection::Internal)?;
     let life = grant.refresh_expires_in;
-    let response = set_refresh(response, &token.reveal(), life, settings)?;
-    if settings.pages.is_none() {
-        return Ok(response);
+    let mut response = set_refresh(response, &token.reveal(), life, settings)?;
+    if settings.pages.is_some() {
+        let access = &grant.access_token;
+        response = set_host_cookie(response, SESSION_COOKIE, access, grant.expires_in)?;
+        response = set_host_cookie(response, RENEWABLE_COOKIE, "1", life)?;
     }
-    let response = set_host_cookie(
-        response,
-        SESSION_COOKIE,
-        &grant.access_token,
-        grant.expires_in,
-    )?;
-    set_host_cookie(response, RENEWABLE_COOKIE, "1", life)
+    match &grant.device {
+        Some(device) => set_device(response, device),
+        None => Ok(response),
+    }
 }
 
 /// Makes the browser forget what it was granted.

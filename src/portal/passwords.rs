@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    answers,
+    answers, cookies,
     endpoints::{Answered, Call, claims},
     pages::{self, Page, form::is_of_page},
     requests::{self, Secret},
@@ -54,11 +54,13 @@ pub(super) async fn change(accounts: &Accounts, call: Call) -> Answered {
     // Every token of ours names its session.
     let session_id = claims.session.as_deref().ok_or(Rejection::Internal)?;
     let body: ChangeBody = requests::json(headers, &call.body)?;
+    let device = cookies::device(headers)?;
     let change = ChangePassword {
         user_id: &claims.subject,
         session_id,
         current: Password::new(body.current_password.0)?,
         new: Password::new(body.new_password.0)?,
+        device: device.as_ref(),
         ip: call.context.client.ip(),
     };
     accounts.change_password(change).await?;

@@ -52,7 +52,9 @@ pub(super) async fn login(accounts: &Accounts, call: Call) -> Answered {
     if body.username.len() > NAME_BYTES_MAX {
         return Err(Rejection::BadRequest(HeadFault::Body));
     }
+    let device = cookies::device(&call.parts.headers)?;
     let login = Login {
+        device: device.as_ref(),
         name: &body.username,
         password: Password::new(body.password.0)?,
         client: Client {

@@ -9,9 +9,10 @@ use std::{
 use super::{Telemetry, histogram::BOUNDS, labels::LimitLabel};
 
 /// Names of limits: the label of `portcullis_rate_limited_total`.
-const LIMITS: [&str; 10] = [
+const LIMITS: [&str; 11] = [
     "bad_tokens",
     "login_per_account",
+    "login_per_device",
     "login_per_ip",
     "mail_per_ip",
     "mail_total",

@@ -28,6 +28,7 @@ mod corpus;
 mod cuts;
 mod deadlines;
 mod development;
+mod devices;
 mod disk;
 mod early_hints;
 mod environment;

@@ -216,6 +216,7 @@ async fn log_4_every_event_is_as_the_document_says_and_log_1_has_no_secret() {
         session_id: &grant.session,
         current: password(current),
         new: password("another long canary of a password"),
+        device: None,
         ip: CLIENT,
     };
     site.accounts

@@ -313,6 +313,7 @@ async fn auth_1_login_limit_counts_an_ipv6_network_as_one_client() {
     let site = Site::with(|settings| settings.login_per_ip = few);
     let attempt = async |ip: &str| {
         let login = Login {
+            device: None,
             name: "ann",
             password: password("wrong"),
             client: Client {

@@ -127,6 +127,7 @@ pub(super) async fn reset(site: &Site, token: &str, new: &str) -> Result<(), Rej
     site.accounts
         .reset_password(token, password(new), CLIENT)
         .await
+        .map(|_| ())
 }
 
 pub(super) async fn change(
@@ -140,7 +141,8 @@ pub(super) async fn change(
         session_id: &grant.session,
         current: password(current),
         new: password(new),
+        device: None,
         ip: CLIENT,
     };
-    site.accounts.change_password(change).await
+    site.accounts.change_password(change).await.map(|_| ())
 }

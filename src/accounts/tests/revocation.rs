@@ -225,6 +225,7 @@ async fn sess_9_the_user_agent_is_cut_and_cleaned() {
     site.add("ann", &[]).await;
     let device = format!("Mozilla\u{7}/5.0 {}", "\u{1f512}".repeat(300));
     let login = Login {
+        device: None,
         name: "ann",
         password: password(PASSWORD),
         client: Client {

@@ -10,6 +10,7 @@ use crate::{
     accounts::{Accounts, ChangePassword, passwords::Password},
     policy::Rejection,
     portal::{
+        cookies,
         endpoints::{Answered, Call, claims},
         forms,
     },
@@ -132,6 +133,7 @@ async fn change(
     let claims = claims(call)?;
     // Every token of ours names its session.
     let session_id = claims.session.as_deref().ok_or(Rejection::Internal)?;
+    let device = cookies::device(&call.parts.headers)?;
     let changed = match (Password::new(current), Password::new(new)) {
         (Ok(current), Ok(new)) => {
             let change = ChangePassword {
@@ -139,6 +141,7 @@ async fn change(
                 session_id,
                 current,
                 new,
+                device: device.as_ref(),
                 ip: call.context.client.ip(),
             };
             accounts.change_password(change).await
@@ -146,9 +149,12 @@ async fn change(
         (_, Err(error)) => Err(error.into()),
         (Err(_), _) => Err(Rejection::InvalidCredentials),
     };
-    let Err(rejection) = changed else {
-        let account = format!("{}{}/account?done=password", pages.origin, pages.path);
-        return redirect(StatusCode::SEE_OTHER, &account);
+    let rejection = match changed {
+        Ok(device) => {
+            let account = format!("{}{}/account?done=password", pages.origin, pages.path);
+            return cookies::set_device(redirect(StatusCode::SEE_OTHER, &account)?, &device);
+        }
+        Err(rejection) => rejection,
     };
     let texts = pages.look.texts;
     let error = if rejection == Rejection::InvalidCredentials {

@@ -104,6 +104,7 @@ pub(super) async fn submit(accounts: &Accounts, call: Call, pages: &Pages) -> An
     let names = ["username", "password", "next"];
     let [username, password, next] = forms::read(headers, accounts.settings(), &call.body, names)?;
     let before = cookies::refresh_cookie(headers)?;
+    let device = cookies::device(headers)?;
     let username = username.unwrap_or_default();
     let next = pages.next(next.as_deref().map(String::as_str));
     let refuse = |rejection: Rejection| {
@@ -130,6 +131,7 @@ pub(super) async fn submit(accounts: &Accounts, call: Call, pages: &Pages) -> An
         Err(error) => return refuse(error.into()),
     };
     let login = Login {
+        device: device.as_ref(),
         name: &username,
         password,
         client: Client {

@@ -11,6 +11,7 @@ use crate::{
     accounts::{Accounts, canonical_email},
     policy::Rejection,
     portal::{
+        cookies,
         endpoints::{Answered, Call, NAME_BYTES_MAX},
         forms,
     },
@@ -120,9 +121,9 @@ pub(super) async fn submit_reset(accounts: &Accounts, call: Call, pages: &Pages)
         Err(rejection) => Err(rejection),
     };
     match done {
-        Ok(()) => {
+        Ok(device) => {
             let login = format!("{}{}/login?done=password", pages.origin, pages.path);
-            redirect(StatusCode::SEE_OTHER, &login)
+            cookies::set_device(redirect(StatusCode::SEE_OTHER, &login)?, &device)
         }
         Err(Rejection::LinkInvalid) => dead(&call, pages),
         Err(rejection) => form::refused(&call, pages, &rejection, reset(accounts, pages, token)),

@@ -31,7 +31,7 @@ async fn sess_6_the_cookie_has_every_attribute() {
     let body = json!({"username": "ann", "password": PASSWORD, "delivery": "cookie"});
     let answer = portal.post("/auth/login", &[JSON], body).await;
     let lines: Vec<&HeaderValue> = answer.headers.get_all(SET_COOKIE).iter().collect();
-    assert_eq!(lines.len(), 3);
+    assert_eq!(lines.len(), 4);
     assert!(lines.iter().all(|line| line.is_sensitive()));
     let (pair, attributes) = lines[0].to_str().unwrap().split_once(';').unwrap();
     let value = pair.strip_prefix(&format!("{NAME}=")).unwrap();
@@ -51,6 +51,9 @@ async fn sess_6_the_cookie_has_every_attribute() {
         lines[2],
         &format!("__Host-portcullis-renewable=1; {host}=604800; {rest}")
     );
+    let device = lines[3].to_str().unwrap();
+    assert!(device.starts_with("__Host-portcullis-device="), "{device}");
+    assert!(device.ends_with(&format!("; {host}=31536000; {rest}")));
 }
 
 #[tokio::test]
@@ -59,7 +62,14 @@ async fn sess_6_where_browsers_may_not_sign_in_there_is_no_session_cookie() {
     let portal = Portal::over(site).await;
     let body = json!({"username": "ann", "password": PASSWORD});
     let answer = portal.post("/auth/login", &[JSON], body).await;
-    assert_eq!(answer.headers.get_all(SET_COOKIE).iter().count(), 1);
+    let set: Vec<_> = answer.headers.get_all(SET_COOKIE).iter().collect();
+    assert_eq!(set.len(), 2);
+    assert!(
+        set[1]
+            .to_str()
+            .unwrap()
+            .starts_with("__Host-portcullis-device=")
+    );
     assert_eq!(portal.get("/auth/login", &[]).await.status, 405);
     assert_eq!(portal.get("/auth/account", &[]).await.status, 404);
     let form = ("content-type", "application/x-www-form-urlencoded");
