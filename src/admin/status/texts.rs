@@ -217,7 +217,7 @@ pub(super) struct Texts {
     pub(super) because: &'static str,
     /// Its name.
     pub(super) request_id: &'static str,
-    /// The head was not read.
+    /// The head was not read, or there is no access log.
     pub(super) no_path: &'static str,
 }
 
@@ -323,14 +323,14 @@ pub(super) static ENGLISH: Texts = Texts {
     panics: "panics",
     log_dropped: "log lines dropped",
     refusals: "Last refusals",
-    refusals_note: "The last 100, of any second 20 at most. Host and path are those of the access log.",
+    refusals_note: "The last 100, of any second 20 at most. Host and path are those of the access log, and not kept where there is none.",
     no_refusals: "Nothing has been refused.",
     time: "Time (UTC)",
     request: "Request",
     client: "Client",
     because: "Code and reason",
     request_id: "Request id",
-    no_path: "not read",
+    no_path: "not kept",
 };
 
 impl Texts {

@@ -162,6 +162,7 @@ fn make_user(node: &Node) -> anyhow::Result<Option<Zeroizing<String>>> {
 
 fn instructions(args: &DemoCommand, password: Option<&str>, data: &Path) -> String {
     let url = format!("https://localhost:{}", args.port);
+    let admin = args.admin_port;
     let ca = data.join("dev.crt");
     let ca = ca.display();
     let shown = password.unwrap_or("<the one shown when this folder was new>");
@@ -193,14 +194,12 @@ Copy into another terminal:
   # 6. Past the limit (10 a second, 30 at once): 429
   for i in $(seq 60); do curl -s -o /dev/null -w '%{{http_code}}\n' --cacert {ca} {url}/public & done | sort | uniq -c
 
-  # 7. Health and metrics
-  curl -s http://127.0.0.1:{}/readyz; curl -s http://127.0.0.1:{}/metrics | grep portcullis_decisions
+  # 7. Health and metrics; what goes on, in a browser: http://127.0.0.1:{admin}/status
+  curl -s http://127.0.0.1:{admin}/readyz; curl -s http://127.0.0.1:{admin}/metrics | grep portcullis_decisions
 
 Configuration of the demo: {}
 Press Ctrl-C to stop.
 "#,
-        args.admin_port,
-        args.admin_port,
         data.join("gateway.toml").display(),
     )
 }
