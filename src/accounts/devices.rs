@@ -122,12 +122,17 @@ impl Accounts {
     ) -> Result<(), Exceeded> {
         let password = user.and_then(|user| user.password.as_ref());
         let now = self.clock.now();
+        // Each unlocking begins new budgets, on every node, for all read it with the account.
+        let budget = match user.map_or(0, |user| user.unlocks) {
+            0 => account.to_owned(),
+            unlocks => format!("{account} {unlocks}"),
+        };
         match device.filter(|device| device.proves(account, password, now)) {
             Some(device) => {
-                let key = format!("{account} {}", BASE64URL.encode(device.nonce));
+                let key = format!("{budget} {}", BASE64URL.encode(device.nonce));
                 self.logins_per_device.check(&key).await
             }
-            None => self.logins_per_account.check(account).await,
+            None => self.logins_per_account.check(&budget).await,
         }
     }
 }

@@ -131,6 +131,7 @@ impl Accounts {
             roles: Vec::new(),
             disabled: false,
             pending: false,
+            unlocks: 0,
             epoch: 1,
             created_at: now,
             updated_at: now,

@@ -55,6 +55,7 @@ impl Accounts {
             roles,
             disabled: false,
             pending: false,
+            unlocks: 0,
             epoch: 1,
             created_at: now,
             updated_at: now,
@@ -123,6 +124,22 @@ impl Accounts {
         };
         self.change(&user, UserChange::Disabled(disabled), event, "")
             .await
+    }
+
+    /// Gives an account whose password somebody guesses at a new budget of attempts, on every node. Ends no session, and opens no
+    /// account that is shut.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`].
+    pub async fn unlock(&self, name: &str) -> Result<(), AccountError> {
+        let user = self.user(name).await?;
+        match self.store.unlock_user(user.id.clone()).await? {
+            true => {
+                audit("user_unlocked", Actor::Operator, About::User(&user.id), "");
+                Ok(())
+            }
+            false => Err(AccountError::NotFound),
+        }
     }
 
     /// Erases an account and ends its sessions. Its name stays taken, so that nobody inherits what backends know of it.

@@ -111,6 +111,11 @@ pub enum UserCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Gives an account that is being guessed at a new budget of attempts; ends no session
+    Unlock {
+        /// Name or e-mail address
+        name: String,
+    },
 }
 
 /// Form of a listing.
@@ -195,6 +200,10 @@ fn execute(
         UserCommand::Enable { name } => {
             runtime.block_on(accounts.set_disabled(&name, false))?;
             wait("enabled", console)?;
+        }
+        UserCommand::Unlock { name } => {
+            runtime.block_on(accounts.unlock(&name))?;
+            wait("unlocked", console)?;
         }
         UserCommand::Import(command) => import::run(&command, &accounts, &runtime, console)?,
         UserCommand::Invite(command) => invites::invite(&command, &accounts, &runtime, console)?,

@@ -75,6 +75,8 @@ pub struct User {
     pub pending: bool,
     /// Grows when password, roles or state change.
     pub epoch: u64,
+    /// How often an operator has given it a new budget of attempts at its password.
+    pub unlocks: u64,
     /// Seconds since 1970.
     pub created_at: u64,
     /// Seconds since 1970.
@@ -254,6 +256,9 @@ pub trait Store:
         change: UserChange,
         times: Times,
     ) -> Answer<Option<Vec<Box<str>>>>;
+
+    /// Notes that an operator has unlocked an account, which ends no session; says whether there is such an account.
+    fn unlock_user(&self, id: Box<str>) -> Answer<bool>;
 
     /// Replaces a password hash by one of the same password with newer parameters, unless it was changed meanwhile.
     fn upgrade_password(&self, id: Box<str>, old: PasswordHash, new: PasswordHash) -> Answer<()>;

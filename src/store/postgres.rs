@@ -271,6 +271,15 @@ impl Store for Postgres {
         })
     }
 
+    fn unlock_user(&self, id: Box<str>) -> Answer<bool> {
+        if names_nothing(&id) {
+            return ready(false);
+        }
+        self.call(id, |transaction, id| {
+            Box::pin(users::unlock(transaction, id))
+        })
+    }
+
     fn upgrade_password(&self, id: Box<str>, old: PasswordHash, new: PasswordHash) -> Answer<()> {
         self.call((id, old, new), |transaction, (id, old, new)| {
             Box::pin(users::upgrade_password(transaction, id, old, new))

@@ -126,6 +126,10 @@ impl Store for Sqlite {
         })
     }
 
+    fn unlock_user(&self, id: Box<str>) -> Answer<bool> {
+        self.write(move |transaction| users::unlock(transaction, &id))
+    }
+
     fn upgrade_password(&self, id: Box<str>, old: PasswordHash, new: PasswordHash) -> Answer<()> {
         self.write(move |transaction| users::upgrade_password(transaction, &id, &old, &new))
     }

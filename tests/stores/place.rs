@@ -132,6 +132,7 @@ pub(crate) fn user(name: &str) -> User {
         roles: vec!["clerk".into(), "a:b/c".into()],
         disabled: false,
         pending: false,
+        unlocks: 0,
         epoch: 1,
         created_at: NOW,
         updated_at: NOW,

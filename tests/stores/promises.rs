@@ -15,6 +15,7 @@ crate::on_both!(
     a_hash_is_upgraded_only_if_it_is_still_the_old_one,
     a_taken_name_is_a_conflict_and_the_store_goes_on,
     accounts_are_listed_in_the_order_of_their_bytes,
+    rate_4_an_unlocking_is_counted_and_changes_nothing_else,
     sess_2_a_token_beyond_its_grace_window_ends_the_session_and_its_whole_family,
     sess_2_a_token_within_its_grace_window_leads_to_the_live_end,
     sess_3_a_token_that_many_present_on_two_nodes_is_consumed_once,
@@ -58,6 +59,24 @@ async fn accounts_are_listed_in_the_order_of_their_bytes(place: Place) {
         names.extend(page.iter().map(|user| user.username.to_string()));
     }
     assert_eq!(names, ["a", "a-b", "a.b", "a0", "a_b", "ab", "b"]);
+}
+
+async fn rate_4_an_unlocking_is_counted_and_changes_nothing_else(place: Place) {
+    let store = place.node();
+    store.add_user(user("ann")).await.unwrap();
+    for (id, want) in [("id-ann", true), ("id-nobody", false), ("", false)] {
+        assert_eq!(store.unlock_user(id.into()).await.unwrap(), want, "{id}");
+    }
+    assert!(store.unlock_user("id-ann".into()).await.unwrap());
+    let ann = store.find_user(UserKey::Id("id-ann".into())).await.unwrap();
+    let ann = ann.unwrap();
+    assert_eq!((ann.unlocks, ann.epoch, ann.disabled), (2, 1, false));
+    let delete = UserChange::Delete;
+    store
+        .change_user(ann.id.clone(), delete, TIMES)
+        .await
+        .unwrap();
+    assert!(!store.unlock_user(ann.id).await.unwrap());
 }
 
 async fn a_hash_is_upgraded_only_if_it_is_still_the_old_one(place: Place) {

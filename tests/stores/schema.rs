@@ -17,7 +17,7 @@ async fn store_5_a_newer_schema_is_refused_and_left_alone(place: Place) {
             .execute(&format!("UPDATE schema_version SET version = {version}"))
             .await;
         let error = place.open().unwrap_err();
-        assert!(error.contains("newer than 5"), "{error}");
+        assert!(error.contains("newer than 6"), "{error}");
         let found = place.number("SELECT version FROM schema_version").await;
         assert_eq!(found.to_string(), version);
         assert_eq!(place.number("SELECT count(*) FROM users").await, 1);
@@ -45,7 +45,7 @@ async fn store_5_five_nodes_that_start_together_migrate_once(place: Place) {
         let ends = starts.into_iter().map(|start| start.join().unwrap());
         ends.map(Result::unwrap).collect()
     });
-    assert_eq!(place.number("SELECT version FROM schema_version").await, 5);
+    assert_eq!(place.number("SELECT version FROM schema_version").await, 6);
     for (index, node) in nodes.iter().enumerate() {
         node.add_user(user(&format!("u{index}"))).await.unwrap();
     }

@@ -129,6 +129,7 @@ async fn operator(site: &Site) {
     accounts.set_disabled("old", true).await.unwrap();
     site.try_login("old", PASSWORD).await.unwrap_err();
     accounts.set_disabled("old", false).await.unwrap();
+    accounts.unlock("old").await.unwrap();
     accounts.delete_user("old").await.unwrap();
 }
 

@@ -169,6 +169,30 @@ async fn rate_4_every_node_knows_the_devices_of_another() {
 }
 
 #[tokio::test]
+async fn rate_4_an_unlocked_account_has_its_attempts_anew_on_every_node_and_nothing_else_changes() {
+    let one = site().await;
+    let two = one.beside();
+    let ann = one.login("ann").await;
+    flood(&one, "ann").await;
+    flood(&two, "ann").await;
+    flood(&one, "bob").await;
+    assert!(one.accounts.unlock("nobody").await.is_err());
+    one.accounts.unlock("ann@example.com").await.unwrap();
+    for site in [&one, &two] {
+        site.login("ann").await;
+        // As many as before, and no more.
+        flood(site, "ann").await;
+    }
+    let refusal = one.login_on(None, "bob", PASSWORD).await.unwrap_err();
+    assert_eq!(refusal.reason(), Some("login_per_account"), "another one");
+    two.refresh(ann.token()).await.unwrap();
+    one.accounts.set_disabled("ann", true).await.unwrap();
+    one.accounts.unlock("ann").await.unwrap();
+    let refusal = one.login_on(None, "ann", PASSWORD).await.unwrap_err();
+    assert_eq!(refusal, Rejection::InvalidCredentials, "it stays shut");
+}
+
+#[tokio::test]
 async fn rate_4_a_device_lets_nobody_in_without_the_password() {
     let site = site().await;
     let ann = site.login("ann").await;

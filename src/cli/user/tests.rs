@@ -114,6 +114,8 @@ fn state_and_roles_change_and_are_shown() {
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["disabled"], true);
     assert_eq!(shown["roles"], json!(["admin", "clerk"]));
+    shell.run(UserCommand::Unlock { name: name() }).unwrap();
+    assert_eq!(shell.list()["users"][0]["disabled"], true);
     shell.run(UserCommand::Enable { name: name() }).unwrap();
     assert_eq!(shell.list()["users"][0]["disabled"], false);
     shell.run(UserCommand::Delete { name: name() }).unwrap();

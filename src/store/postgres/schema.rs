@@ -6,12 +6,13 @@ use super::Fault;
 
 /// A step never changes once released. The version is the number of steps. A step must leave the program of the version before
 /// able to work: while nodes are replaced one by one, both run.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../migrations/postgres/0001_accounts.sql"),
     include_str!("../migrations/postgres/0002_mail.sql"),
     include_str!("../migrations/postgres/0003_registration.sql"),
     include_str!("../migrations/postgres/0004_registrations.sql"),
     include_str!("../migrations/postgres/0005_signing_keys.sql"),
+    include_str!("../migrations/postgres/0006_unlocks.sql"),
 ];
 
 /// What became of the schema.

@@ -10,9 +10,9 @@ use super::{
 
 /// The columns that [`read`] reads, in its order.
 pub(super) const COLUMNS: &str = "users.id, users.username, users.email, users.name, \
-     users.password, users.roles, users.disabled, users.epoch, users.created_at, users.updated_at, users.pending";
+     users.password, users.roles, users.disabled, users.epoch, users.created_at, users.updated_at, users.pending, users.unlocks";
 
-pub(super) const COLUMN_COUNT: usize = 11;
+pub(super) const COLUMN_COUNT: usize = 12;
 
 pub(super) async fn add(transaction: &Transaction<'_>, user: &User) -> Result<(), Fault> {
     let statement = transaction
@@ -105,6 +105,16 @@ pub(super) async fn change(
     Ok(changed == 1)
 }
 
+/// Says whether there was such an account. Its epoch stays: nothing that is bound to it ends.
+pub(super) async fn unlock(transaction: &Transaction<'_>, id: &str) -> Result<bool, Fault> {
+    let statement = transaction
+        .prepare_cached(
+            "UPDATE users SET unlocks = unlocks + 1 WHERE id = $1 AND email IS NOT NULL",
+        )
+        .await?;
+    Ok(transaction.execute(&statement, &[&id]).await? == 1)
+}
+
 pub(super) async fn upgrade_password(
     transaction: &Transaction<'_>,
     id: &str,
@@ -136,5 +146,6 @@ pub(super) fn read(row: &Row, first: usize) -> Result<User, Fault> {
         created_at: count(row, first + 8)?,
         updated_at: count(row, first + 9)?,
         pending: row.try_get(first + 10)?,
+        unlocks: count(row, first + 11)?,
     })
 }

@@ -12,12 +12,13 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 /// The schema, step by step; a step never changes once released. The version is the number of steps.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../migrations/0001_accounts.sql"),
     include_str!("../migrations/0002_mail.sql"),
     include_str!("../migrations/0003_registration.sql"),
     include_str!("../migrations/0004_registrations.sql"),
     include_str!("../migrations/0005_signing_keys.sql"),
+    include_str!("../migrations/0006_unlocks.sql"),
 ];
 
 /// How long other processes that open the file at the same moment are waited for.

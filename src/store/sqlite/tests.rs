@@ -37,6 +37,7 @@ fn user(name: &str) -> User {
         roles: vec!["clerk".into()],
         disabled: false,
         pending: false,
+        unlocks: 0,
         epoch: 1,
         created_at: NOW,
         updated_at: NOW,

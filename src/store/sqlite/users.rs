@@ -9,9 +9,9 @@ use super::{
 
 /// The columns that [`read`] reads, in its order.
 pub(super) const COLUMNS: &str = "users.id, users.username, users.email, users.name, \
-     users.password, users.roles, users.disabled, users.epoch, users.created_at, users.updated_at, users.pending";
+     users.password, users.roles, users.disabled, users.epoch, users.created_at, users.updated_at, users.pending, users.unlocks";
 
-pub(super) const COLUMN_COUNT: usize = 11;
+pub(super) const COLUMN_COUNT: usize = 12;
 
 pub(super) fn add(connection: &Connection, user: &User) -> rusqlite::Result<()> {
     connection
@@ -95,6 +95,16 @@ pub(super) fn change(
     Ok(changed == 1)
 }
 
+/// Says whether there was such an account. Its epoch stays: nothing that is bound to it ends.
+pub(super) fn unlock(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
+    let changed = connection
+        .prepare_cached(
+            "UPDATE users SET unlocks = unlocks + 1 WHERE id = ?1 AND email IS NOT NULL",
+        )?
+        .execute([id])?;
+    Ok(changed == 1)
+}
+
 pub(super) fn upgrade_password(
     connection: &Connection,
     id: &str,
@@ -121,6 +131,7 @@ pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
         created_at: count(row, first + 8)?,
         updated_at: count(row, first + 9)?,
         pending: row.get(first + 10)?,
+        unlocks: count(row, first + 11)?,
     })
 }
 
