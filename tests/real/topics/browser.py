@@ -101,14 +101,19 @@ login_limit = { per_ip = "1000/1s", per_account = "1000/1s" }"""
 
     def says(self, words):
         """Waits for a message. While one page takes the place of another there is none, or one that goes."""
-        gone = importlib.import_module("selenium.common.exceptions")
-        gone = (gone.NoSuchElementException, gone.StaleElementReferenceException)
+        exceptions = importlib.import_module("selenium.common.exceptions")
+        gone = (exceptions.NoSuchElementException, exceptions.StaleElementReferenceException)
 
         def is_there():
             try:
                 return words in self.find("[role=status], [role=alert]").text
             except gone:
                 return False
+            except exceptions.WebDriverException as error:
+                # The driver has no name of its own for an element whose page goes while it is read.
+                if "does not belong to the document" in str(error):
+                    return False
+                raise
 
         eventually(f"the words {words!r}", is_there)
 

@@ -105,7 +105,12 @@ class WebSockets(Topic):
         headers |= options.pop("headers", {})
         url = f"wss://localhost:{self.gateway.port}{path}"
         options |= UNHURRIED
-        connection = connect(url, ssl=self.gateway.tls(), additional_headers=headers, max_size=None, proxy=None, **options)
+        try:
+            connection = connect(url, ssl=self.gateway.tls(), additional_headers=headers, max_size=None, proxy=None, **options)
+        except TimeoutError as error:
+            # What the gateway says of it tells whose side the answer was lost on.
+            log = self.gateway.out.text()[-4000:]
+            raise AssertionError(f"no answer to a handshake at {path} within {PATIENCE} s; the gateway's log ends:\n{log}") from error
         self.addCleanup(connection.close)
         return connection
 
