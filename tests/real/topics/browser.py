@@ -6,6 +6,7 @@ import importlib.util
 import re
 import unittest
 
+from frame.chromium import open_browser
 from frame.echo import Echo
 from frame.gateway import PASSWORD, Gateway
 from frame.process import PATIENCE, eventually, free_port
@@ -58,27 +59,8 @@ login_limit = { per_ip = "1000/1s", per_account = "1000/1s" }"""
         self.echo.seen.clear()
 
     def open_browser(self):
-        from selenium import webdriver
-
-        options = webdriver.ChromeOptions()
-        options.binary_location = "/usr/bin/chromium"
-        folder = self.folder / f"profile-{self.id().rpartition('.')[2]}"
-        for word in (
-            "headless",
-            "no-sandbox",
-            "disable-gpu",
-            "disable-quic",
-            "disable-dev-shm-usage",
-            "no-first-run",
-            "disable-background-networking",
-            "disable-component-update",
-            "disable-sync",
-            "ignore-certificate-errors",
-            f"user-data-dir={folder}",
-        ):
-            options.add_argument(f"--{word}")
-        service = webdriver.ChromeService(executable_path="/usr/bin/chromedriver")
-        browser = webdriver.Chrome(options=options, service=service)
+        profile = self.folder / f"profile-{self.id().rpartition('.')[2]}"
+        browser = open_browser(profile, words=("disable-quic", "ignore-certificate-errors"))
         self.addCleanup(browser.quit)
         browser.set_page_load_timeout(PATIENCE)
         return browser

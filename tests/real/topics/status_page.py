@@ -8,6 +8,7 @@ import unittest
 import urllib.error
 import urllib.request
 
+from frame.chromium import open_browser
 from frame.echo import Echo
 from frame.gateway import Gateway, bearer
 from frame.process import PATIENCE, eventually
@@ -44,28 +45,11 @@ class StatusPage(Topic):
         cls.page = f"http://127.0.0.1:{cls.gateway.admin_port}/status"
 
     def open_browser(self, scripts=True):
-        from selenium import webdriver
-
-        options = webdriver.ChromeOptions()
-        options.binary_location = "/usr/bin/chromium"
-        folder = self.folder / f"profile-{self.id().rpartition('.')[2]}"
-        for word in (
-            "headless",
-            "no-sandbox",
-            "disable-gpu",
-            "disable-dev-shm-usage",
-            "no-first-run",
-            "disable-background-networking",
-            "disable-component-update",
-            "disable-sync",
-            f"user-data-dir={folder}",
-        ):
-            options.add_argument(f"--{word}")
-        if not scripts:
-            options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        service = webdriver.ChromeService(executable_path="/usr/bin/chromedriver")
-        browser = webdriver.Chrome(options=options, service=service)
+        browser = open_browser(
+            self.folder / f"profile-{self.id().rpartition('.')[2]}",
+            preferences=None if scripts else {"profile.managed_default_content_settings.javascript": 2},
+            capabilities={"goog:loggingPrefs": {"browser": "ALL"}},
+        )
         self.addCleanup(browser.quit)
         browser.set_page_load_timeout(PATIENCE)
         return browser
