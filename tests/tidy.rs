@@ -13,7 +13,7 @@ use std::{
 /// together: they may not import each other, save those listed in [`SIDEWAYS`].
 const LAYERS: [&[&str]; 11] = [
     &["policy"],
-    &["files", "moment", "telemetry"],
+    &["files", "keepalive", "moment", "telemetry"],
     &["authn", "limit", "upstream", "respond", "store"],
     &["cluster", "mail"],
     &["accounts"],

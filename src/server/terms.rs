@@ -25,6 +25,10 @@ const SEND_BUFFER: usize = 64 << 10;
 /// problem body and a record; hyper refuses what is larger still with a bare status.
 const HEAD_SLACK: usize = 8 << 10;
 
+/// A client with a stream open is asked for a sign of life after this silence at the latest, and has `timeouts.header` to answer
+/// (FAULT-6).
+const PING_AFTER: Duration = Duration::from_secs(30);
+
 /// The terms of a connection.
 #[derive(Debug)]
 pub(super) struct Terms {
@@ -113,7 +117,7 @@ fn http2_builder(settings: &ServerSettings) -> http2::Builder<LocalExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(settings.timeouts.keep_alive)
+        .keep_alive_interval(settings.timeouts.keep_alive.min(PING_AFTER))
         .keep_alive_timeout(settings.timeouts.header);
     builder
 }

@@ -24,7 +24,7 @@ use super::{
     settings::{Endpoint, Protocol},
     tls::Tls,
 };
-use crate::policy::Rejection;
+use crate::{keepalive, policy::Rejection};
 
 /// How long one address of several may say nothing before the next one is tried, too.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -60,6 +60,7 @@ pub(super) async fn connect(server: &Server, within: Duration) -> Result<Stream,
     let stream = opened.map_err(ConnectFault::Unreachable)?;
     // Requests are written whole; waiting for more of them to fill a segment only adds delay.
     let _ = stream.set_nodelay(true);
+    keepalive::ask(&stream);
     let Some(Tls { config, name }) = server.tls() else {
         return Ok(Stream::Tcp(stream));
     };

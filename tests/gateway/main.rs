@@ -26,6 +26,7 @@ mod clients;
 mod cluster;
 mod corpus;
 mod cuts;
+mod dead_peers;
 mod deadlines;
 mod development;
 mod devices;
