@@ -517,3 +517,40 @@ fn ver_4_no_second_cryptography_is_compiled() {
         .collect();
     assert!(ring.is_empty(), "compiled: {ring:?}");
 }
+
+#[test]
+fn ver_5_the_compiler_holds_what_must_not_be_written() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    assert_eq!(
+        manifest["lints"]["rust"]["unsafe_code"].as_str(),
+        Some("forbid")
+    );
+    for lint in [
+        "unwrap_used",
+        "expect_used",
+        "indexing_slicing",
+        "string_slice",
+        "panic",
+        "as_conversions",
+        "todo",
+    ] {
+        let level = manifest["lints"]["clippy"][lint].as_str();
+        assert!(
+            matches!(level, Some("warn" | "deny" | "forbid")),
+            "{lint}: {level:?}"
+        );
+    }
+    assert!(read("scripts/test").contains("cargo clippy --all-targets -- -D warnings"));
+    let checks = manifest["profile"]["release"]["overflow-checks"].as_bool();
+    assert_eq!(
+        checks,
+        Some(true),
+        "an overflow must not go on with a wrong number"
+    );
+    none(&faults(|_, line| {
+        let lifted = line.contains("allow(clippy::") && !line.contains("reason");
+        lifted.then(|| "a lint is lifted without a reason".into())
+    }));
+}
