@@ -1,6 +1,9 @@
 //! What the compiler cannot see: which way imports run, who may vouch for an identity, what the policy must never know,
-//! how long a file may be, and which versions are too old.
+//! how long a file may be, which versions are too old, and whether the documents know the code.
 #![expect(clippy::unwrap_used, reason = "a broken helper fails its test")]
+
+#[path = "tidy/documents.rs"]
+mod documents;
 
 use std::{
     collections::BTreeMap,
@@ -72,6 +75,18 @@ fn collect(folder: &Path, files: &mut Vec<Source>) {
             });
         }
     }
+}
+
+/// The files that git tracks; none in a source archive, which has no repository: there the packager's tree is what it is.
+fn tracked() -> Vec<String> {
+    let listed = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root())
+        .output();
+    let listed = listed.ok().filter(|output| output.status.success());
+    let names = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let names = names.unwrap_or_default();
+    names.split_terminator('\0').map(str::to_owned).collect()
 }
 
 impl Source {
@@ -382,19 +397,11 @@ fn files_are_short() {
 
 #[test]
 fn no_tracked_file_names_a_machine() {
-    let listed = Command::new("git")
-        .args(["ls-files", "-z"])
-        .current_dir(root())
-        .output();
-    // A source archive has no repository; there the packager's tree is what it is.
-    let Some(listed) = listed.ok().filter(|output| output.status.success()) else {
-        return;
-    };
     // Written in two parts so that this file passes its own test.
     let paths = [["/wo", "rk/"].concat(), ["/ro", "ot/"].concat()];
     let mut found = Vec::new();
-    for name in String::from_utf8_lossy(&listed.stdout).split('\0') {
-        let Ok(text) = fs::read_to_string(root().join(name)) else {
+    for name in tracked() {
+        let Ok(text) = fs::read_to_string(root().join(&name)) else {
             continue;
         };
         for (index, line) in text.lines().enumerate() {
@@ -408,26 +415,19 @@ fn no_tracked_file_names_a_machine() {
 
 #[test]
 fn no_key_and_no_data_is_tracked() {
-    let listed = Command::new("git")
-        .args(["ls-files", "-z"])
-        .current_dir(root())
-        .output();
-    let Some(listed) = listed.ok().filter(|output| output.status.success()) else {
-        return;
-    };
     // Written in two parts so that this file passes its own test.
     let private_key = ["PRIVATE", " KEY-----"].concat();
     let mut found = Vec::new();
-    for name in String::from_utf8_lossy(&listed.stdout).split('\0') {
+    for name in tracked() {
         let secret = [".pem", ".key", ".db", ".db-wal"]
             .iter()
             .any(|end| name.ends_with(end));
-        let holds_key = fs::read_to_string(root().join(name)).is_ok_and(|text| {
+        let holds_key = fs::read_to_string(root().join(&name)).is_ok_and(|text| {
             text.lines()
                 .any(|line| line.starts_with("-----BEGIN") && line.ends_with(&private_key))
         });
         if secret || holds_key {
-            found.push(name.to_owned());
+            found.push(name);
         }
     }
     none(&found);
