@@ -15,10 +15,10 @@ use std::{
     time::SystemTime,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::{explain, say, tell, tell_report};
+use super::{Format, explain, say, tell, tell_report};
 use crate::{
     authn::{Authenticator, Revocations},
     config::{Checked, Config, Problem, Report, Severity, inspect},
@@ -30,21 +30,12 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct CheckCommand {
     /// `text` for people; `json` for programs, problems and routes in one object on standard output.
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// A TOML file of requests, and of what shall become of each: `[[case]]` with name, method, url, from, token or claims, headers
     /// and expect.
     #[arg(long, value_name = "FILE")]
     tests: Option<PathBuf>,
-}
-
-/// How an answer is written.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Format {
-    /// For programs.
-    Json,
-    /// For people.
-    Text,
 }
 
 /// Reads the configuration and prints its problems, or the policy of every route and the warnings. Exit code 1 on any

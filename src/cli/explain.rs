@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub(super) use cases::run as run_cases;
 use question::{Oracle, Question};
 
-use super::{check::Format, say, token::unverified};
+use super::{Format, say, token::unverified};
 use crate::{
     authn::{checks, credential},
     gateway::explain::Explanation,
@@ -38,7 +38,7 @@ pub struct ExplainCommand {
     #[arg(long = "header", value_name = "K:V")]
     headers: Vec<String>,
     /// `text` for people, `json` for programs.
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 

@@ -111,7 +111,7 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
 /// Tells the one-time secret of the first administrator, unless the data folder has one already.
 fn first_administrator(settings: &AccountSettings) -> anyhow::Result<String> {
     let accounts = Accounts::open(settings, Arc::new(Revocations::new()))?;
-    match super::token::runtime()?.block_on(accounts.bootstrap()) {
+    match super::runtime()?.block_on(accounts.bootstrap()) {
         Ok(made) => Ok(format!(
             "\n{}",
             super::user::bootstrap_text(&accounts, &made)
@@ -220,7 +220,7 @@ mod tests {
             password: crate::accounts::tests::password(crate::accounts::tests::PASSWORD),
             roles: &["admin".into()],
         };
-        let runtime = super::super::token::runtime().unwrap();
+        let runtime = crate::cli::runtime().unwrap();
         runtime.block_on(accounts.add_user(admin)).unwrap();
         assert_eq!(first_administrator(&settings).unwrap(), "");
     }

@@ -4,12 +4,12 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{say, tell};
+use super::{Format, say, tell};
 use crate::{
     accounts::{
         ASSERTION_ALGORITHM, Clock, KeyFolder, KeyInfo, KeyWrapping, PUBLISH_AHEAD,
@@ -37,16 +37,17 @@ pub enum KeyCommand {
     /// Lists the keys: the one that signs, those that wait, those whose last tokens are still believed
     List {
         /// `text` for people; `json` for programs
-        #[arg(long, value_enum, default_value = "text")]
+        #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
     /// Makes a key that takes over after a while; until then it is published, and the old one signs
     Rotate {
-        /// How long it is published before it signs, as 10m: at least 5m, for verifiers elsewhere keep the published keys so long
+        /// How long it is published before it signs; 10m where it is left out. Below 5m it warns, for verifiers elsewhere keep the
+        /// published keys so long
         #[arg(long, value_name = "DURATION", value_parser = ahead)]
         after: Option<Duration>,
         /// `text` for people; `json` for programs
-        #[arg(long, value_enum, default_value = "text")]
+        #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
     /// Takes a key away at once, and with it every token that it has signed
@@ -64,13 +65,13 @@ pub enum KeyCommand {
         #[arg(long, conflicts_with = "kid")]
         all: bool,
         /// `text` for people; `json` for programs
-        #[arg(long, value_enum, default_value = "text")]
+        #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
     /// Encrypts the keys in the store with the new key-encryption key, once every node has it
     Rewrap {
         /// `text` for people; `json` for programs
-        #[arg(long, value_enum, default_value = "text")]
+        #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
 }
@@ -81,23 +82,9 @@ enum Keys {
     Store(StoredKeys),
 }
 
-/// How to answer.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Format {
-    /// For programs.
-    Json,
-    /// For people.
-    Text,
-}
-
+/// Reads how long a key is published before it signs.
 fn ahead(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text
-        .parse()
-        .map_err(|_| "write a duration as 30s, 10m or 24h".to_owned())?;
-    Duration::try_from(span)
-        .ok()
-        .filter(|duration| *duration <= AHEAD_MAX)
-        .ok_or_else(|| "from 0s to 720h".to_owned())
+    super::arguments::duration(text, &(Duration::ZERO..=AHEAD_MAX))
 }
 
 /// Carries out a command. Exit code 1 where it could not be done; then nothing has changed.
@@ -106,7 +93,7 @@ fn ahead(text: &str) -> Result<Duration, String> {
 /// What could not be read, made or written.
 pub fn run(arguments: &KeyArguments, config: &Config) -> anyhow::Result<ExitCode> {
     let now = Clock::system().now();
-    let runtime = super::token::runtime()?;
+    let runtime = super::runtime()?;
     let keys = open(arguments.assertion, config, &runtime, now)?;
     let format = match &arguments.command {
         KeyCommand::List { format } => *format,

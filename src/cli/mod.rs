@@ -3,6 +3,7 @@
 //! Exit codes: 0, it is done; 1, the configuration is bad or the command failed; 2, the command line is not understood.
 //! Results go to standard output, everything said about them to standard error.
 
+mod arguments;
 pub mod cert;
 pub mod check;
 pub mod demo;
@@ -28,7 +29,9 @@ use std::{
 };
 
 use anyhow::Context;
+use arguments::Format;
 use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime::{self, Runtime};
 
 use crate::{
     config::{Config, Report},
@@ -154,6 +157,11 @@ fn audited(
     let ended = command(&config);
     telemetry::flush_audit();
     ended
+}
+
+/// What the commands run on that wait for something.
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// Writes a line to standard output. A reader that has gone away (`| head`) is no failure.

@@ -42,7 +42,7 @@ pub enum TokenCommand {
         #[arg(long)]
         user: String,
         /// Its life, at most 15m
-        #[arg(long, default_value = "5m", value_parser = duration)]
+        #[arg(long, default_value = "5m", value_parser = life)]
         ttl: Duration,
     },
 }
@@ -71,7 +71,7 @@ fn issue(
 ) -> anyhow::Result<ExitCode> {
     let settings = accounts.ok_or_else(|| anyhow::anyhow!("accounts are not enabled"))?;
     let accounts = Accounts::open(settings, Arc::new(Revocations::new()))?;
-    let grant = runtime()?.block_on(accounts.issue(user, ttl))?;
+    let grant = super::runtime()?.block_on(accounts.issue(user, ttl))?;
     super::say(&grant.access_token)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -154,21 +154,9 @@ fn report(token: &str, authn: &Authenticator, now: SystemTime) -> (Value, bool) 
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text
-        .parse()
-        .map_err(|_| "write a duration as 30s or 5m".to_owned())?;
-    Duration::try_from(span)
-        .ok()
-        .filter(|duration| (1..=900).contains(&duration.as_secs()))
-        .ok_or_else(|| "from 1s to 15m".to_owned())
-}
-
-/// What the commands over accounts run on.
-pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+/// Reads the life of a token.
+fn life(text: &str) -> Result<Duration, String> {
+    super::arguments::duration(text, &(Duration::from_secs(1)..=Duration::from_secs(900)))
 }
 
 /// Prints an error with its causes to standard error.
@@ -234,9 +222,9 @@ mod tests {
     #[test]
     fn a_life_is_from_a_second_to_fifteen_minutes() {
         for text in ["", "x", "0s", "-5m", "16m", "1h", "500ms"] {
-            duration(text).unwrap_err();
+            life(text).unwrap_err();
         }
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(duration("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(life("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(life("15m"), Ok(Duration::from_secs(900)));
     }
 }

@@ -12,10 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::Format;
 use crate::{
     accounts::{
         AccountError, Accounts, Actor, NewUser,
@@ -71,13 +72,13 @@ pub enum UserCommand {
     Invite(invites::InviteCommand),
     /// Lists the invitations that wait
     Invites {
-        /// Form of the output
+        /// `text` for people; `json` for programs
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
     /// Lists accounts by name
     List {
-        /// Form of the output
+        /// `text` for people; `json` for programs
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
@@ -107,7 +108,7 @@ pub enum UserCommand {
     Show {
         /// Name or e-mail address
         name: String,
-        /// Form of the output
+        /// `text` for people; `json` for programs
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
@@ -116,16 +117,6 @@ pub enum UserCommand {
         /// Name or e-mail address
         name: String,
     },
-}
-
-/// Form of a listing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// JSON
-    Json,
-    /// For people
-    #[default]
-    Text,
 }
 
 /// Runs a command over the accounts of these settings. Exit code 0 when it is done and durable, 1 otherwise.
@@ -169,7 +160,7 @@ fn execute(
     console: &mut Console<'_>,
 ) -> anyhow::Result<()> {
     let accounts = Accounts::open(settings, Arc::new(Revocations::new()))?;
-    let runtime = super::token::runtime()?;
+    let runtime = super::runtime()?;
     let wait = |done: &str, console: &mut Console<'_>| writeln!(console.output, "{done}");
     match command {
         UserCommand::Add {

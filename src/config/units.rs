@@ -33,6 +33,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
         .ok_or_else(bad)
 }
 
+/// Reads a duration that does not come from the file; an error is one sentence.
+pub(crate) fn read_duration(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|Fault { message, hint }| match hint {
+        Some(hint) => format!("{message}: {hint}"),
+        None => message,
+    })
+}
+
 /// Reads a size in bytes.
 pub(super) fn size(text: &str) -> Result<u64, Fault> {
     let bad = || {

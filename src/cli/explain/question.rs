@@ -138,7 +138,7 @@ impl Oracle {
     /// Makes the gateway. Accounts are opened as `token inspect` opens them; keys that are fetched are fetched.
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
         let config = unlimited(config);
-        let runtime = super::super::token::runtime()?;
+        let runtime = crate::cli::runtime()?;
         let lasting = lasting(&config, &runtime)?;
         let gateway = runtime.block_on(async { assemble(&config, &lasting) })?;
         Ok(Self {

@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use super::{Console, Format};
+use super::Console;
 use crate::{
     accounts::{Accounts, Actor, InviteSecret, NewInvitation, settings::Registration},
+    cli::{Format, arguments::duration},
     store::Invite,
 };
 
@@ -22,7 +23,7 @@ pub struct InviteCommand {
     #[arg(long)]
     email: Option<String>,
     /// Its life, 1s to 30d
-    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = ttl)]
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = life)]
     ttl: Duration,
     /// Have a running gateway send it to the address, and print no secret
     #[arg(long, requires = "email")]
@@ -30,25 +31,9 @@ pub struct InviteCommand {
 }
 
 /// Reads the life of an invitation.
-fn ttl(text: &str) -> Result<Duration, String> {
-    let syntax = || "write a duration as 90s, 30m, 12h or 7d".to_owned();
-    let at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .ok_or_else(syntax)?;
-    let (number, unit) = text.split_at(at);
-    let unit = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return Err(syntax()),
-    };
-    let number: u64 = number.parse().map_err(|_| syntax())?;
-    let seconds = number.checked_mul(unit);
-    seconds
-        .filter(|seconds| (1..=30 * 24 * 3600).contains(seconds))
-        .map(Duration::from_secs)
-        .ok_or_else(|| "an invitation lives for 1s to 30d".to_owned())
+fn life(text: &str) -> Result<Duration, String> {
+    let (least, most) = (Duration::from_secs(1), Duration::from_secs(30 * 24 * 3600));
+    duration(text, &(least..=most))
 }
 
 pub(super) fn bootstrap(
