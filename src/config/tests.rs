@@ -6,16 +6,18 @@ use super::*;
 use tempfile::TempDir;
 
 mod callers;
+mod certificates;
 mod cluster;
 mod diagnostics;
 mod environment;
-mod files;
+mod keys;
 mod mail;
 mod overlaps;
 mod routes;
 mod server;
 mod store;
 mod upstream_tls;
+mod upstreams;
 
 /// A good configuration without any default left to chance.
 const BASE: &str = r#"

@@ -1,14 +1,7 @@
-//! KEY-4, KEY-5, STORE-6: signing keys in the store, encrypted, the same for all nodes.
+//! KEY-4, KEY-5, STORE-6: signing keys in the store, encrypted, the same for all nodes. Here: their life on all of them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use jsonwebtoken::{Algorithm, jwk::JwkSet};
-use zeroize::Zeroizing;
+mod encryption;
+mod refusals;
 
 use super::{Site, settings};
 use crate::{
@@ -19,8 +12,17 @@ use crate::{
     policy::{Rejection, TokenFault, Unlimited},
     store::{RingRead, SealedRing},
 };
+use jsonwebtoken::{Algorithm, jwk::JwkSet};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use zeroize::Zeroizing;
 
 const AHEAD: Duration = Duration::from_secs(600);
+
 /// An access token and the most that clocks may differ.
 const LIFE: u64 = 17 * 60;
 
@@ -137,134 +139,6 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
-}
-
-#[tokio::test]
-async fn key_5_a_start_with_another_key_encryption_key_is_refused_and_says_what_to_do() {
-    let site = shared();
-    let before = site.ring().await;
-    for other in [encryption(2, None), encryption(2, Some(3))] {
-        let error = refused(&rekeyed(&site, other));
-        assert!(matches!(error, KeyError::OtherEncryption { .. }), "{error}");
-        assert!(
-            error.to_string().contains("accounts.key_encryption_file"),
-            "{error}"
-        );
-    }
-    // Nor does a node without any make keys of its own beside those of the others.
-    let error = refused(&rekeyed(&site, None));
-    assert!(matches!(error, KeyError::EncryptionMissing), "{error}");
-    assert!(
-        error.to_string().contains("accounts.key_encryption_file"),
-        "{error}"
-    );
-    assert_eq!(site.ring().await, before);
-}
-
-#[tokio::test]
-async fn key_5_rows_that_were_swapped_changed_or_cut_stop_a_start_and_are_not_signed_with() {
-    let other = shared();
-    let foreign = other.ring().await;
-    for sql in [
-        "UPDATE signing_keys SET sealed = substr(sealed, 1, length(sealed) - 1)".to_owned(),
-        "UPDATE signing_keys SET sealed = zeroblob(29)".to_owned(),
-        "UPDATE signing_keys SET sealed = CAST(sealed || x'00' AS BLOB)".to_owned(),
-        "UPDATE signing_keys SET algorithm = 'EdDSA'".to_owned(),
-        "UPDATE signing_keys SET algorithm = 'none'".to_owned(),
-        "UPDATE signing_keys SET algorithm = 'HS256'".to_owned(),
-        "UPDATE signing_keys SET kid = 'mine' WHERE until_at IS NULL".to_owned(),
-        // One of the two in the other one's place, under the same key-encryption key.
-        format!(
-            "UPDATE signing_keys SET sealed = x'{}'",
-            foreign.keys[0]
-                .sealed
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-        ),
-        "UPDATE signing_keys SET sealed = (SELECT other.sealed FROM signing_keys AS other
-             WHERE other.kid <> signing_keys.kid)"
-            .to_owned(),
-    ] {
-        let site = shared();
-        site.rotate_stored(AHEAD).await;
-        site.execute_unseen(&sql);
-        let error = refused(&site.settings);
-        assert!(matches!(error, KeyError::Tampered { .. }), "{sql}: {error}");
-        assert!(error.to_string().contains("key revoke"), "{error}");
-    }
-}
-
-#[tokio::test]
-async fn key_5_a_running_node_goes_on_with_what_it_has_and_takes_nothing_that_was_changed() {
-    let site = shared();
-    site.add("ann", &[]).await;
-    let node = site.beside();
-    let token = node.access().await;
-    // A row that somebody put in, to be signed with and believed at once.
-    site.execute_unseen(
-        "INSERT INTO signing_keys SELECT purpose, 'forged', algorithm, from_at + 1, NULL, encryption, sealed
-             FROM signing_keys",
-    );
-    node.look().await;
-    assert_eq!(kid(&node.access().await), kid(&token));
-    assert_eq!(published(&node), [kid(&token)]);
-    assert!(node.takes(&token));
-    assert!(node.accounts.signing.fault().unwrap().contains("forged"));
-    // One that it knows is not read again; and what is gone is gone, whatever else cannot be read.
-    site.execute_unseen("UPDATE signing_keys SET sealed = zeroblob(40)");
-    node.look().await;
-    assert!(node.takes(&token));
-    site.execute_unseen(&format!(
-        "DELETE FROM signing_keys WHERE kid = '{}'",
-        kid(&token)
-    ));
-    node.look().await;
-    assert!(!node.takes(&token));
-    let refused = node.accounts.issue("ann", AHEAD).await.unwrap_err();
-    assert!(matches!(refused, AccountError::Store(_)), "{refused}");
-    site.revoke_stored(Some("forged")).await.unwrap();
-    node.look().await;
-    assert!(node.accounts.signing.fault().is_none());
-    let new = node.access().await;
-    assert!(node.takes(&new) && !node.takes(&token));
-}
-
-#[tokio::test]
-async fn key_4_a_key_that_cannot_be_used_consumes_no_refresh_token() {
-    let site = shared();
-    site.add("ann", &[]).await;
-    let grant = site.login("ann").await;
-    let token = grant.refresh_token.unwrap();
-    site.execute_unseen("UPDATE signing_keys SET kid = 'x'");
-    site.look().await;
-    for _ in 0..3 {
-        let refused = site.accounts.refresh(&token, super::CLIENT).await;
-        assert!(matches!(refused, Err(Rejection::StoreUnavailable)));
-        site.advance(60);
-    }
-    site.revoke_stored(None).await.unwrap();
-    site.look().await;
-    site.accounts.refresh(&token, super::CLIENT).await.unwrap();
-}
-
-#[tokio::test]
-async fn store_6_keys_that_cannot_be_read_are_a_lag_as_a_feed_that_cannot_be() {
-    let site = shared();
-    site.add("ann", &[]).await;
-    let node = site.beside();
-    let token = node.access().await;
-    site.revoke_stored(Some(&kid(&token))).await.unwrap();
-    site.execute("ALTER TABLE signing_keys RENAME TO elsewhere");
-    let feed = node.authn.revocations().feed();
-    let then = Instant::now() + Duration::from_secs(16);
-    let before = feed.lag(then);
-    node.accounts.poll().await.unwrap_err();
-    assert_eq!(feed.lag(then), before, "nothing is known since");
-    assert!(node.takes(&token) && feed.is_late(then));
-    site.execute("ALTER TABLE elsewhere RENAME TO signing_keys");
-    node.accounts.poll().await.unwrap();
-    assert!(feed.lag(then) < before && !node.takes(&token));
 }
 
 #[test]
@@ -397,199 +271,6 @@ async fn key_4_there_are_so_many_keys_and_no_more() {
     let before = published(&site);
     site.accounts.poll().await.unwrap_err();
     assert_eq!(published(&site), before);
-}
-
-#[tokio::test]
-async fn key_4_key_files_are_taken_over_with_their_times_and_nobody_signs_in_again() {
-    let site = Site::new();
-    site.add("ann", &[]).await;
-    let old = site.access().await;
-    let now = site.accounts.clock.now();
-    let folder = KeyFolder::open(&site.settings.key_folder(), Algorithm::ES256, now).unwrap();
-    let next = folder.rotate(AHEAD, now).unwrap();
-    let listed = folder.list(now).unwrap();
-    let moved = site.node(rekeyed(&site, encryption(1, None)));
-    assert!(moved.takes(&old));
-    let infos = moved.infos().await;
-    let plain = |infos: &[KeyInfo]| -> Vec<_> {
-        infos
-            .iter()
-            .map(|key| (key.kid.clone(), key.from, key.until))
-            .collect()
-    };
-    assert_eq!(plain(&infos), plain(&listed));
-    assert!(
-        infos
-            .iter()
-            .all(|key| key.wrapping == Some(KeyWrapping::Current))
-    );
-    moved.advance(AHEAD.as_secs());
-    let token = moved.access().await;
-    assert_eq!(kid(&token), *next);
-    // A node that still has the files believes it, until it is begun anew.
-    site.accounts.follow_keys().unwrap();
-    assert!(site.takes(&token));
-    // The files are not looked at again: a key that is revoked stays so.
-    moved.revoke_stored(Some(&kid(&old))).await.unwrap();
-    let again = moved.beside();
-    assert!(!again.takes(&old) && again.takes(&token));
-    assert!(site.settings.key_folder().join("ring.json").exists());
-}
-
-#[tokio::test]
-async fn key_5_key_files_that_others_may_read_are_not_taken_over() {
-    let site = Site::new();
-    let key = files(&site.settings.key_folder());
-    let key = key
-        .iter()
-        .find(|path| path.extension().is_some_and(|end| end == "pem"));
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    fs::set_permissions(key.unwrap(), permissions).unwrap();
-    let error = refused(&rekeyed(&site, encryption(1, None)));
-    assert!(
-        matches!(error, KeyError::ReadableByOthers { .. }),
-        "{error}"
-    );
-    let read = site.accounts.store.signing_keys(None).await.unwrap();
-    assert_eq!(read, RingRead::Absent);
-}
-
-#[tokio::test]
-async fn key_5_nothing_in_the_database_is_a_key_and_nothing_prints_one() {
-    for algorithm in [
-        Algorithm::ES256,
-        Algorithm::EdDSA,
-        Algorithm::RS256,
-        Algorithm::HS256,
-    ] {
-        let site = Site::with(|settings| settings.signing = algorithm);
-        let found = files(&site.settings.key_folder());
-        let is_key = |path: &&PathBuf| {
-            path.extension()
-                .is_some_and(|end| end == "pem" || end == "secret")
-        };
-        let text = fs::read_to_string(found.iter().find(is_key).unwrap()).unwrap();
-        let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
-        use base64::Engine;
-        let bytes = [
-            base64::engine::general_purpose::STANDARD.decode(&body),
-            base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&body),
-        ];
-        let bytes = bytes.into_iter().find_map(Result::ok).unwrap();
-        let moved = site.node(rekeyed(&site, encryption(1, None)));
-        let database = &moved.settings.database;
-        let read = |suffix: &str| fs::read(format!("{}{suffix}", database.display())).unwrap();
-        let content = [read(""), read("-wal")].concat();
-        let has = |part: &[u8]| content.windows(part.len()).any(|window| window == part);
-        assert!(
-            has(&moved.ring().await.keys[0].sealed[..16]),
-            "it is in there"
-        );
-        assert!(!has(b"PRIVATE KEY"), "{algorithm:?}");
-        // A third into PKCS #8 is what is private.
-        let private = |whole: &[u8]| whole[whole.len() / 3..][..16].to_vec();
-        for part in [private(&bytes), private(body.as_bytes())] {
-            assert!(!has(&part), "{algorithm:?}");
-        }
-        let printed = format!(
-            "{:?} {:?} {:?}",
-            moved.accounts,
-            moved.stored(),
-            moved.ring().await
-        );
-        assert!(
-            printed.len() < 2000
-                && !printed.contains(&String::from_utf8(private(body.as_bytes())).unwrap()),
-            "{printed}"
-        );
-        assert!(
-            moved
-                .accounts
-                .signing
-                .check(moved.accounts.clock.now())
-                .is_ok()
-        );
-    }
-}
-
-#[tokio::test]
-async fn key_5_a_key_encryption_key_is_changed_node_by_node_and_the_old_one_is_worth_nothing_then()
-{
-    let site = shared();
-    site.add("ann", &[]).await;
-    let token = site.access().await;
-    // The first node with the new one; the second has the old one alone.
-    let first = site.node(rekeyed(&site, encryption(2, Some(1))));
-    assert!(first.takes(&token));
-    // What is made meanwhile can be read by both.
-    first.rotate_stored(Duration::ZERO).await;
-    first.revoke_stored(Some(&kid(&token))).await.unwrap();
-    assert!(
-        first
-            .infos()
-            .await
-            .iter()
-            .all(|key| key.wrapping == Some(KeyWrapping::Old))
-    );
-    site.look().await;
-    site.advance(1);
-    let token = site.access().await;
-    first.look().await;
-    assert!(first.takes(&token) && site.accounts.signing.fault().is_none());
-    assert_eq!(first.stored().rewrap().await.unwrap(), 1);
-    assert_eq!(first.stored().rewrap().await.unwrap(), 0);
-    assert!(
-        first
-            .infos()
-            .await
-            .iter()
-            .all(|key| key.wrapping == Some(KeyWrapping::Current))
-    );
-    // Nobody notices; only the old one alone starts nothing more.
-    first.look().await;
-    site.look().await;
-    assert!(first.takes(&token) && site.takes(&token));
-    let error = refused(&site.settings);
-    assert!(matches!(error, KeyError::OtherEncryption { .. }), "{error}");
-    let last = site.node(rekeyed(&site, encryption(2, None)));
-    assert!(last.takes(&token));
-    assert_eq!(kid(&last.access().await), kid(&token));
-}
-
-#[tokio::test]
-async fn key_5_a_command_with_another_key_encryption_key_changes_nothing_but_can_take_all_away() {
-    let site = shared();
-    site.add("ann", &[]).await;
-    let token = site.access().await;
-    let before = site.ring().await;
-    let lost = Site {
-        settings: rekeyed(&site, encryption(9, None)),
-        folder: Arc::clone(&site.folder),
-        accounts: Arc::clone(&site.accounts),
-        authn: Arc::clone(&site.authn),
-        now: Arc::clone(&site.now),
-    };
-    let now = site.accounts.clock.now();
-    let is_other = |error: KeyError| matches!(error, KeyError::OtherEncryption { .. });
-    assert!(is_other(
-        lost.stored().rotate(AHEAD, now).await.unwrap_err()
-    ));
-    assert!(is_other(lost.stored().rewrap().await.unwrap_err()));
-    // The others could not read the key that would have to sign.
-    let revoked = lost.revoke_stored(Some(&kid(&token))).await;
-    assert!(is_other(revoked.unwrap_err()));
-    assert_eq!(site.ring().await, before);
-    let listed = lost.infos().await;
-    assert_eq!(listed[0].wrapping, Some(KeyWrapping::Unknown));
-    lost.revoke_stored(None).await.unwrap();
-    let found = site.node(lost.settings.clone());
-    assert!(!found.takes(&token));
-    let new = found.access().await;
-    assert!(found.takes(&new));
-    // A node with the former one obeys as far as it can: it signs and believes nothing.
-    site.look().await;
-    assert!(!site.takes(&token) && !site.takes(&new));
-    assert!(site.accounts.signing.fault().is_some());
 }
 
 #[tokio::test]

@@ -1,14 +1,9 @@
 //! KEY-1, KEY-2, KEY-3, KEY-6 against a provider that fails in every way that one can.
 
+mod cooldown;
 mod introspection;
 mod provider;
-
-use std::{sync::Arc, time::Duration};
-
-use http::Uri;
-use jsonwebtoken::Algorithm;
-use serde_json::{Value, json};
-use tempfile::TempDir;
+mod source;
 
 use self::provider::{Provider, Reply};
 use super::{Around, RemoteKeys};
@@ -27,6 +22,11 @@ use crate::{
         settings::{LogFormat, LogSettings},
     },
 };
+use http::Uri;
+use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+use tempfile::TempDir;
 
 /// How long anything may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -139,74 +139,6 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 const UNKNOWN: Result<(), Rejection> = Err(Rejection::TokenInvalid(TokenFault::KeyUnknown));
-
-#[tokio::test]
-async fn key_1_made_up_key_ids_cause_one_fetch_in_a_cooldown() {
-    let provider = Provider::start(set(&[P256.named("a"), RSA.named("b")])).await;
-    let node = Node::new();
-    let authenticator = node.authenticator(RemoteSettings {
-        cooldown: PATIENCE * 100,
-        ..settings(provider.uri())
-    });
-    patiently(&authenticator, &named("a")).await.unwrap();
-    for number in 0..300 {
-        assert_eq!(
-            patiently(&authenticator, &named(&format!("x{number}"))).await,
-            UNKNOWN
-        );
-    }
-    assert_eq!(provider.asked(), 1);
-}
-
-#[tokio::test]
-async fn key_1_the_cooldown_holds_for_a_provider_without_keys_too() {
-    let provider = Provider::start(set(&[])).await;
-    let node = Node::new();
-    let authenticator = node.authenticator(RemoteSettings {
-        cooldown: PATIENCE * 100,
-        ..settings(provider.uri())
-    });
-    for number in 0..300 {
-        let refused = patiently(&authenticator, &named(&format!("x{number}"))).await;
-        assert_eq!(refused, Err(Rejection::KeysUnavailable));
-    }
-    assert_eq!((provider.asked(), node.fetches("keys")), (1, 1));
-}
-
-#[tokio::test]
-async fn key_1_requests_with_an_unknown_key_wait_for_one_fetch_together_and_known_ones_do_not() {
-    let provider = Provider::start(set(&[P256.named("a")])).await;
-    let node = Node::new();
-    let authenticator = Arc::new(node.authenticator(settings(provider.uri())));
-    patiently(&authenticator, &named("a")).await.unwrap();
-    let go_on = provider.hold(set(&[P256.named("a"), P256.named("b")]));
-    let waiting: Vec<_> = (0..50)
-        .map(|_| {
-            let authenticator = Arc::clone(&authenticator);
-            tokio::spawn(async move { patiently(&authenticator, &named("b")).await })
-        })
-        .collect();
-    eventually("the second fetch", async || provider.asked() == 2).await;
-    verify(&authenticator, &named("a")).unwrap();
-    assert!(waiting.iter().all(|task| !task.is_finished()));
-    go_on.notify_one();
-    for task in waiting {
-        assert_eq!(task.await.unwrap(), Ok(()));
-    }
-    assert_eq!(provider.asked(), 2);
-}
-
-#[tokio::test]
-async fn key_1_nobody_waits_longer_than_the_configuration_says() {
-    let provider = Provider::start(Reply::Hang).await;
-    let node = Node::new();
-    let authenticator = node.authenticator(RemoteSettings {
-        wait: Duration::from_millis(20),
-        ..settings(provider.uri())
-    });
-    let refused = patiently(&authenticator, &named("a")).await;
-    assert_eq!(refused, Err(Rejection::KeysUnavailable));
-}
 
 /// What a provider may answer instead of a set, and how that is counted.
 fn faults() -> Vec<(&'static str, Reply)> {
@@ -416,90 +348,6 @@ async fn key_6_one_bad_key_takes_no_good_one_away() {
             "{kid}"
         );
     }
-}
-
-fn discovery(provider: &Provider) -> RemoteSettings {
-    let document = provider.document();
-    RemoteSettings {
-        place: KeyPlace::Discovery(document),
-        ..settings(provider.uri())
-    }
-}
-
-#[tokio::test]
-async fn key_3_discovery_that_speaks_of_another_issuer_or_host_brings_no_keys() {
-    let provider = Provider::start(set(&[P256.named("a")])).await;
-    let other = Provider::start(set(&[P256.named("a")])).await;
-    let own = provider.uri().to_string();
-    let elsewhere = format!("http://localhost:{}/", other.uri().port().unwrap());
-    let node = Node::new();
-    for (issuer, jwks) in [
-        ("https://idp.example.com/", &own),
-        ("https://evil.example.com", &own),
-        (ISSUER, &elsewhere),
-        (
-            ISSUER,
-            &other
-                .uri()
-                .to_string()
-                .replace("http://127.0.0.1", "https://127.0.0.2"),
-        ),
-        (ISSUER, &"http://169.254.169.254/keys".to_owned()),
-        (ISSUER, &"file:///etc/passwd".to_owned()),
-        (ISSUER, &"/keys".to_owned()),
-        (ISSUER, &String::new()),
-    ] {
-        provider.describe(&json!({"issuer": issuer, "jwks_uri": jwks}).to_string());
-        let before = node.fetches("discovery");
-        let authenticator = node.authenticator(discovery(&provider));
-        let refused = patiently(&authenticator, &named("a")).await;
-        assert_eq!(refused, Err(Rejection::KeysUnavailable), "{issuer} {jwks}");
-        assert!(node.fetches("discovery") > before, "{issuer} {jwks}");
-    }
-    assert_eq!((other.asked(), provider.asked()), (0, 0));
-}
-
-#[tokio::test]
-async fn key_3_discovery_of_the_right_issuer_leads_to_its_keys() {
-    let provider = Provider::start(set(&[P256.named("a")])).await;
-    let jwks = provider.uri().to_string();
-    provider.describe(&json!({"issuer": ISSUER, "jwks_uri": jwks, "more": [1]}).to_string());
-    let node = Node::new();
-    let authenticator = node.authenticator(discovery(&provider));
-    patiently(&authenticator, &named("a")).await.unwrap();
-    assert_eq!(provider.asked(), 1);
-}
-
-#[tokio::test]
-async fn key_2_a_redirect_is_not_followed() {
-    let target = Provider::start(set(&[P256.named("a")])).await;
-    let moved = format!(
-        "HTTP/1.1 307 Moved\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n",
-        target.uri()
-    );
-    let provider = Provider::start(Reply::raw(&moved)).await;
-    let node = Node::new();
-    let authenticator = node.authenticator(settings(provider.uri()));
-    let refused = patiently(&authenticator, &named("a")).await;
-    assert_eq!(refused, Err(Rejection::KeysUnavailable));
-    assert_eq!(target.asked(), 0);
-}
-
-#[tokio::test]
-async fn key_2_keys_come_over_tls_that_is_verified() {
-    let (provider, root) = Provider::with_tls("localhost", set(&[P256.named("a")])).await;
-    let mut remote = settings(provider.uri());
-    remote.fetch.networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
-    let node = Node::new();
-    let stranger = node.authenticator(remote.clone());
-    let refused = patiently(&stranger, &named("a")).await;
-    assert_eq!(refused, Err(Rejection::KeysUnavailable));
-    assert_eq!((provider.asked(), node.fetches("unreachable")), (0, 1));
-    drop(stranger);
-    remote.fetch.roots = vec![root];
-    let authenticator = node.authenticator(remote);
-    patiently(&authenticator, &named("a")).await.unwrap();
-    assert_eq!(provider.asked(), 1);
 }
 
 #[tokio::test]
