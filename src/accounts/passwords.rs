@@ -13,7 +13,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use argon2::{
     Algorithm, Argon2, Params, PasswordHash as Phc, PasswordHasher, PasswordVerifier, Version,
+    password_hash::phc::{Output, ParamsString, Salt},
 };
+use aws_lc_rs::rand;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -87,8 +89,6 @@ impl Passwords {
     /// Prepares hashing with these parameters, new passwords having at least `chars_min` characters and being in no list of
     /// `breached`.
     ///
-    /// Hashes once, for the dummy that unknown accounts are verified against.
-    ///
     /// # Errors
     /// [`AccountError::Internal`] where argon2 refuses the parameters.
     pub fn new(
@@ -103,12 +103,8 @@ impl Passwords {
             None,
         )
         .map_err(|_| AccountError::Internal)?;
+        let dummy = dummy(&params).ok_or(AccountError::Internal)?;
         let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let mut nobody = [0; 32];
-        aws_lc_rs::rand::fill(&mut nobody).map_err(|_| AccountError::Internal)?;
-        let dummy = hasher
-            .hash_password(&nobody)
-            .map_err(|_| AccountError::Internal)?;
         let permits = settings.concurrent.max(1);
         let places = permits.saturating_mul(QUEUE_PER_PERMIT);
         Ok(Self {
@@ -271,6 +267,22 @@ impl Passwords {
                     == (ours.m_cost(), ours.t_cost(), ours.p_cost())
             })
     }
+}
+
+/// What passwords of accounts that do not exist are compared with: of the form and cost of a new hash, and the hash of no password
+/// that anybody knows. Its output is drawn and not computed, for a hash at each start and in each command would be work for nothing.
+fn dummy(params: &Params) -> Option<Phc> {
+    let mut salt = [0; Salt::RECOMMENDED_LENGTH];
+    let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+    rand::fill(&mut salt).ok()?;
+    rand::fill(&mut output).ok()?;
+    Some(Phc {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(params).ok()?,
+        salt: Some(Salt::new(&salt).ok()?),
+        hash: Some(Output::new(&output).ok()?),
+    })
 }
 
 /// Whether a hash is of a form and a cost that are verified.

@@ -146,6 +146,22 @@ fn auth_12_no_two_hashes_of_a_password_are_the_same() {
 }
 
 #[test]
+fn auth_1_what_unknown_accounts_are_compared_with_costs_what_a_new_hash_does() {
+    let passwords = passwords();
+    let password = crate::accounts::tests::password("correct horse battery staple");
+    let new = passwords.hash_now(&password).unwrap();
+    let (new, dummy) = (super::read(&new.0).unwrap(), &passwords.dummy);
+    assert_eq!(super::read(&dummy.to_string()).as_ref(), Some(dummy));
+    assert!(passwords.is_current(dummy));
+    assert_eq!(dummy.params, new.params);
+    let lengths = |hash: &super::Phc| (hash.salt.unwrap().len(), hash.hash.unwrap().len());
+    assert_eq!(lengths(dummy), lengths(&new));
+    // Each process draws its own.
+    let other = super::tests::passwords().dummy.clone();
+    assert!(other.salt != dummy.salt && other.hash != dummy.hash);
+}
+
+#[test]
 fn auth_3_a_stored_hash_that_cannot_be_verified_raises_an_alert_without_telling_it() {
     let passwords = passwords();
     let password = crate::accounts::tests::password("correct horse battery staple");
