@@ -7,9 +7,9 @@ from .load import BadRun
 from .tokens import badly_signed
 
 CONNECTIONS = 64
-ALL = ("portcullis", "portcullis-log", "nginx", "nginx-lua", "haproxy", "haproxy-lean")
-USUAL = ("portcullis", "nginx", "nginx-lua", "haproxy")
-CHECKING = ("portcullis", "nginx-lua", "haproxy")
+ALL = ("portcullis", "portcullis-log", "nginx", "nginx-lua", "haproxy", "haproxy-lean", "envoy")
+USUAL = ("portcullis", "nginx", "nginx-lua", "haproxy", "envoy")
+CHECKING = ("portcullis", "nginx-lua", "haproxy", "envoy")
 
 
 class Case:
