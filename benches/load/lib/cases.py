@@ -6,14 +6,14 @@ from . import accounting
 from .load import BadRun
 from .tokens import badly_signed
 
-CONNECTIONS = 64
 ALL = ("portcullis", "portcullis-log", "nginx", "nginx-lua", "haproxy", "haproxy-lean", "envoy")
 USUAL = ("portcullis", "nginx", "nginx-lua", "haproxy", "envoy")
 CHECKING = ("portcullis", "nginx-lua", "haproxy", "envoy")
 
 
 class Case:
-    """One row group of the table. `refusal` means that every answer must be a refusal, else every one a success."""
+    """One row group of the table. `refusal` means that every answer must be a refusal, else every one a success. A title speaks of
+    the 64 connections that there are where nothing else is asked for."""
 
     def __init__(self, name, title, gateways, alg="HS256", path="/", refusal=False, default=True):
         self.name, self.title, self.gateways = name, title, gateways
@@ -24,7 +24,7 @@ class Case:
         return {"Authorization": f"Bearer {badly_signed(token) if self.refusal else token}"}
 
     def drive(self, bench, peer, seconds):
-        return bench.load.wrk(peer.url(self.alg, self.path), seconds, CONNECTIONS, self.headers(bench))
+        return bench.load.wrk(peer.url(self.alg, self.path), seconds, bench.options.connections, self.headers(bench))
 
     def warm_up_due(self, first):
         return first
@@ -44,7 +44,7 @@ class Users(Case):
     """Every request bears the token of the next user. Warmed up in each round, for caches forget within a minute."""
 
     def drive(self, bench, peer, seconds):
-        return bench.load.wrk(peer.url(self.alg, self.path), seconds, CONNECTIONS, {}, users=bench.users_file(self.alg))
+        return bench.load.wrk(peer.url(self.alg, self.path), seconds, bench.options.connections, {}, users=bench.users_file(self.alg))
 
     def warm_up_due(self, first):
         return True
@@ -58,7 +58,7 @@ class Http2(Case):
 class Steady(Case):
     def drive(self, bench, peer, seconds):
         url = peer.url(self.alg, self.path)
-        return bench.load.steady(url, seconds, self.headers(bench), connections=CONNECTIONS, rate=2000)
+        return bench.load.steady(url, seconds, self.headers(bench), connections=bench.options.connections, rate=2000)
 
 
 class Handshake(Case):

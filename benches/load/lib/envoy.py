@@ -57,7 +57,7 @@ class Envoy(Gateway):
                 "clusters": [self.cluster()],
             },
         }, indent=1))
-        return [program, "--config-path", config, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+        return [program, "--config-path", config, "--concurrency", str(self.options.workers), "--disable-hot-restart", "--log-level", "error"]
 
     def listener(self, alg):
         """One for each algorithm, so that it never has to choose a key."""

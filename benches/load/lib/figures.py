@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import time
 
-from . import accounting
+from . import accounting, http2
 from .cases import CHECKING, USUAL
 from .load import BadRun, execute, read_wrk
 from .tokens import badly_signed
@@ -61,7 +61,7 @@ def system_calls(bench, peer, seconds):
     return int(count.group(1)) / seen["requests"]
 
 
-def idle_connection_kib(bench, peer, _seconds):
+def idle_connection_kib(bench, peer, open_connection):
     """Resident memory that an open, idle TLS connection adds, some seconds after one request on it. The gateway is started afresh, for
     one that has served much keeps memory that idle connections can use."""
     peer.stop()
@@ -80,7 +80,7 @@ def idle_connection_kib(bench, peer, _seconds):
     return (after - before) / IDLE_CONNECTIONS
 
 
-def open_connection(bench, peer, context):
+def open_http1(bench, peer, context):
     connection = http.client.HTTPSConnection("127.0.0.1", peer.port("HS256"), timeout=10, context=context)
     connection.request("GET", "/", headers=headers(bench.token("HS256")))
     if connection.getresponse().read() != b'{"ok":true}':
@@ -88,8 +88,20 @@ def open_connection(bench, peer, context):
     return connection
 
 
+def open_http2(bench, peer, context):
+    context.set_alpn_protocols(["h2"])
+    port = peer.port("HS256")
+    connection = http2.connect(port, context)
+    if http2.get(connection, port, headers(bench.token("HS256"))) != b'{"ok":true}':
+        raise BadRun(f"{peer.name}: a wrong answer")
+    return connection
+
+
 FIGURES = {figure.name: figure for figure in (
     Figure("kept", "Rate of 8 good connections beside 64 that send bad RS256 tokens, % of their rate alone", CHECKING, rate_kept),
     Figure("syscalls", "System calls a request, HS256 keep-alive", USUAL, system_calls),
-    Figure("idle", "Resident KiB of an idle TLS keep-alive connection", USUAL, idle_connection_kib),
+    Figure("idle", "Resident KiB of an idle TLS keep-alive connection", USUAL,
+           lambda bench, peer, _seconds: idle_connection_kib(bench, peer, open_http1)),
+    Figure("idle-h2", "Resident KiB of an idle HTTP/2 connection", USUAL,
+           lambda bench, peer, _seconds: idle_connection_kib(bench, peer, open_http2)),
 )}

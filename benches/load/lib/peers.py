@@ -125,8 +125,8 @@ def nginx_program():
     return program
 
 
-def nginx_frame(folder, modules, http):
-    """What every nginx here has in common: one worker, no log of requests, every path inside the folder."""
+def nginx_frame(folder, modules, http, workers=1):
+    """What every nginx here has in common: no log of requests, every path inside the folder."""
     paths = "\n".join(f"  {kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     user = "user root;" if os.geteuid() == 0 else ""
     return f"""
@@ -134,10 +134,10 @@ def nginx_frame(folder, modules, http):
 {user}
 daemon off;
 pid {folder}/nginx.pid;
-worker_processes 1;
-worker_rlimit_nofile 16384;
+worker_processes {workers};
+worker_rlimit_nofile 20000;
 error_log stderr crit;
-events {{ worker_connections 8000; }}
+events {{ worker_connections 19000; }}
 http {{
   access_log off;
   server_tokens off;
@@ -264,7 +264,7 @@ class Nginx(Gateway):
     location /public {{
 {forwarding}
     }}
-  }}"""))
+  }}""", self.options.workers))
         return [nginx_program(), "-p", self.folder, "-e", "stderr", "-c", config]
 
 
@@ -381,8 +381,8 @@ backend checked-{alg}
         config = self.folder / "haproxy.cfg"
         config.write_text(f"""
 global
-  nbthread 1
-  maxconn 8000
+  nbthread {self.options.workers}
+  maxconn 9000
   ssl-default-bind-options ssl-min-ver TLSv1.3
 defaults
   mode http
@@ -455,7 +455,8 @@ claims = {{ user = "sub", email = "email", name = "preferred_username", roles = 
 listen = ["127.0.0.1:{self.ports['tls']}"]
 admin_listen = "127.0.0.1:{self.ports['admin']}"
 public_url = "https://localhost:{self.ports['tls']}"
-workers = 1
+workers = {self.options.workers}
+max_connections_per_ip = 20000
 [tls]
 certificates = [{{ cert = "{self.keys.cert}", key = "{self.keys.cert_key}" }}]
 min_version = "1.3"
