@@ -10,7 +10,6 @@ use super::{
     AccountError, Accounts, Actor, NewAccount, RefreshToken,
     administration::{About, audit},
     outbox::Mail,
-    sessions::network,
     settings::Registration,
     users::{canonical_email, checked_roles},
 };
@@ -210,7 +209,7 @@ impl Accounts {
         ip: IpAddr,
     ) -> Result<Enrolled, Rejection> {
         self.registrations_per_ip
-            .check(&network(ip))
+            .check(ip)
             .await
             .map_err(Rejection::RateLimited)?;
         let (secret, bootstrap) = match (by, self.settings.registration) {

@@ -9,9 +9,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use tokio::sync::Notify;
 
-use super::{AccountError, Accounts, LIMIT_KEYS_MAX, sessions::network};
+use super::{AccountError, Accounts, LIMIT_KEYS_MAX};
 use crate::{
-    cluster::{Cluster, SharedLimiter},
+    cluster::{ClientLimiter, Cluster, SharedLimiter},
     limit::settings::Quota,
     mail::{MailSettings, Purpose},
     policy::Rejection,
@@ -26,7 +26,7 @@ const ASKED_PER_MAIL: u32 = 10;
 pub(super) struct Outbox {
     pub(super) settings: MailSettings,
     pub(super) wake: Notify,
-    per_ip: SharedLimiter,
+    per_ip: ClientLimiter,
     asked: SharedLimiter,
 }
 
@@ -44,7 +44,12 @@ pub struct Mail<'a> {
 }
 
 impl Outbox {
-    pub(super) fn new(settings: &MailSettings, cluster: Option<&Arc<Cluster>>) -> Self {
+    /// A /48 of IPv6 has what `site_factor` clients have.
+    pub(super) fn new(
+        settings: &MailSettings,
+        site_factor: u32,
+        cluster: Option<&Arc<Cluster>>,
+    ) -> Self {
         let asked = Quota {
             count: settings.total.count.saturating_mul(ASKED_PER_MAIL),
             burst: settings.total.burst.saturating_mul(ASKED_PER_MAIL),
@@ -53,9 +58,10 @@ impl Outbox {
         Self {
             settings: settings.clone(),
             wake: Notify::new(),
-            per_ip: SharedLimiter::new(
-                "mail_per_ip",
+            per_ip: ClientLimiter::new(
+                ["mail_per_ip", "mail_per_network"],
                 settings.per_ip,
+                site_factor,
                 LIMIT_KEYS_MAX,
                 cluster.cloned(),
             ),
@@ -79,7 +85,7 @@ impl Accounts {
         let outbox = self.outbox.as_ref().ok_or(Rejection::RouteNotFound)?;
         outbox
             .per_ip
-            .check(&network(client))
+            .check(client)
             .await
             .map_err(Rejection::RateLimited)?;
         outbox.asked.check("").await.map_err(Rejection::RateLimited)

@@ -11,7 +11,7 @@ use super::{
     outbox::Mail,
     passwords::Verdict,
     refresh_token::RefreshToken,
-    sessions::{may_enter, network, unavailable},
+    sessions::{may_enter, unavailable},
     users::canonical_email,
 };
 use crate::{
@@ -50,7 +50,7 @@ impl Accounts {
     ) -> Result<DeviceToken, Rejection> {
         let ChangePassword { ip, session_id, .. } = change;
         self.logins_per_ip
-            .check(&network(ip))
+            .check(ip)
             .await
             .map_err(Rejection::RateLimited)?;
         let user = self.store.find_user(UserKey::Id(change.user_id.into()));
@@ -136,7 +136,7 @@ impl Accounts {
             return Err(Rejection::RouteNotFound);
         }
         self.logins_per_ip
-            .check(&network(ip))
+            .check(ip)
             .await
             .map_err(Rejection::RateLimited)?;
         let refused = || {

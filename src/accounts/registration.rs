@@ -7,12 +7,8 @@
 use std::net::IpAddr;
 
 use super::{
-    AccountError, Accounts, NewAccount, Password,
-    delivery::LINK_GIVE_UP,
-    outbox::Mail,
-    passwords::Verdict,
-    refresh_token::RefreshToken,
-    sessions::{network, unavailable},
+    AccountError, Accounts, NewAccount, Password, delivery::LINK_GIVE_UP, outbox::Mail,
+    passwords::Verdict, refresh_token::RefreshToken, sessions::unavailable,
 };
 use crate::{
     mail::Purpose,
@@ -86,7 +82,7 @@ impl Accounts {
             return Err(Rejection::RouteNotFound);
         }
         self.logins_per_ip
-            .check(&network(ip))
+            .check(ip)
             .await
             .map_err(Rejection::RateLimited)?;
         let made = self.complete(token, password).await;

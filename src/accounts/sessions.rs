@@ -110,7 +110,7 @@ impl Accounts {
     async fn sign_in(&self, login: Login<'_>) -> Result<Grant, Rejection> {
         let ip = login.client.ip;
         self.logins_per_ip
-            .check(&network(ip))
+            .check(ip)
             .await
             .map_err(|exceeded| limited(None, ip, exceeded))?;
         let user = match user_key(login.name) {
@@ -416,18 +416,6 @@ fn refused(user: Option<&str>, ip: IpAddr, reason: &str) -> Rejection {
 /// transaction.
 pub(super) fn may_enter(user: &User) -> bool {
     !user.disabled && !user.pending
-}
-
-/// Whom a client address stands for: an IPv6 client has a network of 64 bits to choose addresses from (RFC 6177).
-pub(super) fn network(ip: IpAddr) -> String {
-    let network = match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-    };
-    network.to_string()
 }
 
 pub(super) fn unavailable(_: crate::store::StoreError) -> Rejection {

@@ -60,6 +60,8 @@ pub struct AccountSettings {
     pub register_per_ip: Quota,
     /// Login attempts of one client address.
     pub login_per_ip: Quota,
+    /// How many times what one client may a whole /48 of IPv6 may, of each of these and of mails: 1 to 65 536.
+    pub ipv6_site_factor: u32,
     /// Login attempts on one account, known or not.
     pub login_per_account: Quota,
     /// How mail is sent; `None`: forgotten passwords cannot be reset, and nobody is told of changes.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     authn::Revocations,
-    cluster::{Cluster, SharedLimiter},
+    cluster::{ClientLimiter, Cluster, SharedLimiter},
     store::{OpenError as StoreOpenError, Sqlite, Store, StoreError},
     telemetry::AccountMetrics,
 };
@@ -114,6 +114,10 @@ impl Accounts {
     ) -> Result<Self, OpenError> {
         let limiter =
             |name, quota| SharedLimiter::new(name, quota, LIMIT_KEYS_MAX, cluster.clone());
+        let factor = settings.ipv6_site_factor;
+        let of_clients = |names, quota| {
+            ClientLimiter::new(names, quota, factor, LIMIT_KEYS_MAX, cluster.clone())
+        };
         revocations.feed().begin(settings.max_lag);
         let store = open_store(settings)?;
         let signing = signing_keys(&store, settings, &revocations, clock.now())?;
@@ -128,14 +132,17 @@ impl Accounts {
             revocations,
             clock,
             metrics,
-            logins_per_ip: limiter("login_per_ip", settings.login_per_ip),
+            logins_per_ip: of_clients(["login_per_ip", "login_per_network"], settings.login_per_ip),
             logins_per_account: limiter("login_per_account", settings.login_per_account),
             logins_per_device: limiter("login_per_device", settings.login_per_account),
             outbox: settings
                 .mail
                 .as_ref()
-                .map(|mail| Outbox::new(mail, cluster.as_ref())),
-            registrations_per_ip: limiter("register_per_ip", settings.register_per_ip),
+                .map(|mail| Outbox::new(mail, factor, cluster.as_ref())),
+            registrations_per_ip: of_clients(
+                ["register_per_ip", "register_per_network"],
+                settings.register_per_ip,
+            ),
             cluster,
             feed: AtomicU64::new(0),
             settings: settings.clone(),

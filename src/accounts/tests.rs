@@ -210,6 +210,7 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         registration: Registration::Closed,
         register_per_ip: quota,
         login_per_ip: quota,
+        ipv6_site_factor: 4,
         login_per_account: quota,
         mail: None,
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cluster, Verdict};
+use super::{Asked, Cluster, Verdict};
 use crate::{
     limit::{KeyedLimiter, settings::Quota},
     policy::rejection::Exceeded,
@@ -14,10 +14,16 @@ use crate::{
 /// decides alone, and is stricter than all nodes together were (RATE-5). With N nodes that is N halves at most.
 #[derive(Debug)]
 pub struct SharedLimiter {
+    budgets: Budgets,
+    cluster: Option<Arc<Cluster>>,
+}
+
+/// The budgets of one limit by its keys.
+#[derive(Debug)]
+pub(super) struct Budgets {
     name: &'static str,
     quota: Quota,
     local: KeyedLimiter<Box<str>>,
-    cluster: Option<Arc<Cluster>>,
 }
 
 impl SharedLimiter {
@@ -29,14 +35,8 @@ impl SharedLimiter {
         max_keys: usize,
         cluster: Option<Arc<Cluster>>,
     ) -> Self {
-        let local = match cluster {
-            Some(_) => half(quota),
-            None => quota,
-        };
         Self {
-            name,
-            quota,
-            local: KeyedLimiter::new(name, local, max_keys),
+            budgets: Budgets::new(name, quota, max_keys, cluster.is_some()),
             cluster,
         }
     }
@@ -46,20 +46,63 @@ impl SharedLimiter {
     /// # Errors
     /// [`Exceeded`] with the time until one is allowed again. A refusal takes nothing from the shared budget.
     pub async fn check(&self, key: &str) -> Result<(), Exceeded> {
-        let alone = self.local.check_ref(key);
-        let Some(cluster) = &self.cluster else {
-            return alone;
-        };
-        match cluster.take(self.name, key, self.quota).await {
-            None => alone,
-            Some(Verdict::Taken) => Ok(()),
-            Some(Verdict::Refused(retry_after)) => Err(Exceeded {
-                limit: self.name,
-                retry_after,
-                quota: self.quota.count,
-                window: self.quota.window,
-            }),
+        take(&[(&self.budgets, key)], self.cluster.as_deref()).await
+    }
+}
+
+impl Budgets {
+    /// `shared`: whether other nodes take from them too.
+    pub(super) fn new(name: &'static str, quota: Quota, max_keys: usize, shared: bool) -> Self {
+        let local = if shared { half(quota) } else { quota };
+        Self {
+            name,
+            quota,
+            local: KeyedLimiter::new(name, local, max_keys),
         }
+    }
+}
+
+/// Takes one request from each budget, or from none. The order is from who is charged alone to who shares with others: what is
+/// taken here for a moment, while a wider one is asked, is then nobody else's.
+pub(super) async fn take(
+    from: &[(&Budgets, &str)],
+    cluster: Option<&Cluster>,
+) -> Result<(), Exceeded> {
+    let alone = take_here(from);
+    let Some(cluster) = cluster else {
+        return alone;
+    };
+    let asked: Vec<Asked<'_>> = from
+        .iter()
+        .map(|(budgets, key)| (budgets.name, *key, budgets.quota))
+        .collect();
+    match cluster.take(&asked).await {
+        None => alone,
+        Some(Verdict::Taken) => Ok(()),
+        Some(Verdict::Refused { place, exceeded }) => {
+            // The others were charged for nothing; the one that refuses is as little to be had without Redis.
+            if alone.is_ok() {
+                give_back(from, |other| other != place);
+            }
+            Err(exceeded)
+        }
+    }
+}
+
+/// The same from what this node counts.
+fn take_here(from: &[(&Budgets, &str)]) -> Result<(), Exceeded> {
+    for (place, (budgets, key)) in from.iter().enumerate() {
+        if let Err(exceeded) = budgets.local.check_ref(*key) {
+            give_back(from, |taken| taken < place);
+            return Err(exceeded);
+        }
+    }
+    Ok(())
+}
+
+fn give_back(from: &[(&Budgets, &str)], which: impl Fn(usize) -> bool) {
+    for (_, (budgets, key)) in from.iter().enumerate().filter(|(place, _)| which(*place)) {
+        budgets.local.give_back(*key);
     }
 }
 

@@ -42,8 +42,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a command is about. The digests of the scripts are known to the task alone.
 pub(super) enum Command {
-    /// To take a request: key, interval and burst.
-    Take([Vec<u8>; 3]),
+    /// To take a request from so many budgets, or none: their keys come before two numbers for each.
+    Take {
+        keys: usize,
+        arguments: Vec<Vec<u8>>,
+    },
     /// To settle so many keys, which come before two numbers for each.
     Settle {
         keys: usize,
@@ -263,16 +266,13 @@ async fn send(
 }
 
 fn written(call: &Command, scripts: &Scripts) -> Vec<u8> {
-    match call {
-        Command::Take([key, interval, burst]) => {
-            command(&[b"EVALSHA", &scripts.take, b"1", key, interval, burst])
-        }
-        Command::Settle { keys, arguments } => {
-            let keys = keys.to_string();
-            let head = [b"EVALSHA".as_slice(), &scripts.settle, keys.as_bytes()];
-            let arguments = arguments.iter().map(Vec::as_slice);
-            command(&head.into_iter().chain(arguments).collect::<Vec<_>>())
-        }
-        Command::Publish(channel) => command(&[b"PUBLISH", channel, b"1"]),
-    }
+    let (script, keys, arguments) = match call {
+        Command::Publish(channel) => return command(&[b"PUBLISH", channel, b"1"]),
+        Command::Settle { keys, arguments } => (&scripts.settle, keys, arguments),
+        Command::Take { keys, arguments } => (&scripts.take, keys, arguments),
+    };
+    let keys = keys.to_string();
+    let head = [b"EVALSHA".as_slice(), script, keys.as_bytes()];
+    let arguments = arguments.iter().map(Vec::as_slice);
+    command(&head.into_iter().chain(arguments).collect::<Vec<_>>())
 }

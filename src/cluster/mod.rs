@@ -7,6 +7,7 @@
 //!
 //! The client is our own, for it needs four commands, and must not take an answer of any size.
 
+mod clients;
 mod connection;
 mod limit;
 mod link;
@@ -25,7 +26,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::limit::SharedLimiter;
+pub use self::{clients::ClientLimiter, limit::SharedLimiter};
 use self::{
     connection::Target,
     link::{Command, Link},
@@ -36,6 +37,7 @@ use self::{
 };
 use crate::{
     limit::{Share, settings::Quota},
+    policy::rejection::Exceeded,
     telemetry::Telemetry,
     upstream::TlsFault,
 };
@@ -57,10 +59,19 @@ pub struct Cluster {
     _tasks: [AbortOnDropHandle<()>; 3],
 }
 
+/// A budget that is asked for: its limit's name, its key, and what it holds.
+type Asked<'a> = (&'static str, &'a str, Quota);
+
 /// What Redis decided.
 enum Verdict {
+    /// A request was taken from each.
     Taken,
-    Refused(Duration),
+    /// None was taken from any.
+    Refused {
+        /// The one of those asked for, counted from 0, that makes wait the longest.
+        place: usize,
+        exceeded: Exceeded,
+    },
 }
 
 impl Cluster {
@@ -137,27 +148,49 @@ impl Cluster {
         self.heard.notified().await;
     }
 
-    /// Takes a request from the budget that all nodes share; `None` where Redis does not say.
-    async fn take(&self, limit: &str, key: &str, quota: Quota) -> Option<Verdict> {
-        let (interval, burst) = terms(quota);
-        let key = name(&self.keys, &["limit", limit, key]);
-        let take = Command::Take([
-            key,
-            interval.to_string().into_bytes(),
-            burst.to_string().into_bytes(),
-        ]);
-        match self.link.ask(take).await {
-            Some(Reply::Integer(0)) => Some(Verdict::Taken),
-            Some(Reply::Integer(wait)) => {
-                let wait = u64::try_from(wait).unwrap_or(0);
-                Some(Verdict::Refused(Duration::from_micros(wait)))
-            }
-            _ => {
-                self.telemetry.cluster_fallback();
-                None
-            }
+    /// Takes a request from each of these budgets, which all nodes share, or from none; `None` where Redis does not say.
+    async fn take(&self, asked: &[Asked<'_>]) -> Option<Verdict> {
+        let names = asked
+            .iter()
+            .map(|(limit, key, _)| name(&self.keys, &["limit", limit, key]));
+        let numbers = asked.iter().flat_map(|(_, _, quota)| {
+            let (interval, burst) = terms(*quota);
+            [interval, burst].map(|number| number.to_string().into_bytes())
+        });
+        let take = Command::Take {
+            keys: asked.len(),
+            arguments: names.chain(numbers).collect(),
+        };
+        let verdict = self.link.ask(take).await;
+        let verdict = verdict.and_then(|reply| verdict_of(&reply, asked));
+        if verdict.is_none() {
+            self.telemetry.cluster_fallback();
         }
+        verdict
     }
+}
+
+/// Reads the script's answer; `None` for what is none.
+fn verdict_of(reply: &Reply, asked: &[Asked<'_>]) -> Option<Verdict> {
+    let parts = match reply {
+        Reply::Integer(0) => return Some(Verdict::Taken),
+        Reply::Parts(parts) => parts.as_slice(),
+        Reply::Bytes(_) | Reply::Error(_) | Reply::Integer(_) => return None,
+    };
+    let [Reply::Integer(place), Reply::Integer(wait)] = parts else {
+        return None;
+    };
+    let place = usize::try_from(*place).ok()?.checked_sub(1)?;
+    let (limit, _, quota) = asked.get(place)?;
+    Some(Verdict::Refused {
+        place,
+        exceeded: Exceeded {
+            limit,
+            retry_after: Duration::from_micros(u64::try_from(*wait).ok()?),
+            quota: quota.count,
+            window: quota.window,
+        },
+    })
 }
 
 /// The secret of the digests: the password, which all nodes have, for this site.

@@ -1,21 +1,23 @@
 //! Against a real server; and against servers that are none.
 
-use self::server::RedisServer;
-use super::*;
-use crate::{policy::rejection::Exceeded, telemetry::settings::LogSettings};
-use futures_util::future::join_all;
 use std::{
     io::Read,
     net::TcpListener,
     sync::{Mutex, PoisonError},
     time::Instant,
 };
+
+use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
+use self::server::RedisServer;
+use super::*;
+use crate::{policy::rejection::Exceeded, telemetry::settings::LogSettings};
+
+mod clients;
 mod faults;
 pub(crate) mod server;
-
 mod share;
 
 const PASSWORD: &str = "a-password-of-the-test";

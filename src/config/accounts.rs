@@ -45,6 +45,7 @@ const REGISTRATION: [(&str, Choice<Registration>); 3] = [
 pub(super) fn read(
     mut table: Table<'_>,
     (present, has_mail): (bool, bool),
+    ipv6_site_factor: u32,
     server: Option<&ServerSettings>,
 ) -> Option<AccountSettings> {
     let enabled = table.flag("enabled").unwrap_or(true) && present;
@@ -99,6 +100,7 @@ pub(super) fn read(
         registration,
         register_per_ip,
         login_per_ip,
+        ipv6_site_factor,
         login_per_account,
         mail: None,
     })

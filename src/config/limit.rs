@@ -27,7 +27,8 @@ const BAD_TOKENS: Quota = Quota {
 /// The most limits of one route.
 const ROUTE_LIMITS_MAX: usize = 8;
 
-pub(super) fn read(mut table: Table<'_>) -> IpLimitSettings {
+/// The section, and how many times the budget of one client the account routes give a whole /48 of IPv6.
+pub(super) fn read(mut table: Table<'_>) -> (IpLimitSettings, u32) {
     let per_ip = quota(&mut table, "per_ip", PER_IP);
     let bad_tokens = bad_tokens(&mut table);
     let exempt: Vec<_> = network::read(&mut table, "exempt")
@@ -39,15 +40,19 @@ pub(super) fn read(mut table: Table<'_>) -> IpLimitSettings {
     let prefix =
         Bounds::new(32, 128).because("a shorter one would let a whole provider share one budget");
     let ipv6_prefix = table.number("ipv6_prefix", prefix).unwrap_or(64);
+    let factor = Bounds::new(1, 65_536)
+        .because("one client is not to have more than its site, which has 65536 networks at most");
+    let ipv6_site_factor = table.number("ipv6_site_factor", factor).unwrap_or(4);
     let max_keys = table.number("max_keys", Bounds::new(1000, 100_000_000));
     table.finish();
-    IpLimitSettings {
+    let settings = IpLimitSettings {
         per_ip,
         bad_tokens,
         exempt,
         ipv6_prefix,
         max_keys: max_keys.unwrap_or(1_000_000),
-    }
+    };
+    (settings, ipv6_site_factor)
 }
 
 pub(super) fn read_cache(mut table: Table<'_>) -> CacheSettings {

@@ -28,6 +28,12 @@ pub fn needed(before: &Config, next: &Config, changes: &[Change]) -> Vec<String>
                 && statements(next).is_some()
                 && statements(before) != statements(next),
         ),
+        (
+            "rate_limit.ipv6_site_factor",
+            site_factor(before).is_some()
+                && site_factor(next).is_some()
+                && site_factor(before) != site_factor(next),
+        ),
         ("cluster", before.cluster != next.cluster),
         ("log.access", before.log.access != next.log.access),
         ("log.format", before.log.format != next.log.format),
@@ -52,6 +58,14 @@ pub fn needed(before: &Config, next: &Config, changes: &[Change]) -> Vec<String>
         keys.extend(own);
     }
     keys
+}
+
+/// What a wider network may do at the account routes.
+fn site_factor(config: &Config) -> Option<u32> {
+    config
+        .accounts
+        .as_ref()
+        .map(|accounts| accounts.ipv6_site_factor)
 }
 
 /// The folder of the keys that sign statements to upstreams.

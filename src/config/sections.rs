@@ -38,9 +38,9 @@ pub(super) fn read<'d>(
     let issuers = issuer::read(top.sections("issuer"), server);
     let token_cache = limit::read_cache(top.section("token_cache"));
     let (identity, statements) = identity::read(top.section("identity"));
-    let limit = limit::read(top.section("rate_limit"));
+    let (limit, site_factor) = limit::read(top.section("rate_limit"));
     let upstreams = upstream::read(top.sections("upstream"), statements.is_some());
-    let accounts = accounts_with_mail(&mut top, server, tls.development);
+    let accounts = accounts_with_mail(&mut top, site_factor, server, tls.development);
     let cluster = cluster::read(top.section("cluster"), server, accounts.as_ref());
     let assertion = statements.zip(server).and_then(|(statements, server)| {
         statements.settle(&context.problems, server, (accounts.as_ref(), context.root))
@@ -95,11 +95,12 @@ pub(super) fn read<'d>(
 /// The accounts, and how their owners are written to.
 fn accounts_with_mail(
     top: &mut Table<'_>,
+    ipv6_site_factor: u32,
     server: Option<&ServerSettings>,
     development: bool,
 ) -> Option<AccountSettings> {
     let there = (top.has("accounts"), top.has("mail"));
-    let accounts = accounts::read(top.section("accounts"), there, server);
+    let accounts = accounts::read(top.section("accounts"), there, ipv6_site_factor, server);
     let mail = mail::read(top.section("mail"));
     check_mail(top, accounts.is_some(), development);
     accounts.map(|accounts| AccountSettings { mail, ..accounts })

@@ -9,15 +9,18 @@ use std::{
 use super::{Telemetry, histogram::BOUNDS, labels::LimitLabel};
 
 /// Names of limits: the label of `portcullis_rate_limited_total`.
-const LIMITS: [&str; 11] = [
+const LIMITS: [&str; 14] = [
     "bad_tokens",
     "login_per_account",
     "login_per_device",
     "login_per_ip",
+    "login_per_network",
     "mail_per_ip",
+    "mail_per_network",
     "mail_total",
     "per_ip",
     "register_per_ip",
+    "register_per_network",
     "route",
     "route_ip",
     "route_user",

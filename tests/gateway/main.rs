@@ -51,6 +51,7 @@ mod mail;
 mod memory;
 mod metrics;
 mod multiplexed;
+mod networks;
 mod ntlm;
 mod opaque;
 mod openapi;

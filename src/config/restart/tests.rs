@@ -94,6 +94,8 @@ fn cfg_2_keys_that_need_a_restart_are_named() {
         ),
         &["accounts.access_ttl", "accounts.password_min"],
     );
+    let factor = "[rate_limit]\nipv6_site_factor = 8\n[log]";
+    check(("[log]", factor), &["rate_limit.ipv6_site_factor"]);
     check(
         (
             "[tls]",
@@ -108,6 +110,8 @@ fn what_says_the_same_in_other_words_needs_none() {
     check(("[accounts]", "[accounts]\nenabled = true"), &[]);
     check(("[log]", "[log]\nformat = \"json\""), &[]);
     check(("[log]", "[log]\nlevel = \"debug\""), &[]);
+    let limit = "[rate_limit]\nipv6_site_factor = 4\nipv6_prefix = 56\n[log]";
+    check(("[log]", limit), &[]);
     check(
         (
             "[tls]",
