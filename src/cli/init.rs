@@ -59,7 +59,7 @@ pub fn run(command: &InitCommand) -> anyhow::Result<ExitCode> {
     let accounts = config::load(&file)?.accounts;
     say(&next_steps(dir, &file))?;
     if let Some(settings) = accounts {
-        say(&first_administrator(&settings)?)?;
+        say(&first_administrator(&settings, dir)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -109,12 +109,12 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// Tells the one-time secret of the first administrator, unless the data folder has one already.
-fn first_administrator(settings: &AccountSettings) -> anyhow::Result<String> {
+fn first_administrator(settings: &AccountSettings, dir: &Path) -> anyhow::Result<String> {
     let accounts = Accounts::open(settings, Arc::new(Revocations::new()))?;
     match super::runtime()?.block_on(accounts.bootstrap()) {
         Ok(made) => Ok(format!(
             "\n{}",
-            super::user::bootstrap_text(&accounts, &made)
+            super::user::bootstrap_text(&accounts, &made, &curl(dir))
         )),
         Err(AccountError::AdminExists) => Ok(String::new()),
         Err(error) => Err(error).context("cannot make the first administrator's secret"),
@@ -127,8 +127,7 @@ fn next_steps(dir: &Path, file: &Path) -> String {
     } else {
         format!(" --config {}", file.display())
     };
-    let cert = dir.join("certs/dev.crt");
-    let curl = format!("curl --cacert {}", cert.display());
+    let curl = curl(dir);
     format!(
         r#"
 Next:
@@ -141,6 +140,11 @@ Then, in another terminal, sign in and call the backend with the access token:
     -H 'Content-Type: application/json' -d '{{"username":"alice","password":"..."}}'
   {curl} https://localhost:8443/ -H "Authorization: Bearer $TOKEN""#
     )
+}
+
+/// curl, told to believe the development certificate.
+fn curl(dir: &Path) -> String {
+    format!("curl --cacert {}", dir.join("certs/dev.crt").display())
 }
 
 #[cfg(test)]
@@ -208,8 +212,9 @@ mod tests {
         init(dir.path(), "http://127.0.0.1:9000").unwrap();
         let config = config::load(&dir.path().join("config/gateway.toml")).unwrap();
         let settings = config.accounts.unwrap();
-        let text = first_administrator(&settings).unwrap();
+        let text = first_administrator(&settings, dir.path()).unwrap();
         assert!(text.contains("/auth/bootstrap"), "{text}");
+        assert!(text.contains("curl --cacert"), "{text}");
         let database = mode(&dir.path().join("data/portcullis.db"));
         assert_eq!(database, 0o600);
         let accounts = Accounts::open(&settings, Arc::new(Revocations::new())).unwrap();
@@ -222,6 +227,6 @@ mod tests {
         };
         let runtime = crate::cli::runtime().unwrap();
         runtime.block_on(accounts.add_user(admin)).unwrap();
-        assert_eq!(first_administrator(&settings).unwrap(), "");
+        assert_eq!(first_administrator(&settings, dir.path()).unwrap(), "");
     }
 }

@@ -34,13 +34,13 @@ pub struct KeyArguments {
 /// What is to be done with signing keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Lists the keys: the one that signs, those that wait, those whose last tokens are still believed
+    /// List the keys: the one that signs, those that wait, those whose last tokens are still believed
     List {
         /// `text` for people; `json` for programs
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Makes a key that takes over after a while; until then it is published, and the old one signs
+    /// Make a key that takes over after a while; until then it is published, and the old one signs
     Rotate {
         /// How long it is published before it signs; 10m where it is left out. Below 5m it warns, for verifiers elsewhere keep the
         /// published keys so long
@@ -50,7 +50,7 @@ pub enum KeyCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Takes a key away at once, and with it every token that it has signed
+    /// Take a key away at once, and with it every token that it has signed
     ///
     /// Whoever has such a token must refresh or sign in again. For a key that was stolen; `rotate` disturbs nobody.
     Revoke {
@@ -68,7 +68,7 @@ pub enum KeyCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Encrypts the keys in the store with the new key-encryption key, once every node has it
+    /// Encrypt the keys in the store with the new key-encryption key, once every node has it
     Rewrap {
         /// `text` for people; `json` for programs
         #[arg(long, value_enum, default_value_t)]

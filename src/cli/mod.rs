@@ -85,10 +85,10 @@ enum Command {
     Explain(explain::ExplainCommand),
     /// Serve a demonstration: gateway, sample upstream and sample user, without any file.
     Demo(demo::DemoCommand),
-    /// Manage accounts: add, list, show, roles, passwords, disable, logout.
+    /// Manage accounts: add, list, roles, passwords, disable, log out, invite, import.
     #[command(subcommand)]
     User(user::UserCommand),
-    /// Manage the keys that sign access tokens, or assertions to upstreams: list, rotate, revoke.
+    /// Manage the keys that sign access tokens, or assertions to upstreams: list, rotate, revoke, encrypt anew.
     Key(key::KeyArguments),
     /// Issue a token for a test, or show what a token says.
     #[command(subcommand)]
@@ -133,12 +133,12 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let accounts = config.accounts.as_ref();
             let accounts =
                 accounts.context("accounts are off: the configuration has no [accounts]")?;
-            Ok(user::run(command, accounts))
+            user::run(command, accounts)
         }),
         Command::Key(arguments) => audited(&config, |config| key::run(&arguments, config)),
         Command::Token(command) => audited(&config, |config| {
             let accounts = config.accounts.as_ref();
-            Ok(token::run(command, accounts, &config.issuers))
+            token::run(command, accounts, &config.issuers)
         }),
         Command::Cert(command) => cert::run(&command),
         Command::Schema(command) => schema::run(&command),

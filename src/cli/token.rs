@@ -1,8 +1,7 @@
 //! `portcullis token …`: a token for a test, and what a token says.
 
 use std::{
-    error::Error,
-    io::{self, Read, Write},
+    io::{self, Read},
     process::ExitCode,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -31,12 +30,12 @@ const TOKEN_BYTES_MAX: u64 = 8 << 10;
 /// What is to be done with tokens.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Says what a token says, and whether it verifies; exit code 1 if it does not
+    /// Say what a token says, and whether it verifies; exit code 1 if it does not
     Inspect {
         /// The token; standard input when it is absent
         token: Option<String>,
     },
-    /// Prints an access token for an account, in a session of its own that ends with the token
+    /// Print an access token for an account, in a session of its own that ends with the token
     Issue {
         /// Name or e-mail address
         #[arg(long)]
@@ -47,20 +46,18 @@ pub enum TokenCommand {
     },
 }
 
-/// Runs a command. `accounts` and `issuers` are those of the configuration.
-#[must_use]
+/// Runs a command. `accounts` and `issuers` are those of the configuration. Exit code 1 for a token that does not verify.
+///
+/// # Errors
+/// What could not be done.
 pub fn run(
     command: TokenCommand,
     accounts: Option<&AccountSettings>,
     issuers: &[IssuerSettings],
-) -> ExitCode {
-    let done = match command {
+) -> anyhow::Result<ExitCode> {
+    match command {
         TokenCommand::Inspect { token } => inspect(token, accounts, issuers),
         TokenCommand::Issue { user, ttl } => issue(&user, ttl, accounts),
-    };
-    match done {
-        Ok(code) => code,
-        Err(error) => fail(&error),
     }
 }
 
@@ -69,7 +66,8 @@ fn issue(
     ttl: Duration,
     accounts: Option<&AccountSettings>,
 ) -> anyhow::Result<ExitCode> {
-    let settings = accounts.ok_or_else(|| anyhow::anyhow!("accounts are not enabled"))?;
+    let settings = accounts
+        .ok_or_else(|| anyhow::anyhow!("accounts are off: the configuration has no [accounts]"))?;
     let accounts = Accounts::open(settings, Arc::new(Revocations::new()))?;
     let grant = super::runtime()?.block_on(accounts.issue(user, ttl))?;
     super::say(&grant.access_token)?;
@@ -157,20 +155,6 @@ fn report(token: &str, authn: &Authenticator, now: SystemTime) -> (Value, bool) 
 /// Reads the life of a token.
 fn life(text: &str) -> Result<Duration, String> {
     super::arguments::duration(text, &(Duration::from_secs(1)..=Duration::from_secs(900)))
-}
-
-/// Prints an error with its causes to standard error.
-pub(super) fn fail(error: &anyhow::Error) -> ExitCode {
-    let error: &dyn Error = error.as_ref();
-    let mut line = format!("portcullis: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    // With standard error gone there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "{line}");
-    ExitCode::FAILURE
 }
 
 #[cfg(test)]

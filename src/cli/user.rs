@@ -35,7 +35,7 @@ const PAGE: u32 = 500;
 /// What is to be done with accounts. A change is obeyed by every running node within 5 s.
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
-    /// Adds an account; the password comes from a prompt, or from one line of standard input
+    /// Add an account; the password comes from a prompt, or from one line of standard input
     Add {
         /// Name: 1 to 64 of a-z, 0-9, '.', '_' and '-'
         name: String,
@@ -49,62 +49,62 @@ pub enum UserCommand {
         #[arg(long = "role", value_name = "ROLE")]
         roles: Vec<String>,
     },
-    /// Makes the secret by which the first administrator makes his account, while there is none
+    /// Make the secret by which the first administrator makes his account, while there is none
     Bootstrap,
-    /// Erases an account and ends its sessions; its name stays taken
+    /// Erase an account and end its sessions; its name stays taken
     Delete {
         /// Name or e-mail address
         name: String,
     },
-    /// Shuts an account and ends its sessions
+    /// Shut an account and end its sessions
     Disable {
         /// Name or e-mail address
         name: String,
     },
-    /// Opens a shut account
+    /// Open a shut account
     Enable {
         /// Name or e-mail address
         name: String,
     },
-    /// Takes over accounts of an htpasswd file; their owners keep their passwords
+    /// Take over accounts of an htpasswd file, or of Authelia's users file; their owners keep their passwords
     Import(import::ImportCommand),
-    /// Makes an invitation and prints its secret, once, or sends it by mail
+    /// Make an invitation and print its secret, once, or send it by mail
     Invite(invites::InviteCommand),
-    /// Lists the invitations that wait
+    /// List the invitations that wait
     Invites {
         /// `text` for people; `json` for programs
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Lists accounts by name
+    /// List accounts by name
     List {
         /// `text` for people; `json` for programs
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Ends every session of an account
+    /// End every session of an account
     Logout {
         /// Name or e-mail address
         name: String,
     },
-    /// Takes an invitation back
+    /// Take an invitation back
     RevokeInvite {
         /// Its id, as `user invites` tells it
         id: String,
     },
-    /// Sets a new password and ends every session
+    /// Set a new password and end every session
     SetPassword {
         /// Name or e-mail address
         name: String,
     },
-    /// Replaces the roles of an account and ends its sessions; without roles it has none
+    /// Replace the roles of an account and end its sessions; without roles it has none
     SetRole {
         /// Name or e-mail address
         name: String,
         /// Roles
         roles: Vec<String>,
     },
-    /// Shows one account
+    /// Show one account
     Show {
         /// Name or e-mail address
         name: String,
@@ -112,25 +112,27 @@ pub enum UserCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Gives an account that is being guessed at a new budget of attempts; ends no session
+    /// Give an account that is being guessed at its attempts anew; no session ends
     Unlock {
         /// Name or e-mail address
         name: String,
     },
 }
 
-/// Runs a command over the accounts of these settings. Exit code 0 when it is done and durable, 1 otherwise.
-#[must_use]
-pub fn run(command: UserCommand, settings: &AccountSettings) -> ExitCode {
+/// Runs a command over the accounts of these settings.
+///
+/// # Errors
+/// What could not be done; then nothing has changed.
+pub fn run(command: UserCommand, settings: &AccountSettings) -> anyhow::Result<ExitCode> {
     let stdin = io::stdin();
     let mut terminal = Console {
         output: &mut io::stdout().lock(),
         password: &mut || read_password(&stdin),
     };
     match execute(command, settings, &mut terminal) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_unread(&error) => ExitCode::SUCCESS,
-        Err(error) => super::token::fail(&error),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if is_unread(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
     }
 }
 
@@ -152,6 +154,10 @@ impl Console<'_> {
         let text = (self.password)().map_err(|error| anyhow::anyhow!("no password: {error}"))?;
         Ok(Password::new(text)?)
     }
+
+    fn say(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.output, "{line}")
+    }
 }
 
 fn execute(
@@ -161,7 +167,6 @@ fn execute(
 ) -> anyhow::Result<()> {
     let accounts = Accounts::open(settings, Arc::new(Revocations::new()))?;
     let runtime = super::runtime()?;
-    let wait = |done: &str, console: &mut Console<'_>| writeln!(console.output, "{done}");
     match command {
         UserCommand::Add {
             name,
@@ -177,24 +182,24 @@ fn execute(
                 roles: &roles,
             };
             let user = runtime.block_on(accounts.add_user(new))?;
-            wait(&format!("added {}", user.username), console)?;
+            console.say(&format!("added {}", user.username))?;
         }
         UserCommand::Bootstrap => invites::bootstrap(&accounts, &runtime, console)?,
         UserCommand::Delete { name } => {
             runtime.block_on(accounts.delete_user(&name))?;
-            wait("deleted", console)?;
+            console.say("deleted")?;
         }
         UserCommand::Disable { name } => {
             runtime.block_on(accounts.set_disabled(&name, true))?;
-            wait("disabled", console)?;
+            console.say("disabled")?;
         }
         UserCommand::Enable { name } => {
             runtime.block_on(accounts.set_disabled(&name, false))?;
-            wait("enabled", console)?;
+            console.say("enabled")?;
         }
         UserCommand::Unlock { name } => {
             runtime.block_on(accounts.unlock(&name))?;
-            wait("unlocked", console)?;
+            console.say("unlocked")?;
         }
         UserCommand::Import(command) => import::run(&command, &accounts, &runtime, console)?,
         UserCommand::Invite(command) => invites::invite(&command, &accounts, &runtime, console)?,
@@ -202,22 +207,22 @@ fn execute(
         UserCommand::List { format } => list(&accounts, &runtime, format, console)?,
         UserCommand::Logout { name } => {
             let ended = runtime.block_on(accounts.end_sessions_of(&name))?;
-            wait(&format!("ended {ended} sessions"), console)?;
+            console.say(&format!("ended {ended} sessions"))?;
         }
         UserCommand::RevokeInvite { id } => {
             runtime.block_on(accounts.revoke_invite(Actor::Operator, &id))?;
-            wait("taken back", console)?;
+            console.say("taken back")?;
         }
         UserCommand::SetPassword { name } => {
             // Before anybody types a password for nothing.
             runtime.block_on(accounts.user(&name))?;
             let password = console.password()?;
             runtime.block_on(accounts.set_password(&name, password))?;
-            wait("password set; every session has ended", console)?;
+            console.say("password set; every session has ended")?;
         }
         UserCommand::SetRole { name, roles } => {
             runtime.block_on(accounts.set_roles(&name, &roles))?;
-            wait("roles set; every session has ended", console)?;
+            console.say("roles set; every session has ended")?;
         }
         UserCommand::Show { name, format } => {
             let user = runtime.block_on(accounts.user(&name))?;

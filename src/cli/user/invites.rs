@@ -42,18 +42,26 @@ pub(super) fn bootstrap(
     console: &mut Console<'_>,
 ) -> anyhow::Result<()> {
     let made = runtime.block_on(accounts.bootstrap())?;
-    writeln!(console.output, "{}", bootstrap_text(accounts, &made))?;
+    writeln!(
+        console.output,
+        "{}",
+        bootstrap_text(accounts, &made, "curl")
+    )?;
     Ok(())
 }
 
-/// The secret, and how it is used.
-pub(in crate::cli) fn bootstrap_text(accounts: &Accounts, made: &InviteSecret) -> String {
+/// The secret, and how it is used: `curl` is the program, with what it needs to believe the gateway's certificate.
+pub(in crate::cli) fn bootstrap_text(
+    accounts: &Accounts,
+    made: &InviteSecret,
+    curl: &str,
+) -> String {
     let settings = accounts.settings();
     let secret = made.secret.reveal();
     format!(
         r#"The first administrator makes his account with this secret, which works once, for 24 hours:
   {}
-  curl {}{}/bootstrap -H 'Content-Type: application/json' \
+  {curl} {}{}/bootstrap -H 'Content-Type: application/json' \
     -d '{{"secret":"{}","username":"...","email":"...","password":"..."}}'
 Lost, or too late: portcullis user bootstrap"#,
         *secret, settings.issuer, settings.path, *secret
