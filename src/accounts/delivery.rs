@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::Accounts;
+use super::{Accounts, seconds};
 use crate::{
     mail::{Facts, Letter, Mailer, Purpose, SendError},
     store::{Claim, MailStatus, QueuedMail, StoreError},
@@ -83,7 +83,7 @@ impl Accounts {
         let Some(purpose) = Purpose::named(&mail.purpose) else {
             return Ok(Attempt::Refused("its purpose is not known".to_owned()));
         };
-        let now = self.clock.now();
+        let now = seconds(self.settled().time);
         let late = |give_up: Duration| now > mail.first_due_at.saturating_add(give_up.as_secs());
         let give_up = outbox.settings.give_up;
         let over = match purpose {

@@ -33,7 +33,7 @@ use jsonwebtoken::Algorithm;
 
 use crate::{
     authn::{
-        Revocations,
+        Revocations, Settled,
         settings::{BUILT_IN, ClaimNames, IssuerSettings, KeySource},
     },
     cluster::{ClientLimiter, Cluster, SharedLimiter},
@@ -186,7 +186,11 @@ pub enum AccountError {
 
 /// What time it is. Handed in, so that tests can move it.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+pub struct Clock {
+    wall: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    /// Whether a jump that the monotonic clock knows nothing of is doubted.
+    is_doubted: bool,
+}
 
 impl Accounts {
     /// The built-in issuer, for the [`Authenticator`](crate::authn::Authenticator): an entry for each kind of keys that it has,
@@ -239,7 +243,7 @@ impl Accounts {
     /// # Errors
     /// [`KeyError`] by variant; the keys then stay as they were.
     pub fn follow_keys(&self) -> Result<(), KeyError> {
-        self.signing.follow(self.clock.now())
+        self.signing.follow(seconds(self.settled().time))
     }
 
     /// What the configuration says of accounts.
@@ -257,17 +261,27 @@ impl Accounts {
     /// What time it is by the clock of these accounts.
     #[must_use]
     pub fn time(&self) -> SystemTime {
-        (self.clock.0)()
+        (self.clock.wall)()
     }
 
     fn times(&self) -> Times {
         let now = self.clock.now();
         let life = self.settings.access_ttl.max(ACCESS_TTL_MAX) + LEEWAY_MAX;
         Times {
-            now,
+            now: seconds(self.settled().time),
             idle: self.settings.refresh_idle.as_secs(),
             grace: self.settings.refresh_grace.as_secs(),
-            tokens_dead_at: now.saturating_add(life.as_secs()),
+            // By the time that tokens are issued by.
+            tokens_dead_at: self.clock.now().saturating_add(life.as_secs()),
+        }
+    }
+
+    /// The time for whatever ends or erases something for good: a clock that jumps ahead, and may come back, does neither (FAULT-4).
+    fn settled(&self) -> Settled {
+        let time = self.time();
+        match self.clock.is_doubted {
+            true => self.revocations.settle(time),
+            false => Settled { time, fault: None },
         }
     }
 
@@ -295,27 +309,43 @@ impl Clock {
     /// The system's.
     #[must_use]
     pub fn system() -> Self {
-        Self(Arc::new(SystemTime::now))
+        Self::new(SystemTime::now).doubted()
     }
 
     /// One that says what `now` says.
     #[must_use]
     pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
+        Self {
+            wall: Arc::new(now),
+            is_doubted: false,
+        }
+    }
+
+    /// The same as a clock of a real machine, whose jumps may be mistakes.
+    #[must_use]
+    pub fn doubted(self) -> Self {
+        Self {
+            is_doubted: true,
+            ..self
+        }
     }
 
     /// Seconds since 1970.
     #[must_use]
     pub fn now(&self) -> u64 {
-        // A clock before 1970 reads as 1970: then every session is in its future and every token unexpired, as on any host
-        // whose clock is that wrong.
-        (self.0)()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs())
+        seconds((self.wall)())
     }
 }
 
 impl From<StoreError> for AccountError {
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    // A clock before 1970 reads as 1970: then every session is in its future and every token unexpired, as on any host
+    // whose clock is that wrong.
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Conflict => Self::Exists,

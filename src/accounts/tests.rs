@@ -92,6 +92,28 @@ impl Site {
         let clock =
             Clock::new(move || UNIX_EPOCH + Duration::from_secs(time.load(Ordering::SeqCst)));
         let revocations = Arc::new(Revocations::new());
+        Self::with_clock(folder, settings, now, revocations, clock)
+    }
+
+    /// One whose clock is doubted when it jumps, as that of a real machine.
+    pub(crate) fn doubting() -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let settings = settings(&folder);
+        let now = Arc::new(AtomicU64::new(START));
+        let time = Arc::clone(&now);
+        let clock =
+            Clock::new(move || UNIX_EPOCH + Duration::from_secs(time.load(Ordering::SeqCst)));
+        let revocations = Arc::new(Revocations::new());
+        Self::with_clock(folder, settings, now, revocations, clock.doubted())
+    }
+
+    fn with_clock(
+        folder: Arc<TempDir>,
+        settings: AccountSettings,
+        now: Arc<AtomicU64>,
+        revocations: Arc<Revocations>,
+        clock: Clock,
+    ) -> Self {
         let accounts = Accounts::open_at(&settings, Arc::clone(&revocations), clock).unwrap();
         let templates = IdentityHeaders::new(Preset::Portcullis, Vec::new(), MultiValue::Comma);
         let authn = Authenticator::new(

@@ -14,9 +14,9 @@ use tokio::{
     time::{Interval, MissedTickBehavior, sleep},
 };
 
-use super::{Accounts, KeyError};
+use super::{Accounts, KeyError, seconds};
 use crate::{
-    authn::Revocations,
+    authn::{ClockFault, Revocations},
     store::{Revocation, RevocationKind, StoreError},
 };
 
@@ -70,7 +70,8 @@ impl Accounts {
     /// [`PollError`]; what was read until then is applied.
     pub async fn poll(&self) -> Result<usize, PollError> {
         // First, for a key that is gone ends tokens as an entry of the feed does: both belong to what is known.
-        self.signing.refresh(&*self.store, self.clock.now()).await?;
+        let now = seconds(self.settled().time);
+        self.signing.refresh(&*self.store, now).await?;
         let mut applied = 0;
         for _ in 0..POLL_PAGES_MAX {
             let after = self.feed.load(Ordering::Acquire);
@@ -96,7 +97,7 @@ impl Accounts {
     /// # Errors
     /// [`StoreError`].
     pub async fn purge(&self) -> Result<usize, StoreError> {
-        self.revocations.purge(self.clock.now());
+        self.revocations.purge(self.times().now);
         let mut erased = 0;
         for _ in 0..PURGE_BATCHES_MAX {
             let rows = self.store.purge(self.times()).await?;
@@ -130,6 +131,7 @@ async fn run(accounts: Weak<Accounts>, report: Report) {
     let mut keys_failing = false;
     let mut reported = None;
     let mut turn = 0_u32;
+    let mut clock_was = None;
     loop {
         let heard = heard(&accounts, &mut ticks).await;
         let Some(accounts) = accounts.upgrade() else {
@@ -139,6 +141,7 @@ async fn run(accounts: Weak<Accounts>, report: Report) {
             follow_keys(&accounts, &mut keys_failing).await;
         }
         let mut result = accounts.poll().await.map(|_| ());
+        tell_clock(accounts.settled().fault, &mut clock_was);
         if !heard {
             if result.is_ok() && turn.is_multiple_of(PURGE_EVERY) {
                 result = accounts.purge().await.map(|_| ()).map_err(PollError::Store);
@@ -239,6 +242,28 @@ async fn follow_keys(accounts: &Arc<Accounts>, failing: &mut bool) {
         Ok(Err(error)) => Some(error.to_string()),
         Err(_) => Some("reading them panicked".to_owned()),
     };
+/// Tells of a clock that jumped, when it does and when it is as it should be again (FAULT-4).
+fn tell_clock(fault: Option<ClockFault>, was: &mut Option<ClockFault>) {
+    let is_ahead = |fault: &Option<ClockFault>| matches!(fault, Some(ClockFault::Ahead(_)));
+    let is_new = fault.is_some() != was.is_some() || is_ahead(&fault) != is_ahead(was);
+    *was = fault;
+    match fault {
+        _ if !is_new => {}
+        Some(ClockFault::Ahead(by)) => tracing::error!(
+            event = "clock_jumped",
+            ahead_seconds = by.as_secs(),
+            "the clock jumped ahead: tokens are judged by it, and nothing is erased by it before it has lasted a minute"
+        ),
+        Some(ClockFault::Behind(by)) => tracing::error!(
+            event = "clock_jumped",
+            behind_seconds = by.as_secs(),
+            "the clock was set back: tokens are judged by the latest time that was seen, so new ones may count as expired; where \
+             that time was wrong, restart the gateway"
+        ),
+        None => tracing::info!(event = "clock_settled", "the clock is believed again"),
+    }
+}
+
     match (&fault, *failing) {
         (Some(error), false) => {
             tracing::error!(

@@ -56,6 +56,24 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How far the wall clock is from where it should be: more than five minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockFault {
+    /// It jumped ahead by this much less than a minute ago, and may come back.
+    Ahead(Duration),
+    /// It is this much before the latest time that tokens were judged by.
+    Behind(Duration),
+}
+
+/// The time to erase by, and what is wrong with the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// What the wall clock says; while it is doubted, how much later it is than its last good reading by the monotonic clock.
+    pub time: SystemTime,
+    /// Nothing, mostly.
+    pub fault: Option<ClockFault>,
+}
+
 /// The latest time seen.
 #[derive(Debug, Default)]
 pub(super) struct HighWater {
@@ -89,6 +107,44 @@ impl HighWater {
             self.latest.fetch_max(wall, Ordering::Relaxed);
         }
         UnixMillis(wall.max(latest))
+    }
+
+    /// Takes a reading of both clocks and returns the time for what cannot be undone: a jump ahead that may not last has no part
+    /// in it (FAULT-4).
+    pub(super) fn settle(&self, wall: SystemTime, at: Instant) -> Settled {
+        let reading = UnixMillis::from(wall);
+        let latest = self.latest.load(Ordering::Relaxed);
+        let judged_by = match reading.0 > latest.saturating_add(STEP_MAX) {
+            true => self.observe_jump(reading.0, at),
+            false => self.observe(wall),
+        };
+        if let Some(time) = self.undoubted(at) {
+            let ahead = reading.since(time);
+            return Settled {
+                time: UNIX_EPOCH
+                    .checked_add(Duration::from_millis(time.0))
+                    .unwrap_or(wall),
+                fault: Some(ClockFault::Ahead(ahead)),
+            };
+        }
+        let behind = judged_by.since(reading);
+        Settled {
+            time: wall,
+            fault: (millis(behind) > JUMP_MAX).then_some(ClockFault::Behind(behind)),
+        }
+    }
+
+    /// While a jump is doubted, the time without it.
+    fn undoubted(&self, at: Instant) -> Option<UnixMillis> {
+        if !self.is_doubting.load(Ordering::Relaxed) {
+            return None;
+        }
+        let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        let believed = readings.as_ref()?;
+        believed.doubted_since?;
+        let passed = millis(at.saturating_duration_since(believed.at));
+        let latest = self.latest.load(Ordering::Relaxed);
+        Some(UnixMillis(believed.wall.saturating_add(passed).max(latest)))
     }
 
     fn observe_jump(&self, wall: u64, at: Instant) -> UnixMillis {
@@ -203,6 +259,34 @@ mod tests {
             UnixMillis(START + HOUR)
         );
         assert_eq!(clock.observe(wall(START + 10)), UnixMillis(START + 10));
+    }
+
+    #[test]
+    fn fault_4_what_is_erased_is_not_erased_by_a_jump() {
+        let (clock, at) = started();
+        let settle = |reading: u64, second: u64| {
+            let settled = clock.settle(wall(reading), at + Duration::from_secs(second));
+            (UnixMillis::from(settled.time).0, settled.fault)
+        };
+        assert_eq!(settle(START + 5000, 5), (START + 5000, None));
+        let ahead = |millis| Some(ClockFault::Ahead(Duration::from_millis(millis)));
+        for second in [6, 30, 65] {
+            let time = START + second * 1000;
+            assert_eq!(
+                settle(time + 10 * HOUR, second),
+                (time, ahead(10 * HOUR)),
+                "{second}"
+            );
+        }
+        // It came back: nothing has happened.
+        assert_eq!(settle(START + 66_000, 66), (START + 66_000, None));
+        // It came again and stays: it was right.
+        let time = START + HOUR + 67_000;
+        assert_eq!(settle(time, 67), (START + 67_000, ahead(HOUR)));
+        assert_eq!(settle(time + 60_000, 127), (time + 60_000, None));
+        // It was not after all: the time is what it says, and tokens are judged by a later one.
+        let behind = Some(ClockFault::Behind(Duration::from_millis(HOUR)));
+        assert_eq!(settle(START + 127_000, 128), (START + 127_000, behind));
     }
 
     #[test]

@@ -34,6 +34,7 @@ use http::HeaderMap;
 pub use self::{
     arrival::{Arrival, Charge},
     cache::CacheStats,
+    clock::{ClockFault, Settled},
     feed::FeedAge,
     keys::{KeyFault, KeyStatus, LiveKeys},
     revocation::Revocations,

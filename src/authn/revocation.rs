@@ -9,11 +9,11 @@ use std::{
         PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
-    clock::{HighWater, UnixMillis},
+    clock::{HighWater, Settled, UnixMillis},
     feed::FeedAge,
 };
 use crate::policy::Claims;
@@ -101,6 +101,13 @@ impl Revocations {
         let mut revoked = self.write();
         revoked.sessions.purge(now);
         revoked.tokens.purge(now);
+    }
+
+    /// The time to erase by where the wall clock says this, which is not always the time that tokens are judged by: they are
+    /// refused by a jump ahead at once, and nothing is erased by it before it has lasted.
+    #[must_use]
+    pub fn settle(&self, wall: SystemTime) -> Settled {
+        self.high_water.settle(wall, Instant::now())
     }
 
     /// The time to judge tokens by.

@@ -1,6 +1,6 @@
 //! What ends, ends everywhere: SESS-5, SESS-9, AUTH-11, the feed.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{CLIENT, PASSWORD, Site, password};
 use crate::{
@@ -251,4 +251,31 @@ async fn issued_test_tokens_end_with_the_account_and_cannot_live_long() {
     assert!(site.is_live(&grant));
     assert_eq!(site.accounts.end_sessions_of("ann").await.unwrap(), 1);
     assert!(!site.is_live(&grant));
+}
+
+#[tokio::test]
+async fn fault_4_a_jump_ahead_that_is_corrected_ends_no_session_and_forgets_no_revocation() {
+    let site = Site::doubting();
+    site.add("ann", &[]).await;
+    let ended = site.login("ann").await;
+    site.accounts.logout(ended.token()).await.unwrap();
+    let live = site.login("ann").await;
+    assert!(site.is_live(&live) && !site.is_live(&ended));
+
+    const YEARS: u64 = 10 * 365 * 86_400;
+    site.advance(YEARS);
+    site.accounts.poll().await.unwrap();
+    assert_eq!(site.accounts.purge().await.unwrap(), 0);
+    // Whoever renews while the clock is wrong is not told that his session is over, and a token that comes twice is no theft.
+    let renewed = site.refresh(live.token()).await.unwrap();
+    site.refresh(live.token()).await.unwrap();
+
+    site.now.fetch_sub(YEARS, Ordering::SeqCst);
+    site.accounts.poll().await.unwrap();
+    assert_eq!(site.accounts.purge().await.unwrap(), 0);
+    assert!(site.is_live(&live) && !site.is_live(&ended));
+    site.refresh(renewed.token()).await.unwrap();
+    // Another process over the same store knows of the revocation yet.
+    let beside = site.beside();
+    assert!(!beside.is_live(&ended) && beside.is_live(&live));
 }
