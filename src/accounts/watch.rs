@@ -4,6 +4,7 @@
 //! seconds, without a look-up on the way of a request.
 
 use std::{
+    fmt::Display,
     sync::{Arc, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -130,8 +131,8 @@ async fn run(accounts: Weak<Accounts>, report: Report) {
     let mut failing = false;
     let mut keys_failing = false;
     let mut reported = None;
-    let mut turn = 0_u32;
     let mut clock_was = None;
+    let mut turn = 0_u32;
     loop {
         let heard = heard(&accounts, &mut ticks).await;
         let Some(accounts) = accounts.upgrade() else {
@@ -140,13 +141,20 @@ async fn run(accounts: Weak<Accounts>, report: Report) {
         if !heard {
             follow_keys(&accounts, &mut keys_failing).await;
         }
-        let mut result = accounts.poll().await.map(|_| ());
         tell_clock(accounts.settled().fault, &mut clock_was);
+        let mut result = accounts.poll().await.map(|_| ());
+        let mut written = Ok(());
         if !heard {
-            if result.is_ok() && turn.is_multiple_of(PURGE_EVERY) {
+            let is_turn = turn.is_multiple_of(PURGE_EVERY);
+            if result.is_ok() && is_turn {
                 result = accounts.purge().await.map(|_| ()).map_err(PollError::Store);
             }
+            if result.is_ok() {
+                written = accounts.store.takes_writes(is_turn).await;
+            }
             turn = turn.wrapping_add(1);
+        } else if reported.is_some() {
+            written = accounts.store.takes_writes(false).await;
         }
         // One line when it begins and one when it ends, not one a second.
         match (&result, failing) {
@@ -157,9 +165,11 @@ async fn run(accounts: Weak<Accounts>, report: Report) {
             (Err(_), true) | (Ok(()), false) => {}
         }
         failing = result.is_err();
-        let fault = match result {
-            Err(error) => Some(format!("{error}: sign-in and sign-out are refused")),
-            Ok(()) => accounts.signing.fault(),
+        let refused = |error: &dyn Display| format!("{error}: sign-in and sign-out are refused");
+        let fault = match (result, written) {
+            (Err(error), _) => Some(refused(&error)),
+            (Ok(()), Err(error)) => Some(refused(&error)),
+            (Ok(()), Ok(())) => accounts.signing.fault(),
         };
         if fault != reported {
             report(fault.clone().map_or(Ok(()), Err));
@@ -232,16 +242,6 @@ pub async fn watch_lag(revocations: Arc<Revocations>, report: impl Fn(Result<(),
     }
 }
 
-/// Reads the signing keys where another process changed them. The disk may be slow; the feed does not wait for it longer than it
-/// would for itself.
-async fn follow_keys(accounts: &Arc<Accounts>, failing: &mut bool) {
-    let reader = Arc::clone(accounts);
-    let result = tokio::task::spawn_blocking(move || reader.follow_keys()).await;
-    let fault = match result {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some("reading them panicked".to_owned()),
-    };
 /// Tells of a clock that jumped, when it does and when it is as it should be again (FAULT-4).
 fn tell_clock(fault: Option<ClockFault>, was: &mut Option<ClockFault>) {
     let is_ahead = |fault: &Option<ClockFault>| matches!(fault, Some(ClockFault::Ahead(_)));
@@ -264,6 +264,16 @@ fn tell_clock(fault: Option<ClockFault>, was: &mut Option<ClockFault>) {
     }
 }
 
+/// Reads the signing keys where another process changed them. The disk may be slow; the feed does not wait for it longer than it
+/// would for itself.
+async fn follow_keys(accounts: &Arc<Accounts>, failing: &mut bool) {
+    let reader = Arc::clone(accounts);
+    let result = tokio::task::spawn_blocking(move || reader.follow_keys()).await;
+    let fault = match result {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("reading them panicked".to_owned()),
+    };
     match (&fault, *failing) {
         (Some(error), false) => {
             tracing::error!(

@@ -288,6 +288,13 @@ pub trait Store:
 
     /// Erases what is over, in one bounded batch; says how many rows it touched, 0 when nothing is left to do.
     fn purge(&self, times: Times) -> Answer<usize>;
+
+    /// Whether what is written is kept: an error where the last write failed for want of the disk. `try_one` writes something that
+    /// changes nothing then, to see whether it is so still.
+    fn takes_writes(&self, try_one: bool) -> Answer<()> {
+        let _ = try_one;
+        Box::pin(async { Ok(()) })
+    }
 }
 
 impl fmt::Debug for PasswordHash {

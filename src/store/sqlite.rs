@@ -17,7 +17,10 @@ mod users;
 use std::{
     fmt,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -48,6 +51,8 @@ pub struct Sqlite {
     writer: Worker,
     readers: [Worker; READERS],
     turn: AtomicUsize,
+    /// Whether the last write failed, for want of the disk and not of the lock.
+    is_shut: Arc<AtomicBool>,
 }
 
 impl Sqlite {
@@ -70,6 +75,7 @@ impl Sqlite {
             writer: Worker::start("store-write", writer)?,
             readers,
             turn: AtomicUsize::new(0),
+            is_shut: Arc::default(),
         })
     }
 
@@ -89,12 +95,21 @@ impl Sqlite {
         &self,
         job: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<T> {
+        let is_shut = Arc::clone(&self.is_shut);
         self.writer.run(move |connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = job(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
+            let before = connection.total_changes();
+            let written = commit(connection, job);
+            match &written {
+                Err(error) if kind(error) == StoreError::Unavailable => {
+                    is_shut.store(true, Ordering::Relaxed);
+                }
+                // What changed nothing says nothing of the disk.
+                Ok(_) if connection.total_changes() != before => {
+                    is_shut.store(false, Ordering::Relaxed);
+                }
+                Ok(_) | Err(_) => {}
+            }
+            written
         })
     }
 }
@@ -170,6 +185,36 @@ impl Store for Sqlite {
                 + mail::purge(transaction, &times)?)
         })
     }
+
+    fn takes_writes(&self, try_one: bool) -> Answer<()> {
+        if !self.is_shut.load(Ordering::Relaxed) {
+            return Box::pin(async { Ok(()) });
+        }
+        if !try_one {
+            return Box::pin(async { Err(StoreError::Unavailable) });
+        }
+        let is_shut = Arc::clone(&self.is_shut);
+        self.writer.run(move |connection| {
+            commit(connection, |transaction| {
+                // The same number once more: a page is written for it, and nothing is changed.
+                let version: i64 =
+                    transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+                transaction.pragma_update(None, "user_version", version)
+            })?;
+            is_shut.store(false, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+}
+
+fn commit<T>(
+    connection: &mut Connection,
+    job: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = job(&transaction)?;
+    transaction.commit()?;
+    Ok(value)
 }
 
 impl fmt::Debug for Sqlite {
@@ -257,13 +302,18 @@ fn begin<T>(
 }
 
 fn classify(error: &rusqlite::Error) -> StoreError {
+    let kind = kind(error);
+    if kind == StoreError::Unavailable {
+        tracing::error!(error = %error, "the account store failed");
+    }
+    kind
+}
+
+fn kind(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy,
         Some(ErrorCode::ConstraintViolation) => StoreError::Conflict,
-        _ => {
-            tracing::error!(error = %error, "the account store failed");
-            StoreError::Unavailable
-        }
+        _ => StoreError::Unavailable,
     }
 }
 

@@ -84,18 +84,30 @@ pub fn init_events(settings: &LogSettings) -> io::Result<()> {
     Ok(())
 }
 
-/// For commands, which say for themselves what they have done: audit events go to the file that the settings name, and nothing else
-/// goes anywhere. [`flush_audit`] is the end.
+/// For commands, which say for themselves what they have done: audit events go to the file that the settings name, and errors of ours,
+/// which say why something failed, to standard error. [`flush_audit`] is the end.
 ///
 /// # Errors
 /// As [`init_events`].
 pub fn init_audit(settings: &LogSettings) -> io::Result<()> {
     if let Some(path) = &settings.audit_file {
         open_audit(path)?;
-        let events = tracing_subscriber::registry();
-        // The only error is that there is a subscriber already.
-        let _ = events.with(to_audit_file(settings)).try_init();
     }
+    let why = |about: &Metadata<'_>| {
+        *about.level() == Level::ERROR && about.target().starts_with(env!("CARGO_CRATE_NAME"))
+    };
+    let errors = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .log_internal_errors(false)
+        .with_filter(filter_fn(why).with_max_level_hint(LevelFilter::ERROR));
+    // The only error is that there is a subscriber already.
+    let _ = tracing_subscriber::registry()
+        .with(errors)
+        .with(to_audit_file(settings))
+        .try_init();
     Ok(())
 }
 

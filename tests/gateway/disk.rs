@@ -5,7 +5,9 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Answer, Gateway, Raw, Site, Upstream, get, keys::bearer, request};
+use crate::harness::{
+    Answer, Gateway, Raw, Site, Upstream, eventually, get, keys::bearer, request,
+};
 
 const PASSWORD: &str = "correct horse battery staple";
 
@@ -64,10 +66,22 @@ async fn store_3_a_full_disk_stops_sign_in_alone_and_leaves_no_partial_row() {
         }
         get(&gateway, "/private", &private).await.is(200);
     }
-    assert_eq!(gateway.admin("/readyz").await.status, 200);
+    // Ready, for the routes are served; what is not is told.
+    eventually("the store is told of", async || {
+        let ready = gateway.admin("/readyz").await;
+        ready.is(200);
+        ready.text().contains("account store").then_some(())
+    })
+    .await;
     assert_eq!(rows(), "1 1 0");
     limit_files(&gateway, "unlimited");
     login(&gateway).await.is(200);
+    eventually("the store is well", async || {
+        let ready = gateway.admin("/readyz").await;
+        ready.is(200);
+        (!ready.text().contains("account store")).then_some(())
+    })
+    .await;
     post(&gateway, "/auth/refresh", &renew).await.is(200);
     assert_eq!(rows(), "2 3 0");
 }

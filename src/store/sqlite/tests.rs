@@ -223,12 +223,23 @@ async fn store_3_a_full_or_read_only_file_fails_writes_as_a_whole_and_recovers()
             }
         }
         assert!(refused > 150, "{name}: {refused}");
+        let shut = Err(StoreError::Unavailable);
+        assert_eq!(store.takes_writes(false).await, shut, "{name}");
+        if name == "query_only" {
+            assert_eq!(store.takes_writes(true).await, shut);
+        } else {
+            // What writes nothing says nothing.
+            store.purge(TIMES).await.unwrap();
+        }
+        assert_eq!(store.takes_writes(false).await, shut, "{name}");
         let all = store.users("".into(), 1000).await.unwrap();
         assert!(
             all.len() < 50,
             "reads go on, and what was refused is not there"
         );
         set(good).await.unwrap();
+        assert_eq!(store.takes_writes(true).await, Ok(()), "{name}");
+        assert_eq!(store.takes_writes(false).await, Ok(()), "{name}");
         store
             .add_user(user(&format!("{name}-after")))
             .await
