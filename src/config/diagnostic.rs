@@ -198,6 +198,11 @@ impl Problems {
         self.push(Severity::Warning, place, fault.into(), None);
     }
 
+    /// Adds something that a person should look at, beside another place.
+    pub(super) fn warn_related(&self, place: &Place, related: Related, fault: impl Into<Fault>) {
+        self.push(Severity::Warning, place, fault.into(), Some(related));
+    }
+
     /// Adds an error that has no place in the text.
     pub(super) fn add_nowhere(&self, fault: Fault) {
         self.0.borrow_mut().push(Problem {

@@ -19,6 +19,7 @@ mod environment;
 mod fetch;
 mod files;
 mod forward_auth;
+mod gaps;
 mod header_edits;
 mod identity;
 mod introspection;

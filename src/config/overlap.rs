@@ -8,6 +8,7 @@ use http::Method;
 use super::{
     closed::{ClosedRoutes, hosts_of},
     diagnostic::{Fault, Problems, Related},
+    gaps,
     route::Placed,
 };
 use crate::{
@@ -71,6 +72,7 @@ pub(super) fn check(
                 refuse_host_shadows(problems, placed, &closed, &table);
                 warn_of_open_doors(problems, placed, &closed);
                 refuse_back_door(problems, placed, &closed);
+                gaps::warn(problems, placed, routes, &table);
             }
             Some(table)
         }
@@ -254,14 +256,14 @@ fn warn_of_open_doors(problems: &Problems, placed: &Placed, closed: &ClosedRoute
 }
 
 /// A host that a pattern stands for.
-fn one_of(pattern: &HostPattern) -> String {
+pub(super) fn one_of(pattern: &HostPattern) -> String {
     match pattern {
         HostPattern::Exact(name) => name.to_string(),
         HostPattern::Wildcard(name) => format!("any.{name}"),
     }
 }
 
-fn is_open(route: &Route) -> bool {
+pub(super) fn is_open(route: &Route) -> bool {
     route.access != Access::Authenticated || !route.enforce
 }
 

@@ -206,3 +206,62 @@ fn uri_5_a_cut_prefix_is_no_back_door() {
     silent(&[everything, ("files", P, narrow)]);
     silent(&[everything, ("files", A, static_files)]);
 }
+
+#[test]
+fn cfg_1_a_method_that_is_left_to_a_weaker_route_is_pointed_at() {
+    let admin = "path_prefix = \"/admin\"; require = { roles = [\"admin\"] }; methods = [\"GET\", \"POST\"]";
+    let all = "path_prefix = \"/\"";
+    for (access, lines) in [
+        (A, all),
+        (P, all),
+        ("optional", all),
+        (
+            A,
+            "path_prefix = \"/\"; require = { roles = [\"admin\", \"clerk\"] }",
+        ),
+        (A, "path_prefix = \"/\"; require = { scopes = [\"admin\"] }"),
+        (
+            A,
+            "path_prefix = \"/\"; require = { roles = [\"admin\"] }; enforce = false",
+        ),
+    ] {
+        let text = routes(&[("all", access, lines), ("admin", A, admin)]);
+        let words = "PUT, PATCH, DELETE, HEAD of `/admin` are not its own: route `all` takes them";
+        Project::new().warns(&text, "route[1]", words);
+    }
+    let host = "path_prefix = \"/admin\"; hosts = [\"a.com\", \"*.b.com\"]; methods = [\"POST\"]; allow_ips = [\"10.0.0.0/8\"]";
+    let text = routes(&[("all", A, all), ("admin", A, host)]);
+    Project::new().warns(&text, "route[1]", "PUT, PATCH, DELETE of");
+}
+
+#[test]
+fn cfg_1_methods_that_are_left_to_nobody_or_to_a_rule_as_strict_are_no_gap() {
+    let admin = "path_prefix = \"/admin\"; require = { roles = [\"admin\", \"root\"] }; methods = [\"POST\"]";
+    silent(&[("admin", A, admin), ("x", A, "path_prefix = \"/x\"")]);
+    silent(&[
+        ("admin", A, admin),
+        (
+            "all",
+            A,
+            "path_prefix = \"/\"; require = { roles = [\"root\"] }",
+        ),
+    ]);
+    // What is written for this very path is meant so.
+    silent(&[
+        ("admin", A, admin),
+        ("rest", A, "path_prefix = \"/admin/\""),
+        ("all", A, "path_prefix = \"/\""),
+    ]);
+    silent(&[
+        (
+            "read",
+            A,
+            "path_prefix = \"/x\"; methods = [\"GET\"]; require = { roles = [\"a\"] }",
+        ),
+        ("all", A, "path_prefix = \"/\"; methods = [\"GET\"]"),
+    ]);
+    silent(&[
+        ("open", P, "path = \"/x\"; methods = [\"GET\", \"HEAD\"]"),
+        ("all", A, "path_prefix = \"/\""),
+    ]);
+}
