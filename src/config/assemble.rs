@@ -118,6 +118,10 @@ pub fn succeed(
     let pseudonym = pseudonym(config);
     let headers = HeaderPolicy::new(templates, &pseudonym, config.identity.pass_token)
         .map_err(AssembleError::Pseudonym)?;
+    let headers = match config.table.go_by_method() {
+        true => headers.without_method_overrides(),
+        false => headers,
+    };
     let upstreams = upstreams(config, telemetry, running)?;
     // The last that may fail: before it nothing is fetched, after it nothing is given up.
     let authn = authenticator(config, lasting, running)?;

@@ -93,6 +93,13 @@ const RESERVED_NAMES: [&str; 16] = [
     "x-arr-clientcert",
 ];
 
+/// Names by which some servers do another method than the request's.
+const METHOD_OVERRIDES: [&str; 3] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
+
 /// Every name that begins so is reserved.
 const RESERVED_PREFIXES: [&str; 6] = [
     "x-forwarded-",
@@ -113,7 +120,7 @@ pub struct HeaderPolicy {
 }
 
 /// The names that no client may send.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Reserved {
     names: HashSet<Box<str>>,
     initials: Initials,
@@ -155,6 +162,18 @@ impl HeaderPolicy {
             via: Via::new(pseudonym)?,
             pass_token,
         })
+    }
+
+    /// The same where routes go by the method: fields that name another one are taken out, for an upstream that obeys them would do
+    /// what was not decided on (URI-2).
+    #[must_use]
+    pub fn without_method_overrides(mut self) -> Self {
+        let reserved = Arc::make_mut(&mut self.reserved);
+        let names = METHOD_OVERRIDES.into_iter();
+        reserved.names.extend(names.map(Box::from));
+        let initials = reserved.names.iter().map(|name| &**name);
+        reserved.initials = Initials::of(initials.chain(RESERVED_PREFIXES));
+        self
     }
 
     /// The compiled identity headers.

@@ -135,6 +135,36 @@ async fn hdr_1_and_hdr_7_forged_names_never_pass_on_any_route() {
 }
 
 #[tokio::test]
+async fn uri_2_no_field_names_another_method_where_routes_go_by_it() {
+    let upstream = Upstream::start().await;
+    let site = || {
+        Site::new(upstream.address)
+            .without_routes()
+            .route("all", "/", "public")
+    };
+    let by_method = site()
+        .route("remove", "/items", "authenticated")
+        .on_route("methods", r#"["DELETE"]"#);
+    let (by_method, by_path) = (by_method.start().await, site().start().await);
+    for name in [
+        "X-HTTP-Method-Override",
+        "x-http-method-override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "X.Method.Override",
+    ] {
+        let fields = [(name, "DELETE")];
+        let ask = || request("POST", "/items", &fields, "x");
+        let answer = Raw::connect(&by_method).await.exchange(ask()).await;
+        answer.is(200);
+        assert_eq!(upstream.last().header(name), None, "{name}");
+        // Where the method decides nothing, it is the backend's business.
+        Raw::connect(&by_path).await.exchange(ask()).await.is(200);
+        assert_eq!(upstream.last().header(name), Some("DELETE"), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn hdr_1_the_upstream_is_told_what_the_token_says() {
     let upstream = Upstream::start().await;
     let gateway = gateway(&upstream).await;

@@ -130,6 +130,12 @@ impl Routes {
         &self.routes
     }
 
+    /// Whether any route names its methods, so that the method decides who may.
+    #[must_use]
+    pub fn go_by_method(&self) -> bool {
+        self.routes.iter().any(|route| !route.methods.is_empty())
+    }
+
     /// Whether any route opens WebSockets.
     #[must_use]
     pub fn have_websockets(&self) -> bool {
