@@ -50,7 +50,10 @@ impl Gateway {
             return Err(Rejection::UpstreamInvalid);
         }
         let_streams_go_on(&mut response, route.streams, progress);
-        self.finish(&mut response, route, granted);
+        if admitted.permit.caller().identity().is_some() {
+            respond::answer::keep_private(response.headers_mut());
+        }
+        self.finish(&mut response, route, granted.map(|(_, origin)| origin));
         let Some(switched) = response.body_mut().take_switched() else {
             return Ok(response.map(Answer::from_upstream));
         };

@@ -14,6 +14,8 @@ const REFERRER_OF_UPSTREAM: HeaderValue =
     HeaderValue::from_static("strict-origin-when-cross-origin");
 /// Our own pages bear tokens in their addresses (password reset) and tell them to nobody.
 const REFERRER_OF_OURS: HeaderValue = HeaderValue::from_static("no-referrer");
+/// For the caller's own cache alone.
+const PRIVATE: HeaderValue = HeaderValue::from_static("private");
 /// One year. Sub-domains are not ours to speak for.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
@@ -49,6 +51,33 @@ pub fn finish_upstream(headers: &mut HeaderMap, hsts: bool) {
         strip_reserved_cookies(headers);
     }
     insert_missing(headers, REFERRER_OF_UPSTREAM, hsts);
+}
+
+/// What an upstream says that knows of shared caches, and what keeps them from giving the answer to others by itself.
+const KNOWING: [&[u8]; 6] = [
+    b"must-revalidate",
+    b"no-cache",
+    b"no-store",
+    b"private",
+    b"public",
+    b"s-maxage",
+];
+
+/// Keeps an answer to a caller who is known out of caches that several people share, unless its upstream says otherwise. That is what
+/// RFC 9111 §3.5 says where `Authorization` is there; to a cache a session cookie is a cookie like any other, and a backend that
+/// knows nothing of sign-in says nothing of it.
+pub fn keep_private(headers: &mut HeaderMap) {
+    let knows = |line: &HeaderValue| {
+        let mut directives = line.as_bytes().split(|byte| *byte == b',');
+        directives.any(|directive| {
+            let name = directive.split(|byte| *byte == b'=').next();
+            let name = name.unwrap_or_default().trim_ascii();
+            KNOWING.iter().any(|known| name.eq_ignore_ascii_case(known))
+        })
+    };
+    if !headers.get_all(header::CACHE_CONTROL).iter().any(knows) {
+        headers.append(header::CACHE_CONTROL, PRIVATE);
+    }
 }
 
 /// Finishes an answer of our own: missing security fields in. `hsts` is for answers over TLS.

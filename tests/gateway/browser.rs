@@ -205,6 +205,23 @@ async fn hdr_8_cookies_of_the_gateway_never_reach_an_upstream() {
 }
 
 #[tokio::test]
+async fn hdr_9_no_shared_cache_keeps_what_a_known_caller_was_answered() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream).await;
+    let jar = signed_in(&gateway).await;
+    for (path, want) in [
+        ("/private", Some("private")),
+        ("/optional", Some("private")),
+        ("/public", None),
+    ] {
+        let answer = send(&gateway, ("GET", path), &jar, &[], "").await;
+        assert_eq!(answer.is(200).header("cache-control"), want, "{path}");
+    }
+    let anonymous = get(&gateway, "/optional", &[]).await;
+    assert_eq!(anonymous.is(200).header("cache-control"), None);
+}
+
+#[tokio::test]
 async fn jwt_9_two_credentials_are_400_and_nothing_is_forwarded() {
     let upstream = Upstream::start().await;
     let gateway = gateway(&upstream).await;

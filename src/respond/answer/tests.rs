@@ -140,3 +140,47 @@ fn own_answers_keep_their_cookies_and_send_no_referrer() {
     ];
     assert_eq!(headers, map(&want));
 }
+
+#[test]
+fn hdr_9_an_answer_to_a_caller_who_is_known_is_in_no_shared_cache_unawares() {
+    let kept = |fields: &[(&str, &str)]| {
+        let mut headers = map(fields);
+        keep_private(&mut headers);
+        let lines = headers.get_all("cache-control").iter();
+        let lines: Vec<String> = lines
+            .map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned())
+            .collect();
+        lines.join(", ")
+    };
+    for (said, want) in [
+        ("", "private"),
+        ("max-age=3600", "max-age=3600, private"),
+        (
+            "immutable, max-age=3600",
+            "immutable, max-age=3600, private",
+        ),
+        ("publicity", "publicity, private"),
+        ("x=public", "x=public, private"),
+    ] {
+        let fields = [("cache-control", said)];
+        let fields = if said.is_empty() { &[][..] } else { &fields };
+        assert_eq!(kept(fields), want);
+    }
+    for said in [
+        "public, max-age=60",
+        "PUBLIC",
+        "max-age=60 , s-maxage=1",
+        "max-age=0, must-revalidate",
+        "no-store",
+        "no-cache",
+        "private=\"x\", max-age=1",
+    ] {
+        assert_eq!(kept(&[("cache-control", said)]), said);
+    }
+    let two = [("cache-control", "max-age=1"), ("cache-control", "public")];
+    assert_eq!(kept(&two), "max-age=1, public");
+    assert_eq!(
+        kept(&[("expires", "Thu, 01 Jan 2099 00:00:00 GMT")]),
+        "private"
+    );
+}
