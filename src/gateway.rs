@@ -223,6 +223,7 @@ impl Gateway {
         let served = self.serve(inbound, record).await;
         let mut response = served.unwrap_or_else(|rejection| {
             let mut refusal = self.refuse(&rejection, (grpc, is_page), record);
+            self.let_page_read(inbound, refusal.headers_mut());
             if record.version < Version::HTTP_2 && ends_connection(&rejection, &method, has_body) {
                 refusal.headers_mut().insert(header::CONNECTION, CLOSE);
             }

@@ -1,14 +1,14 @@
 //! What is done for browsers alone: their session cookie is guarded, and whoever must sign in first is sent to do so.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::{Response, request::Parts};
 
-use super::{Answer, Gateway, note};
+use super::{Answer, Gateway, Inbound, note};
 use crate::{
     policy::{
-        Caller, Head, Rejection, Route,
+        Caller, Cors, Head, Rejection, Route,
         browser::{check_change, is_by_cookie, is_navigation, may_be_sent_on},
     },
     respond::{self, page::Look},
@@ -17,6 +17,9 @@ use crate::{
 
 /// How refusals look where there are no accounts.
 static PLAIN: LazyLock<Look> = LazyLock::new(Look::default);
+
+/// What a page reads of a refusal beside its body.
+const READABLE: HeaderValue = HeaderValue::from_static("Retry-After, WWW-Authenticate");
 
 impl Gateway {
     /// Refuses a change that another site's page makes in the name of whoever is signed in (SESS-6).
@@ -82,6 +85,29 @@ impl Gateway {
         };
         pages
             .sign_in(route, &head.host, &target, &request.headers)
+    /// Lets a page of another origin read a refusal where it may read the route's answers: it could not tell a token that has
+    /// expired from a network that is down, nor how long to wait.
+    pub(super) fn let_page_read(&self, inbound: &Inbound<'_>, refusal: &mut HeaderMap) {
+        let kept = inbound.reader.clone();
+        let Some((cors, origin)) = kept.or_else(|| self.reader(&inbound.parts)) else {
+            return;
+        };
+        cors.finish(refusal, Some(origin));
+        refusal.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, READABLE);
+    }
+
+    /// The origin that may read what the route of this request answers, and by which rule.
+    fn reader(&self, request: &Parts) -> Option<(Arc<Cors>, HeaderValue)> {
+        if !request.headers.contains_key(header::ORIGIN) {
+            return None;
+        }
+        let head = Head::read(request, &self.head).ok()?;
+        let path = head.path.as_str();
+        let route = self.routes.find(&head.host, path, &request.method).ok()?;
+        let cors = route.cors.as_ref()?;
+        Some((Arc::clone(cors), cors.granted(&request.headers)?))
+    }
+
             .ok()?
     }
 

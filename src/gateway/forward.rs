@@ -30,8 +30,11 @@ impl Gateway {
         let upstream = self.upstreams.get(upstream.0).ok_or(Rejection::Internal)?;
         record.upstream = upstream.metrics().cloned();
         let route = admitted.permit.route();
-        let granted = route.cors.as_ref();
-        let granted = granted.and_then(|cors| cors.granted(&inbound.parts.headers));
+        let granted = route.cors.as_ref().and_then(|cors| {
+            let origin = cors.granted(&inbound.parts.headers)?;
+            Some((Arc::clone(cors), origin))
+        });
+        inbound.reader.clone_from(&granted);
         let hints = upstream.hints(inbound.parts.version);
         let outbound = self.outbound(upstream, admitted, inbound, hints.clone())?;
         let progress = Rc::clone(&outbound.progress);

@@ -14,7 +14,7 @@ use crate::{
     assertion::Recent,
     authn::Revocations,
     policy::{
-        PeerIp, Rejection, TlsPolicyId,
+        Cors, PeerIp, Rejection, TlsPolicyId,
         browser::is_by_cookie,
         upgrade::{asks_for_websocket, check_origin},
     },
@@ -62,6 +62,8 @@ pub struct Inbound<'l> {
     pub(super) is_bridged: bool,
     /// The handshake that it is, once that is known.
     pub(super) handshake: Option<Handshake>,
+    /// The other origin that may read the answer, and by which rule, once it is on its way to an upstream.
+    pub(super) reader: Option<(Arc<Cors>, HeaderValue)>,
 }
 
 impl Lane {
@@ -129,6 +131,7 @@ impl<'l> Inbound<'l> {
             has_fragment,
             is_bridged,
             handshake: None,
+            reader: None,
         }
     }
 

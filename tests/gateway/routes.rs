@@ -1,6 +1,8 @@
 //! What a route may say beyond who: what is cut off its path, from where it is reached, what becomes of its headers.
 
-use crate::harness::{Gateway, H2, Raw, Reply, Site, Token, Upstream, get, keys::bearer, request};
+use crate::harness::{
+    Gateway, H2, Raw, Reply, Site, Step, Token, Upstream, get, keys::bearer, request,
+};
 
 /// Asks by raw bytes, so that nothing normalises the target on the way.
 async fn ask(gateway: &Gateway, target: &str, token: Option<&str>) -> crate::harness::Answer {
@@ -402,15 +404,40 @@ async fn sess_6_only_a_listed_origin_may_read_an_answer() {
         assert_eq!(answer.header("access-control-expose-headers"), None);
         assert_eq!(answer.head.values("vary").join(", "), "Accept, Origin");
     }
-    // A granted origin is no credential.
+    // A granted origin is no credential; its page may read why it was refused.
     let count = upstream.count();
-    get(&gateway, "/api/x", &[("Origin", SPA)])
-        .await
-        .refused(401, "credentials_missing");
+    for (origin, granted) in [(SPA, Some(SPA)), ("https://evil.com", None), ("null", None)] {
+        let answer = get(&gateway, "/api/x", &[("Origin", origin)]).await;
+        answer.refused(401, "credentials_missing");
+        assert_eq!(answer.header("access-control-allow-origin"), granted);
+        let credentials = granted.map(|_| "true");
+        assert_eq!(
+            answer.header("access-control-allow-credentials"),
+            credentials
+        );
+        let exposed = granted.map(|_| "Retry-After, WWW-Authenticate");
+        assert_eq!(answer.header("access-control-expose-headers"), exposed);
+    }
+    let elsewhere = get(&gateway, "/private", &[("Origin", SPA)]).await;
+    elsewhere.refused(401, "credentials_missing");
+    assert_eq!(elsewhere.header("access-control-allow-origin"), None);
     assert_eq!(upstream.count(), count);
     // A route without `cors` leaves the upstream's word as it is.
     let other = get(&gateway, "/public", &[("Origin", SPA)]).await;
     assert_eq!(other.header("access-control-allow-origin"), Some("*"));
+}
+
+#[tokio::test]
+async fn sess_6_a_listed_origin_may_read_a_refusal_for_want_of_an_upstream() {
+    let upstream = Upstream::scripted(|_| Reply(vec![Step::Close])).await;
+    let gateway = with_cors(&upstream).start().await;
+    let token = bearer(&Token::good().sign());
+    for (origin, granted) in [(SPA, Some(SPA)), ("https://evil.com", None)] {
+        let fields = [("Origin", origin), ("Authorization", token.as_str())];
+        let answer = get(&gateway, "/api/x", &fields).await;
+        assert_eq!(answer.status, 502);
+        assert_eq!(answer.header("access-control-allow-origin"), granted);
+    }
 }
 
 #[tokio::test]
