@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use http::{Response, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Response, header, request::Parts};
 
 use super::{Answer, Gateway, Inbound, note};
 use crate::{
@@ -66,11 +66,8 @@ impl Gateway {
         request: &Parts,
     ) -> Option<Response<Bytes>> {
         let pages = self.pages.as_ref()?;
-        let may_help = matches!(
-            rejection,
-            Rejection::CredentialsMissing | Rejection::TokenExpired | Rejection::TokenInvalid(_)
-        );
-        if !may_help || !may_be_sent_on(&request.method, &request.headers) {
+        if !is_for_want_of_sign_in(rejection) || !may_be_sent_on(&request.method, &request.headers)
+        {
             return None;
         }
         let head = Head::read(request, &self.head).ok()?;
@@ -85,6 +82,9 @@ impl Gateway {
         };
         pages
             .sign_in(route, &head.host, &target, &request.headers)
+            .ok()?
+    }
+
     /// Lets a page of another origin read a refusal where it may read the route's answers: it could not tell a token that has
     /// expired from a network that is down, nor how long to wait.
     pub(super) fn let_page_read(&self, inbound: &Inbound<'_>, refusal: &mut HeaderMap) {
@@ -108,9 +108,6 @@ impl Gateway {
         Some((Arc::clone(cors), cors.granted(&request.headers)?))
     }
 
-            .ok()?
-    }
-
     /// Makes a page of a refusal for a person, and leaves it as it is for a program.
     pub(super) fn shown(
         &self,
@@ -122,9 +119,24 @@ impl Gateway {
         if !is_page {
             return document;
         }
-        let look = self.pages.as_ref().map_or(&*PLAIN, |pages| &pages.look);
-        look.refusal(rejection, &record.request_id, document)
+        let Some(pages) = &self.pages else {
+            return PLAIN.refusal(rejection, &record.request_id, document, None);
+        };
+        // Whoever opened a page would have been sent there, where that helps.
+        let is_form = !matches!(record.method, Method::GET | Method::HEAD);
+        let may_help = is_form && is_for_want_of_sign_in(rejection);
+        let login = may_help.then(|| pages.login_url());
+        let look = &pages.look;
+        look.refusal(rejection, &record.request_id, document, login.as_deref())
     }
+}
+
+/// Whether who is refused could pass once he has signed in.
+fn is_for_want_of_sign_in(rejection: &Rejection) -> bool {
+    matches!(
+        rejection,
+        Rejection::CredentialsMissing | Rejection::TokenExpired | Rejection::TokenInvalid(_)
+    )
 }
 
 /// Whether a person will look at the answer of this request.

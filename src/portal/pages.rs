@@ -154,6 +154,12 @@ impl Pages {
         redirect(StatusCode::FOUND, &location).map(Some)
     }
 
+    /// The address of the login page.
+    #[must_use]
+    pub fn login_url(&self) -> String {
+        format!("{}{}/login", self.origin, self.path)
+    }
+
     /// The other host's browser takes a random word with it as a cookie, and its digest goes along: whoever comes back
     /// without the word is another browser.
     fn send_to_handover(

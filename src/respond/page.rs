@@ -53,6 +53,8 @@ struct RefusalPage<'a> {
     detail: &'a str,
     code: &'a str,
     request_id: &'a str,
+    /// Where to sign in, for whom that would help.
+    login: Option<&'a str>,
 }
 
 impl Look {
@@ -114,13 +116,15 @@ impl Look {
         Ok(())
     }
 
-    /// Makes a page of a refusal, for a person who opened one: the same status, fields and code, and no word more.
+    /// Makes a page of a refusal, for a person who opened one: the same status, fields and code, and no word more. With `login`,
+    /// the address of the login page, it says what a person does who is not signed in, and not what a program does.
     #[must_use]
     pub fn refusal(
         &self,
         rejection: &Rejection,
         request_id: &RequestId,
         document: Response<Bytes>,
+        login: Option<&str>,
     ) -> Response<Bytes> {
         let status = document.status();
         let page = RefusalPage {
@@ -130,6 +134,7 @@ impl Look {
             detail: rejection.detail(),
             code: rejection.code(),
             request_id: request_id.as_str(),
+            login,
         };
         match self.page(status, &page, None) {
             Ok(page) => instead_of(document, page),

@@ -45,6 +45,8 @@ pub struct Texts {
     pub signed_out: &'static str,
     /// What it says.
     pub signed_out_text: &'static str,
+    /// To whoever sent a form without being signed in, or too late.
+    pub not_signed_in: &'static str,
     /// The link to the login page.
     pub sign_in_again: &'static str,
     /// The link back from the logout page.
@@ -183,6 +185,7 @@ pub const ENGLISH: Texts = Texts {
     sign_out_text: "Do you want to sign out of this site in this browser?",
     signed_out: "You are signed out",
     signed_out_text: "The session of this browser has ended.",
+    not_signed_in: "You are not signed in, or not any more. Nothing was done. Sign in, come back to the page before with your browser, and send it again.",
     sign_in_again: "Sign in again",
     stay: "Stay signed in",
     account: "Your account",

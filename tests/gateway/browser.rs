@@ -417,6 +417,16 @@ async fn msg_11_only_pages_are_sent_to_the_login_page() {
         403,
         Some("role_missing"),
     );
+    // A form that was sent too late: nothing is lost that its page does not have, and it says what to do.
+    let form = [HTML, NAVIGATE, FORM, SAME];
+    let dead = Jar([(SESSION.to_owned(), "x.y.z".to_owned())].into());
+    for (jar, code) in [(&nobody, "credentials_missing"), (&dead, "token_invalid")] {
+        let answer = send(&gateway, ("POST", "/private"), jar, &form, "a=b").await;
+        is_page(&answer, 401, Some(code));
+        let login = format!("<a href=\"{ORIGIN}/auth/login\">");
+        assert!(text(&answer).contains(&login), "{}", text(&answer));
+        assert!(!text(&answer).contains("bearer"), "{}", text(&answer));
+    }
     let post = [HTML, NAVIGATE, FORM, ("Origin", "https://evil.example")];
     let answer = send(&gateway, ("POST", "/private"), &jar, &post, "a=b").await;
     is_page(&answer, 403, Some("origin_denied"));

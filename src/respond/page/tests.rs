@@ -10,7 +10,20 @@ fn text(response: &Response<Bytes>) -> &str {
 }
 
 fn page(look: &Look, rejection: &Rejection) -> Response<Bytes> {
-    look.refusal(rejection, &id(), respond::refusal(rejection, &id()))
+    look.refusal(rejection, &id(), respond::refusal(rejection, &id()), None)
+}
+
+#[test]
+fn a_person_who_is_not_signed_in_is_told_where_to_sign_in() {
+    let look = Look::default();
+    let rejection = Rejection::TokenExpired;
+    let document = respond::refusal(&rejection, &id());
+    let login = Some("https://gate.example/auth/login");
+    let page = look.refusal(&rejection, &id(), document, login);
+    assert_eq!(page.status(), 401);
+    assert!(text(&page).contains("<a href=\"https://gate.example/auth/login\">"));
+    assert!(text(&page).contains(rejection.code()));
+    assert!(!text(&page).contains(rejection.detail()));
 }
 
 #[test]
