@@ -11,11 +11,11 @@ use super::{
     administration::{About, audit},
     outbox::Mail,
     settings::Registration,
-    users::{canonical_email, checked_roles},
+    users::{canonical_email, checked_roles, is_site_name},
 };
 use crate::{
     mail::Purpose,
-    policy::Rejection,
+    policy::{HeadFault, Rejection},
     store::{ADMIN, Act, Digest, Invite, NewInvite, NewMail, Redemption, User, UserKey},
 };
 
@@ -201,7 +201,7 @@ impl Accounts {
     /// # Errors
     /// [`Rejection::RateLimited`]; [`Rejection::LinkInvalid`] for a secret that is not good; [`Rejection::AccountExists`],
     /// which leaves the invitation good; [`Rejection::RouteNotFound`] where the configuration has no such way;
-    /// [`Rejection::BadRequest`] by what is wrong with the input.
+    /// [`Rejection::BadRequest`] by what is wrong with the input, and for a name of the site's own ([`is_site_name`]).
     pub async fn register(
         &self,
         by: Registered<'_>,
@@ -219,6 +219,10 @@ impl Accounts {
             (Registered::Oneself, Registration::Invite) => return Err(Rejection::LinkInvalid),
             (Registered::Oneself, Registration::Open) => (None, false),
         };
+        // Of whom no more is known than that, a backend shall not take for its own administrator.
+        if !bootstrap && is_site_name(new.username) {
+            return Err(Rejection::BadRequest(HeadFault::Body));
+        }
         // The first administrator is known to the operator, who told him the secret.
         if self.has_mail() && !bootstrap {
             return self

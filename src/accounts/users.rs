@@ -18,6 +18,35 @@ const LABEL_BYTES_MAX: usize = 63; // RFC 1035 §2.3.4
 const DISPLAY_CHARS_MAX: usize = 128;
 const ROLES_MAX: usize = 32;
 
+/// Names that backends give rights to by themselves, or that people take for the site's own. Whoever registers himself gets none of
+/// them; an administrator or operator gives them to whom he will.
+const SITE_NAMES: [&str; 24] = [
+    "abuse",
+    "admin",
+    "administrator",
+    "anonymous",
+    "guest",
+    "hostmaster",
+    "manager",
+    "moderator",
+    "nobody",
+    "operator",
+    "owner",
+    "portcullis",
+    "postmaster",
+    "root",
+    "security",
+    "service",
+    "staff",
+    "superadmin",
+    "superuser",
+    "support",
+    "sysadmin",
+    "system",
+    "webmaster",
+    "www-data",
+];
+
 /// An account to be made.
 #[derive(Debug, Clone)]
 pub struct NewUser<'a> {
@@ -207,6 +236,14 @@ pub fn canonical_username(text: &str) -> Option<Box<str>> {
             .bytes()
             .all(|byte| plain(byte) || matches!(byte, b'.' | b'_' | b'-'));
     fits.then(|| name.into())
+}
+
+/// Whether a user name, in any case, is one that nobody gets who registers himself.
+#[must_use]
+pub fn is_site_name(text: &str) -> bool {
+    SITE_NAMES
+        .iter()
+        .any(|name| text.eq_ignore_ascii_case(name))
 }
 
 /// The one form of an address: a dot-atom (RFC 5322 §3.2.3), `@`, and a host name of two labels or more.

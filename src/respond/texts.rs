@@ -129,6 +129,8 @@ pub struct Texts {
     pub username_hint: &'static str,
     /// A name that is none.
     pub username_unfit: &'static str,
+    /// A name that nobody gets who registers himself.
+    pub username_of_site: &'static str,
     /// An address that is none.
     pub email_unfit: &'static str,
     /// The label of the field for an invitation.
@@ -227,6 +229,7 @@ pub const ENGLISH: Texts = Texts {
     register_button: "Create the account",
     username_hint: "Small letters, digits and . _ - only. It cannot be changed later.",
     username_unfit: "A user name has 1 to 64 letters, digits and signs (. _ -), and begins with a letter or digit.",
+    username_of_site: "This user name is kept for the site itself. Choose another one.",
     email_unfit: "Enter one e-mail address, as name@example.com.",
     invite: "Invitation",
     invite_invalid: "This invitation is not good, or not for this address.",

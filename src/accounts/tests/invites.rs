@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{CLIENT, PASSWORD, Registration, Site, password};
 use crate::{
     accounts::{AccountError, Actor, Enrolled, NewAccount, NewInvitation, Registered},
-    policy::Rejection,
+    policy::{HeadFault, Rejection},
     store::User,
 };
 
@@ -60,6 +60,24 @@ async fn auth_7_the_first_who_comes_is_no_administrator() {
     let user = register(&site, Registered::Oneself, "ann").await.unwrap();
     assert!(user.roles.is_empty());
     assert!(!site.accounts.has_admin().await.unwrap());
+}
+
+#[tokio::test]
+async fn auth_7_whoever_registers_himself_gets_no_name_that_backends_give_rights_to() {
+    let site = site(Registration::Open);
+    let invitation = invitation(&site, &[], None).await;
+    let refused = Rejection::BadRequest(HeadFault::Body);
+    for name in ["admin", "Root", "www-data"] {
+        for by in [Registered::Oneself, Registered::Invite(&invitation)] {
+            assert_eq!(register(&site, by, name).await.unwrap_err(), refused);
+        }
+    }
+    let by = Registered::Invite(&invitation);
+    register(&site, by, "admins").await.unwrap();
+    let secret = bootstrap(&site).await;
+    let first = register(&site, Registered::Bootstrap(&secret), "admin").await;
+    assert_eq!(&*first.unwrap().username, "admin");
+    site.add("support", &[]).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     accounts::{
         Accounts, Enrolled, NewAccount, Registered, canonical_email, canonical_username,
-        passwords::Password, settings::Registration,
+        is_site_name, passwords::Password, settings::Registration,
     },
     policy::Rejection,
     portal::{
@@ -133,6 +133,9 @@ pub(super) async fn submit_register(accounts: &Accounts, call: Call, pages: &Pag
     };
     if canonical_username(username).is_none() {
         return refuse(super::BAD, Some(texts.username_unfit));
+    }
+    if is_site_name(username) {
+        return refuse(super::BAD, Some(texts.username_of_site));
     }
     if canonical_email(email).is_none() {
         return refuse(super::BAD, Some(texts.email_unfit));
