@@ -106,8 +106,10 @@ pub struct Accounts {
 /// Why an operation over accounts did not happen.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
 pub enum AccountError {
-    /// The display name is empty, too long or has control characters.
-    #[error("a display name has 1 to 128 characters, none of them a control character")]
+    /// The display name is empty, too long or has characters that reach beyond it.
+    #[error(
+        "a display name has 1 to 128 characters, none of them a control character, the end of a line or a change of direction"
+    )]
     DisplayNameInvalid,
     /// Not one plain address.
     #[error("an e-mail address is one plain ASCII mailbox, as name@example.com")]
@@ -265,7 +267,6 @@ impl Accounts {
     }
 
     fn times(&self) -> Times {
-        let now = self.clock.now();
         let life = self.settings.access_ttl.max(ACCESS_TTL_MAX) + LEEWAY_MAX;
         Times {
             now: seconds(self.settled().time),
@@ -312,7 +313,7 @@ impl Clock {
         Self::new(SystemTime::now).doubted()
     }
 
-    /// One that says what `now` says.
+    /// One that says what `now` says, which is believed however it jumps.
     #[must_use]
     pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self {
@@ -337,7 +338,6 @@ impl Clock {
     }
 }
 
-impl From<StoreError> for AccountError {
 /// Seconds since 1970.
 fn seconds(time: SystemTime) -> u64 {
     // A clock before 1970 reads as 1970: then every session is in its future and every token unexpired, as on any host
@@ -346,6 +346,7 @@ fn seconds(time: SystemTime) -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+impl From<StoreError> for AccountError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Conflict => Self::Exists,

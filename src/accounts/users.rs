@@ -274,9 +274,13 @@ pub fn canonical_email(text: &str) -> Option<Box<str>> {
 }
 
 pub(super) fn display_name(text: &str) -> Result<Box<str>, AccountError> {
+    // Ends of lines and changes of direction that reach beyond the name: in a list or a terminal they would rewrite what is beside it.
+    let reaches_out = |char: char| {
+        char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     let fits = !text.trim().is_empty()
         && text.chars().count() <= DISPLAY_CHARS_MAX
-        && !text.chars().any(char::is_control);
+        && !text.chars().any(reaches_out);
     if fits {
         Ok(text.into())
     } else {

@@ -162,7 +162,16 @@ async fn auth_7_roles_and_display_names_are_bounded_words() {
         };
         assert_eq!(site.accounts.add_user(new).await.is_ok(), fine, "{role:?}");
     }
-    for name in ["", "  ", "a\nb", "a\u{0}b", &"x".repeat(129)] {
+    for name in [
+        "",
+        "  ",
+        "a\nb",
+        "a\u{0}b",
+        "a\u{202e}b",
+        "a\u{2066}b",
+        "a\u{2028}b",
+        &"x".repeat(129),
+    ] {
         let new = NewUser {
             username: "zoe",
             email: "zoe@example.com",
