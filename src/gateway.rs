@@ -338,7 +338,10 @@ impl Gateway {
         inbound: &mut Inbound<'_>,
         record: &mut Record,
     ) -> Result<Response<Answer>, Rejection> {
-        let (parts, body) = inbound.take();
+        let target = admitted.target(&inbound.parts)?;
+        let (mut parts, body) = inbound.take();
+        // What was decided on is what is answered (URI-1).
+        parts.uri = target.into();
         let portal = self.portal.as_ref().ok_or(Rejection::RouteNotFound)?;
         let body = Limited::new(body, PORTAL_BODY_BYTES_MAX).collect();
         let body = match timeout(self.body_pace.idle, body).await {

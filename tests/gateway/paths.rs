@@ -336,3 +336,23 @@ async fn uri_5_prefixes_match_on_segment_boundaries() {
         get(&gateway, target, &[]).await.is(200);
     }
 }
+
+#[tokio::test]
+async fn uri_1_the_account_routes_read_the_path_that_was_decided_on() {
+    let upstream = Upstream::start().await;
+    let gateway = Site::new(upstream.address).accounts().start().await;
+    for target in [
+        "/auth/login",
+        "/auth//login",
+        "//auth/%6cogin",
+        "/auth/login?a=//",
+    ] {
+        let answer = get(&gateway, target, &[]).await;
+        answer.is(200);
+        assert!(answer.text().contains("<form"), "{target}");
+    }
+    for target in ["/auth/me", "/auth//me", "/auth/%6de"] {
+        get(&gateway, target, &[]).await.is(401);
+    }
+    get(&gateway, "/auth/login/", &[]).await.is(404);
+}

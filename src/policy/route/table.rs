@@ -208,7 +208,13 @@ impl Routes {
             match (route.takes(method), route.methods.is_empty()) {
                 (true, false) => return Some(route),
                 (true, true) => takes_any = Some(&**route),
-                (false, _) => allowed.extend(route.methods.iter().cloned()),
+                (false, _) => {
+                    for method in &route.methods {
+                        if !allowed.contains(method) {
+                            allowed.push(method.clone());
+                        }
+                    }
+                }
             }
         }
         takes_any

@@ -128,6 +128,17 @@ fn uri_3_methods_that_are_not_listed_are_405_with_those_that_are() {
             Method::HEAD
         ]))
     );
+    // Each once, however many routes of the way list it.
+    let twice = self::table(&[("*", "/c*", "GET HEAD"), ("*", "/c", "GET POST")]);
+    let refused = twice.find("h", "/c", &Method::DELETE).err();
+    assert_eq!(
+        refused,
+        Some(Rejection::MethodNotAllowed(vec![
+            Method::GET,
+            Method::HEAD,
+            Method::POST
+        ]))
+    );
     // Below the exact path only the prefix answers.
     assert_eq!(
         table
