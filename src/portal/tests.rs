@@ -238,6 +238,32 @@ async fn login_answers_as_the_contract_says() {
 }
 
 #[tokio::test]
+async fn auth_7_a_body_that_is_no_object_is_refused() {
+    let portal = Portal::new().await;
+    for body in [
+        json!(["ann", PASSWORD]),
+        json!(["ann", PASSWORD, "body"]),
+        json!([]),
+        json!(null),
+        json!("ann"),
+        json!(1),
+    ] {
+        for path in ["/auth/login", "/auth/refresh", "/auth/password/reset"] {
+            let answer = portal.post(path, &[JSON], &body).await;
+            answer.refused(400, "bad_request");
+        }
+    }
+    let spaced = format!(
+        "\r\n\t {}",
+        json!({"username": "ann", "password": PASSWORD})
+    );
+    assert_eq!(
+        portal.post("/auth/login", &[JSON], spaced).await.status,
+        200
+    );
+}
+
+#[tokio::test]
 async fn me_and_sessions_tell_the_caller_of_himself_alone() {
     let portal = Portal::new().await;
     portal.site.add("bob", &[]).await;
