@@ -591,8 +591,9 @@ async fn auth_8_a_login_by_form_replaces_the_session_that_was_there() {
     let gateway = gateway(&upstream).await;
     let before = signed_in(&gateway).await;
     let mut jar = before.clone();
+    // With the space that the keyboards of phones add.
     let body = format!(
-        "username=alice&password={}&next=%2Fprivate",
+        "username=alice+&password={}&next=%2Fprivate",
         PASSWORD.replace(' ', "+")
     );
     let answer = submit(&gateway, "/auth/login", &before, &body).await;

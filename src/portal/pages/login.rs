@@ -106,14 +106,15 @@ pub(super) async fn submit(accounts: &Accounts, call: Call, pages: &Pages) -> An
     let before = cookies::refresh_cookie(headers)?;
     let device = cookies::device(headers)?;
     let username = username.unwrap_or_default();
+    // Keyboards of phones put a space behind a word; no name and no address has one.
+    let username = username.trim();
     let next = pages.next(next.as_deref().map(String::as_str));
     let refuse = |rejection: Rejection| {
         let document = respond::refusal(&rejection, &call.context.request_id);
-        let shown = username.get(..NAME_BYTES_MAX).unwrap_or(&username);
         let shown = if username.len() > NAME_BYTES_MAX {
             ""
         } else {
-            shown
+            username
         };
         let page = LoginPage {
             error: Some(told(&rejection, pages.look.texts)),
@@ -132,7 +133,7 @@ pub(super) async fn submit(accounts: &Accounts, call: Call, pages: &Pages) -> An
     };
     let login = Login {
         device: device.as_ref(),
-        name: &username,
+        name: username,
         password,
         client: Client {
             ip: call.context.client.ip(),
