@@ -28,6 +28,7 @@ use super::{
     pins,
     retry::Attempts,
     settings::HostPolicy,
+    spare::Spare,
     upgrade::{Handshake, Switched},
 };
 use crate::{
@@ -117,9 +118,8 @@ async fn attempt(
         if let Some(request) = request {
             address(request, picked.server, &terms.target)?;
         }
-        let spare = request.as_ref().and_then(|request| attempts.spare(request));
         let pool = choice.pools().of(picked.server);
-        let outcome = exchange(&pool, lease, request, &picked, terms)
+        let outcome = exchange(&pool, (&picked, lease), request, terms, attempts)
             .await
             .and_then(|(response, lease)| Ok(answer(response, lease, terms)?));
         // A client that was still uploading when the time was over is no fault of the server.
@@ -128,10 +128,10 @@ async fn attempt(
         {
             picked.server.note(ended, picked.probe);
         }
-        match (outcome, spare) {
-            (Ok(response), _) => return Ok(response),
+        match outcome {
+            Ok(response) => return Ok(response),
             // Not a byte was sent: the request may still go to another server.
-            (Err(Failed { rejection, .. }), _)
+            Err(Failed { rejection, .. })
                 if request.is_some()
                     && matches!(
                         rejection,
@@ -140,12 +140,15 @@ async fn attempt(
             {
                 failed.get_or_insert(rejection);
             }
-            (Err(fault), Some(spare)) if fault.is_silent && attempts.take(terms.deadline) => {
-                *request = Some(spare.into_request());
-                failed = Some(fault.rejection);
+            Err(Failed {
+                rejection,
+                again: Some(again),
+            }) if attempts.take(terms.deadline) => {
+                *request = Some(*again);
+                failed = Some(rejection);
                 choice.begin_again();
             }
-            (Err(fault), _) => return Err(fault.rejection),
+            Err(fault) => return Err(fault.rejection),
         }
     }
 }
@@ -192,15 +195,15 @@ impl<'u> Terms<'u> {
 #[derive(Debug)]
 struct Failed {
     rejection: Rejection,
-    /// The connection ended, and not a byte of an answer had come.
-    is_silent: bool,
+    /// The request, where the connection ended, not a byte of an answer had come, and it does the same when it is done twice.
+    again: Option<Box<Request<RequestBody>>>,
 }
 
 impl From<Rejection> for Failed {
     fn from(rejection: Rejection) -> Self {
         Self {
             rejection,
-            is_silent: false,
+            again: None,
         }
     }
 }
@@ -208,18 +211,18 @@ impl From<Rejection> for Failed {
 /// Sends the request to one server. It is taken as soon as a byte of it may have been sent.
 async fn exchange(
     pool: &Rc<Pool>,
-    mut pinned: Option<Lease>,
+    (picked, mut pinned): (&Picked<'_>, Option<Lease>),
     request: &mut Option<Request<RequestBody>>,
-    picked: &Picked<'_>,
     terms: &Terms<'_>,
+    attempts: &Attempts<'_>,
 ) -> Result<(Response<Incoming>, Lease), Failed> {
-    let mut attempts = 0;
+    let mut stale = 0;
     loop {
         let mut lease = match pinned.take() {
             Some(lease) => lease,
-            None => match pool.lease_kept(attempts >= STALE_CONNECTIONS_MAX) {
+            None => match pool.lease_kept(stale >= STALE_CONNECTIONS_MAX) {
                 Some(lease) => lease,
-                None => wait_for_lease(pool, attempts, picked, terms).await?,
+                None => wait_for_lease(pool, stale, picked, terms).await?,
             },
         };
         lease.watch(Rc::clone(&terms.progress));
@@ -227,6 +230,8 @@ async fn exchange(
         if pins::binds(unsent.headers().get_all(header::AUTHORIZATION)) {
             terms.pin(&mut lease, picked.server)?;
         }
+        let may_repeat = attempts.may_repeat(&unsent);
+        let spare = may_repeat.then(|| lease.spare(&unsent));
         let outcome = {
             let sent = pin!(lease.send(unsent));
             within(terms, sent).await
@@ -239,9 +244,9 @@ async fn exchange(
                 }
                 return Ok((response, lease));
             }
-            Err(failure) => *request = Some(resend(failure, &lease, &terms.progress)?),
+            Err(failure) => *request = Some(resend(failure, spare, &lease, &terms.progress)?),
         }
-        attempts += 1;
+        stale += 1;
     }
 }
 
@@ -249,11 +254,11 @@ async fn exchange(
 /// several times what the rest of them takes.
 async fn wait_for_lease(
     pool: &Rc<Pool>,
-    attempts: usize,
+    stale: usize,
     picked: &Picked<'_>,
     terms: &Terms<'_>,
 ) -> Result<Lease, Rejection> {
-    let fresh = attempts >= STALE_CONNECTIONS_MAX;
+    let fresh = stale >= STALE_CONNECTIONS_MAX;
     let lease = Box::pin(pool.lease(fresh, picked.dial));
     let lease = timeout_at(terms.deadline, lease).await;
     lease.map_err(|_elapsed| Rejection::UpstreamTimeout)?
@@ -338,6 +343,7 @@ impl fmt::Display for Causes<'_> {
 /// Decides what a failed attempt means: the request again, when no byte of it was sent, or a refusal.
 fn resend(
     failure: SendFault,
+    spare: Option<Spare>,
     lease: &Lease,
     progress: &UploadProgress,
 ) -> Result<Request<RequestBody>, Failed> {
@@ -354,9 +360,10 @@ fn resend(
     if failure.is_invalid() {
         return Err(Rejection::UpstreamInvalid.into());
     }
+    let spare = spare.filter(|_| failure.is_unprocessed() || !lease.has_heard());
     Err(Failed {
         rejection: Rejection::UpstreamUnreachable,
-        is_silent: failure.is_unprocessed() || !lease.has_heard(),
+        again: spare.and_then(|spare| Some(Box::new(spare.into_request(lease)?))),
     })
 }
 

@@ -17,6 +17,7 @@ use super::{
     pins,
     pool::{Idle, OpenCount},
     progress::UploadProgress,
+    spare::Spare,
 };
 
 /// A connection in use by one exchange. It returns to the pool by [`Lease::release`] alone; dropped, it closes, or its stream
@@ -136,6 +137,25 @@ impl Lease {
         match &self.connection {
             Connection::Own(own) => own.ear.has_heard(),
             Connection::Shared(_) => true,
+        }
+    }
+
+    /// What is needed to send this request again after it has gone out here. To be asked for right before it is sent.
+    pub(super) fn spare(&self, request: &Request<RequestBody>) -> Spare {
+        match &self.connection {
+            Connection::Own(own) => {
+                own.ear.keep_next();
+                Spare::written(request)
+            }
+            Connection::Shared(_) => Spare::copy(request),
+        }
+    }
+
+    /// The head of the present request as it was written, where it was to be kept.
+    pub(super) fn written(&self) -> Option<Vec<u8>> {
+        match &self.connection {
+            Connection::Own(own) => own.ear.take_first(),
+            Connection::Shared(_) => None,
         }
     }
 

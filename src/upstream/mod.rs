@@ -25,6 +25,7 @@ mod resolve;
 mod retry;
 mod server;
 pub mod settings;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod tls;

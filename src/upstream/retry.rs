@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Method, Request, header};
+use http::{Method, Request, header};
 use tokio::time::Instant;
 
 use super::{Upstream, body::RequestBody, settings::RetrySettings};
@@ -41,23 +41,6 @@ pub(super) struct Attempts<'u> {
     upstream: &'u Upstream,
     left: u32,
     retried: bool,
-}
-
-/// What is needed to send a request without a body again. hyper does not give back a head that it has written.
-#[derive(Debug)]
-pub(super) struct Spare {
-    method: Method,
-    headers: HeaderMap,
-}
-
-impl Spare {
-    /// The request, for a server that is still to be chosen.
-    pub(super) fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = self.method;
-        *request.headers_mut() = self.headers;
-        request
-    }
 }
 
 impl Budget {
@@ -168,12 +151,9 @@ impl<'u> Attempts<'u> {
         }
     }
 
-    /// A second copy of the request, where it may be sent again.
-    pub(super) fn spare(&self, request: &Request<RequestBody>) -> Option<Spare> {
-        (self.left > 0 && is_repeatable(request)).then(|| Spare {
-            method: request.method().clone(),
-            headers: request.headers().clone(),
-        })
+    /// Whether the request may be sent again, should it stay unanswered.
+    pub(super) fn may_repeat(&self, request: &Request<RequestBody>) -> bool {
+        self.left > 0 && is_repeatable(request)
     }
 
     /// Whether the request may be sent once more, after an attempt to which there was no answer. It must not go on beyond
