@@ -13,6 +13,7 @@ pub mod proxy_protocol;
 pub mod pulse;
 pub mod redirect;
 pub mod settings;
+mod spare_memory;
 mod terms;
 pub mod tls;
 pub mod vitals;

@@ -25,6 +25,7 @@ use super::{
     connection,
     redirect::{self, Redirects},
     settings::ServerSettings,
+    spare_memory,
     terms::{CurrentTerms, Terms},
     tls::Tls,
 };
@@ -210,6 +211,7 @@ async fn sweep(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.lane.pools.sweep(Instant::now());
         worker.lane.vigil.look();
+        spare_memory::give_back();
     }
 }
 

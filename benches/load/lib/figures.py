@@ -13,7 +13,7 @@ from .tokens import badly_signed
 
 IDLE_CONNECTIONS = 900
 # Gateways may take a while before they call a connection idle.
-IDLE_SECONDS = 3
+IDLE_SECONDS = 6
 GOOD_CONNECTIONS, BAD_CONNECTIONS = 8, 64
 
 
