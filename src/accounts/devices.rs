@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{AccountError, Accounts};
 use crate::{
+    cluster::Attempt,
     policy::rejection::Exceeded,
     store::{PasswordHash, User},
 };
@@ -113,13 +114,14 @@ fn signed(nonce: &[u8; NONCE_BYTES], made_at: u64, user_id: &str) -> Vec<u8> {
 
 impl Accounts {
     /// Takes one attempt at the password of `account`, which is the id of `user` or, where there is none, what was typed: from
-    /// the account's budget, or from that of a device on which it was opened before.
+    /// the account's budget, or from that of a device on which it was opened before. What comes of it says whether the password was
+    /// right; else it counts among those in a row that lead to a stop.
     pub(super) async fn charge_attempt(
         &self,
         account: &str,
         user: Option<&User>,
         device: Option<&DeviceToken>,
-    ) -> Result<(), Exceeded> {
+    ) -> Result<Attempt<'_>, Exceeded> {
         let password = user.and_then(|user| user.password.as_ref());
         let now = self.clock.now();
         // Each unlocking begins new budgets, on every node, for all read it with the account.
@@ -127,12 +129,18 @@ impl Accounts {
             0 => account.to_owned(),
             unlocks => format!("{account} {unlocks}"),
         };
+        // The epoch grows with each new password: of the old one nothing more is counted.
+        let streak = |key: &str| format!("{key} {}", user.map_or(0, |user| user.epoch)).into();
         match device.filter(|device| device.proves(account, password, now)) {
             Some(device) => {
                 let key = format!("{budget} {}", BASE64URL.encode(device.nonce));
-                self.logins_per_device.check(&key).await
+                self.logins_per_device.check(&key, streak(&key)).await
             }
-            None => self.logins_per_account.check(&budget).await,
+            None => {
+                self.logins_per_account
+                    .check(&budget, streak(&budget))
+                    .await
+            }
         }
     }
 }

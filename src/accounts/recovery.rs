@@ -61,7 +61,8 @@ impl Accounts {
         };
         // What is not taken is said before anything is charged to the account.
         self.passwords.check(&change.new, &self.words(&user))?;
-        self.charge_attempt(&user.id, Some(&user), change.device)
+        let attempt = self
+            .charge_attempt(&user.id, Some(&user), change.device)
             .await
             .map_err(Rejection::RateLimited)?;
         let stored = user.password.clone();
@@ -74,6 +75,7 @@ impl Accounts {
         let Verdict::Right { .. } = self.passwords.verify(change.current, stored).await? else {
             return Err(refused());
         };
+        attempt.succeeded();
         let password = self.passwords.hash(change.new, &self.words(&user)).await?;
         let device = DeviceToken::new(&user.id, &password, self.clock.now())?;
         let changed = PasswordChange {

@@ -110,7 +110,7 @@ impl Accounts {
         let wanted = self.store.find_registration(key, now).await;
         let wanted = wanted.map_err(unavailable)?.ok_or(Rejection::LinkInvalid)?;
         // Who has the mail may try passwords only as often as at the account that it will be.
-        self.logins_per_account
+        self.registrations_per_id
             .check(&wanted.id)
             .await
             .map_err(Rejection::RateLimited)?;

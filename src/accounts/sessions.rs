@@ -123,7 +123,8 @@ impl Accounts {
             None => login.name.to_ascii_lowercase().into(),
         };
         let known = user.as_ref().map(|user| user.id.clone());
-        self.charge_attempt(&account, user.as_ref(), login.device)
+        let attempt = self
+            .charge_attempt(&account, user.as_ref(), login.device)
             .await
             .map_err(|exceeded| limited(known.as_deref(), ip, exceeded))?;
         let user = user.filter(may_enter);
@@ -137,6 +138,7 @@ impl Accounts {
         let (Some(mut user), Verdict::Right { upgrade }) = (user, verdict) else {
             return Err(refused(known.as_deref(), ip, reason));
         };
+        attempt.succeeded();
         if let (Some(new), Some(old)) = (upgrade, user.password.clone()) {
             self.store
                 .upgrade_password(user.id.clone(), old, new.clone())

@@ -64,6 +64,9 @@ pub struct AccountSettings {
     pub ipv6_site_factor: u32,
     /// Login attempts on one account, known or not.
     pub login_per_account: Quota,
+    /// Attempts on one account, or in one known browser, in a row without the right password, and for how long there is none
+    /// afterwards: 10 to 100, an hour to a day (RATE-4).
+    pub login_failures: Quota,
     /// How mail is sent; `None`: forgotten passwords cannot be reset, and nobody is told of changes.
     pub mail: Option<MailSettings>,
 }

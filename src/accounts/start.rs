@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     authn::Revocations,
-    cluster::{ClientLimiter, Cluster, SharedLimiter},
+    cluster::{AttemptLimiter, ClientLimiter, Cluster, SharedLimiter},
     store::{OpenError as StoreOpenError, Sqlite, Store, StoreError},
     telemetry::AccountMetrics,
 };
@@ -114,6 +114,11 @@ impl Accounts {
     ) -> Result<Self, OpenError> {
         let limiter =
             |name, quota| SharedLimiter::new(name, quota, LIMIT_KEYS_MAX, cluster.clone());
+        let of_attempts = |name| {
+            let (names, streak) = ([name, "login_failures"], settings.login_failures);
+            let rate = settings.login_per_account;
+            AttemptLimiter::new(names, rate, streak, LIMIT_KEYS_MAX, cluster.clone())
+        };
         let factor = settings.ipv6_site_factor;
         let of_clients = |names, quota| {
             ClientLimiter::new(names, quota, factor, LIMIT_KEYS_MAX, cluster.clone())
@@ -133,8 +138,9 @@ impl Accounts {
             clock,
             metrics,
             logins_per_ip: of_clients(["login_per_ip", "login_per_network"], settings.login_per_ip),
-            logins_per_account: limiter("login_per_account", settings.login_per_account),
-            logins_per_device: limiter("login_per_device", settings.login_per_account),
+            logins_per_account: of_attempts("login_per_account"),
+            logins_per_device: of_attempts("login_per_device"),
+            registrations_per_id: limiter("login_per_account", settings.login_per_account),
             outbox: settings
                 .mail
                 .as_ref()

@@ -7,6 +7,7 @@ mod budget;
 mod changes;
 mod crash;
 mod devices;
+mod failures;
 mod invitations;
 mod invites;
 mod keys;
@@ -234,6 +235,11 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         login_per_ip: quota,
         ipv6_site_factor: 4,
         login_per_account: quota,
+        login_failures: Quota {
+            count: 100,
+            window: Duration::from_secs(86_400),
+            burst: 100,
+        },
         mail: None,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Asked, Cluster, Verdict};
 use crate::{
-    limit::{KeyedLimiter, settings::Quota},
+    limit::{KeyedLimiter, Streaks, settings::Quota},
     policy::rejection::Exceeded,
 };
 
@@ -23,7 +23,14 @@ pub struct SharedLimiter {
 pub(super) struct Budgets {
     name: &'static str,
     quota: Quota,
-    local: KeyedLimiter<Box<str>>,
+    local: Local,
+}
+
+/// What this node counts.
+#[derive(Debug)]
+enum Local {
+    Rate(KeyedLimiter<Box<str>>),
+    Streak(Streaks),
 }
 
 impl SharedLimiter {
@@ -57,7 +64,59 @@ impl Budgets {
         Self {
             name,
             quota,
-            local: KeyedLimiter::new(name, local, max_keys),
+            local: Local::Rate(KeyedLimiter::new(name, local, max_keys)),
+        }
+    }
+
+    /// So many in a row, and then none for the window.
+    pub(super) fn in_a_row(
+        name: &'static str,
+        quota: Quota,
+        max_keys: usize,
+        shared: bool,
+    ) -> Self {
+        let count = if shared { quota.count / 2 } else { quota.count }.max(1);
+        let quota = Quota {
+            burst: quota.count,
+            ..quota
+        };
+        Self {
+            name,
+            quota,
+            local: Local::Streak(Streaks::new(name, Quota { count, ..quota }, max_keys)),
+        }
+    }
+
+    /// Begins a new count for a key.
+    pub(super) fn succeeded(&self, key: &str, cluster: Option<&Cluster>) {
+        if let Local::Streak(streaks) = &self.local {
+            streaks.succeeded(key);
+        }
+        if let Some(cluster) = cluster {
+            cluster.forget(self.name, key);
+        }
+    }
+
+    fn asked<'a>(&self, key: &'a str) -> Asked<'a> {
+        Asked {
+            limit: self.name,
+            key,
+            quota: self.quota,
+            in_a_row: matches!(self.local, Local::Streak(_)),
+        }
+    }
+
+    fn check_here(&self, key: &str) -> Result<(), Exceeded> {
+        match &self.local {
+            Local::Rate(limiter) => limiter.check_ref(key),
+            Local::Streak(streaks) => streaks.check(key),
+        }
+    }
+
+    fn give_back(&self, key: &str) {
+        match &self.local {
+            Local::Rate(limiter) => limiter.give_back(key),
+            Local::Streak(streaks) => streaks.give_back(key),
         }
     }
 }
@@ -72,10 +131,8 @@ pub(super) async fn take(
     let Some(cluster) = cluster else {
         return alone;
     };
-    let asked: Vec<Asked<'_>> = from
-        .iter()
-        .map(|(budgets, key)| (budgets.name, *key, budgets.quota))
-        .collect();
+    let asked = from.iter().map(|(budgets, key)| budgets.asked(key));
+    let asked: Vec<Asked<'_>> = asked.collect();
     match cluster.take(&asked).await {
         None => alone,
         Some(Verdict::Taken) => Ok(()),
@@ -92,7 +149,7 @@ pub(super) async fn take(
 /// The same from what this node counts.
 fn take_here(from: &[(&Budgets, &str)]) -> Result<(), Exceeded> {
     for (place, (budgets, key)) in from.iter().enumerate() {
-        if let Err(exceeded) = budgets.local.check_ref(*key) {
+        if let Err(exceeded) = budgets.check_here(key) {
             give_back(from, |taken| taken < place);
             return Err(exceeded);
         }
@@ -102,7 +159,7 @@ fn take_here(from: &[(&Budgets, &str)]) -> Result<(), Exceeded> {
 
 fn give_back(from: &[(&Budgets, &str)], which: impl Fn(usize) -> bool) {
     for (_, (budgets, key)) in from.iter().enumerate().filter(|(place, _)| which(*place)) {
-        budgets.local.give_back(*key);
+        budgets.give_back(key);
     }
 }
 

@@ -42,7 +42,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a command is about. The digests of the scripts are known to the task alone.
 pub(super) enum Command {
-    /// To take a request from so many budgets, or none: their keys come before two numbers for each.
+    /// To empty what was counted under a key.
+    Forget(Vec<u8>),
+    /// To take a request from so many budgets, or none: their keys come before three numbers for each.
     Take {
         keys: usize,
         arguments: Vec<Vec<u8>>,
@@ -267,6 +269,8 @@ async fn send(
 
 fn written(call: &Command, scripts: &Scripts) -> Vec<u8> {
     let (script, keys, arguments) = match call {
+        // Needs no right that the scripts do not need too.
+        Command::Forget(key) => return command(&[b"SET", key, b"0 0", b"PX", b"1"]),
         Command::Publish(channel) => return command(&[b"PUBLISH", channel, b"1"]),
         Command::Settle { keys, arguments } => (&scripts.settle, keys, arguments),
         Command::Take { keys, arguments } => (&scripts.take, keys, arguments),

@@ -7,6 +7,7 @@
 //!
 //! The client is our own, for it needs four commands, and must not take an answer of any size.
 
+mod attempts;
 mod clients;
 mod connection;
 mod limit;
@@ -26,7 +27,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::{clients::ClientLimiter, limit::SharedLimiter};
+pub use self::{
+    attempts::{Attempt, AttemptLimiter},
+    clients::ClientLimiter,
+    limit::SharedLimiter,
+};
 use self::{
     connection::Target,
     link::{Command, Link},
@@ -59,8 +64,15 @@ pub struct Cluster {
     _tasks: [AbortOnDropHandle<()>; 3],
 }
 
-/// A budget that is asked for: its limit's name, its key, and what it holds.
-type Asked<'a> = (&'static str, &'a str, Quota);
+/// A budget that is asked for.
+struct Asked<'a> {
+    /// Its limit's name.
+    limit: &'static str,
+    key: &'a str,
+    quota: Quota,
+    /// Whether it is one of tries in a row, of which there is none for the window when it is used up.
+    in_a_row: bool,
+}
 
 /// What Redis decided.
 enum Verdict {
@@ -152,10 +164,11 @@ impl Cluster {
     async fn take(&self, asked: &[Asked<'_>]) -> Option<Verdict> {
         let names = asked
             .iter()
-            .map(|(limit, key, _)| name(&self.keys, &["limit", limit, key]));
-        let numbers = asked.iter().flat_map(|(_, _, quota)| {
-            let (interval, burst) = terms(*quota);
-            [interval, burst].map(|number| number.to_string().into_bytes())
+            .map(|asked| name(&self.keys, &["limit", asked.limit, asked.key]));
+        let numbers = asked.iter().flat_map(|asked| {
+            let (interval, burst) = terms(asked.quota);
+            [interval, burst, u64::from(asked.in_a_row)]
+                .map(|number| number.to_string().into_bytes())
         });
         let take = Command::Take {
             keys: asked.len(),
@@ -167,6 +180,12 @@ impl Cluster {
             self.telemetry.cluster_fallback();
         }
         verdict
+    }
+
+    /// Empties what was counted of tries in a row. Does not wait; what is lost is made good by the next one that goes well.
+    fn forget(&self, limit: &str, key: &str) {
+        let key = name(&self.keys, &["limit", limit, key]);
+        self.link.tell(Command::Forget(key));
     }
 }
 
@@ -181,7 +200,7 @@ fn verdict_of(reply: &Reply, asked: &[Asked<'_>]) -> Option<Verdict> {
         return None;
     };
     let place = usize::try_from(*place).ok()?.checked_sub(1)?;
-    let (limit, _, quota) = asked.get(place)?;
+    let Asked { limit, quota, .. } = asked.get(place)?;
     Some(Verdict::Refused {
         place,
         exceeded: Exceeded {

@@ -15,6 +15,7 @@ use self::server::RedisServer;
 use super::*;
 use crate::{policy::rejection::Exceeded, telemetry::settings::LogSettings};
 
+mod attempts;
 mod clients;
 mod faults;
 pub(crate) mod server;

@@ -72,7 +72,8 @@ pub(super) fn read(
         table.parsed("breached_passwords", |text| breached_passwords(root, text));
     let argon2 = argon2(table.section("argon2"));
     let clients = super::client::read(table.sections("client"));
-    let (login_per_ip, login_per_account) = login_limit(table.section("login_limit"));
+    let (login_per_ip, login_per_account, login_failures) =
+        login_limit(table.section("login_limit"));
     let register_per_ip = register_limit(table.section("register_limit"));
     table.finish();
     let issuer = server?.public_url.as_str().trim_end_matches('/');
@@ -102,6 +103,7 @@ pub(super) fn read(
         login_per_ip,
         ipv6_site_factor,
         login_per_account,
+        login_failures,
         mail: None,
     })
 }
@@ -202,11 +204,17 @@ fn quota(count: u32, window: u64) -> Quota {
     }
 }
 
-fn login_limit(mut table: Table<'_>) -> (Quota, Quota) {
+fn login_limit(mut table: Table<'_>) -> (Quota, Quota, Quota) {
     let per_ip = table.rate("per_ip").unwrap_or_else(|| quota(10, 60));
     let per_account = table
         .rate("per_account")
         .unwrap_or_else(|| quota(5, 15 * 60));
+    let failures = table.rate("failures").unwrap_or_else(|| quota(100, DAY));
+    if !(10..=100).contains(&failures.count) || failures.window < secs(3600) {
+        let message = "is not 10 to 100 failures in a row, and then none for an hour to a day";
+        let hint = "more in a row would be found by who knows what people choose, fewer would stop who mistypes: \"100/1d\"";
+        table.fault("failures", Fault::new(message, hint));
+    }
     table.finish();
-    (per_ip, per_account)
+    (per_ip, per_account, failures)
 }

@@ -8,6 +8,7 @@ pub mod memory;
 mod route;
 pub mod settings;
 mod share;
+mod streak;
 mod table;
 mod tally;
 
@@ -18,6 +19,7 @@ pub use self::{
     memory::{MemoryPressure, MemoryStage},
     route::RouteLimits,
     share::{Due, Settlements, Share, Spent},
+    streak::Streaks,
 };
 
 /// Compares the processor's clock, by which limits count, with the system's, which takes milliseconds once in a process: the

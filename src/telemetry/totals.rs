@@ -9,8 +9,9 @@ use std::{
 use super::{Telemetry, histogram::BOUNDS, labels::LimitLabel};
 
 /// Names of limits: the label of `portcullis_rate_limited_total`.
-const LIMITS: [&str; 14] = [
+const LIMITS: [&str; 15] = [
     "bad_tokens",
+    "login_failures",
     "login_per_account",
     "login_per_device",
     "login_per_ip",

@@ -255,6 +255,7 @@ fn account_limits(accounts: &AccountSettings) -> Vec<(&'static str, i128)> {
         ("refresh_grace", millis(accounts.refresh_grace)),
         ("login_per_ip", per_hour(&accounts.login_per_ip)),
         ("login_per_account", per_hour(&accounts.login_per_account)),
+        ("login_failures", per_hour(&accounts.login_failures)),
         ("accounts.audience", number(accounts.audience.len())),
         ("clients", number(accounts.clients.len())),
         ("password_min", -number(accounts.password_min)),

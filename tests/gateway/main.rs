@@ -40,6 +40,7 @@ mod floods;
 mod forward_auth;
 mod framing;
 mod grpc;
+mod guesses;
 mod headers;
 mod heads;
 mod hops;

@@ -105,7 +105,12 @@ async fn rate_2_and_rate_5_without_redis_a_site_has_a_warm_half() {
 
 #[tokio::test]
 async fn rate_5_answers_that_name_no_budget_are_not_believed() {
-    let asked = [("a", "key", quota(1)), ("b", "key", quota(1))];
+    let asked = ["a", "b"].map(|limit| Asked {
+        limit,
+        key: "key",
+        quota: quota(1),
+        in_a_row: false,
+    });
     let parts = |parts: &[i64]| Reply::Parts(parts.iter().copied().map(Reply::Integer).collect());
     for wrong in [
         Reply::Integer(1),

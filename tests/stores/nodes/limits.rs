@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::{Trio, exchange, login, login_request, shared_engines};
+use super::{PASSWORD, Trio, exchange, login, login_request, shared_engines};
 use crate::harness::{Gateway, RedisServer, Site};
 
 pub(super) const TEN: &str = r#"{ per_ip = "10/1h", per_account = "1000/1h" }"#;
@@ -28,16 +28,17 @@ pub(super) struct Tried {
 
 /// Tries this many wrong passwords at once, of as many accounts.
 pub(super) async fn attack(trio: &Trio, times: usize) -> Tried {
-    attack_as(trio, times, |number| format!("user{number}")).await
+    attack_by(trio, times, |number| guess(&format!("user{number}"))).await
 }
 
-/// As [`attack`], each time by the name that is given.
-async fn attack_as(trio: &Trio, times: usize, name: impl Fn(usize) -> String) -> Tried {
+fn guess(name: &str) -> String {
+    login_request(name, "a wrong password")
+}
+
+/// As [`attack`], each time with the request that is given.
+async fn attack_by(trio: &Trio, times: usize, request: impl Fn(usize) -> String) -> Tried {
     let addresses = trio.addresses();
-    let tried = (0..times).map(|number| {
-        let request = login_request(&name(number), "a wrong password");
-        exchange(addresses[number % 3], request)
-    });
+    let tried = (0..times).map(|number| exchange(addresses[number % 3], request(number)));
     let answers = join_all(tried).await;
     let mut tried = Tried {
         looked_at: 0,
@@ -61,12 +62,17 @@ async fn attack_as(trio: &Trio, times: usize, name: impl Fn(usize) -> String) ->
 
 /// Tries again, with new budgets in Redis, until the machine was not too busy: no node had to decide by its half for want of an
 /// answer of Redis, or had no time for an attempt. Then exactly the budget was looked at.
-async fn exactly(trio: &Trio, redis: &RedisServer, budget: usize, name: impl Fn(usize) -> String) {
+async fn exactly(
+    trio: &Trio,
+    redis: &RedisServer,
+    budget: usize,
+    request: impl Fn(usize) -> String,
+) {
     let mut all = 0;
     let mut before = fallbacks(&trio.nodes).await;
     for attempt in 1..=5 {
         let times = budget * (3 + 12 / attempt);
-        let Tried { looked_at, shed } = attack_as(trio, times, &name).await;
+        let Tried { looked_at, shed } = attack_by(trio, times, &request).await;
         let after = fallbacks(&trio.nodes).await;
         if after.total_cmp(&before).is_eq() && shed == 0 {
             assert_eq!(looked_at, budget);
@@ -88,7 +94,7 @@ async fn rate_6_three_nodes_give_one_budget() {
         return;
     };
     let trio = Trio::start(&way, &[], |site| site.set("accounts", "login_limit", TEN)).await;
-    exactly(&trio, &redis, 10, |number| format!("user{number}")).await;
+    exactly(&trio, &redis, 10, |number| guess(&format!("user{number}"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,9 +106,59 @@ async fn rate_4_and_rate_6_an_account_has_one_budget_at_three_nodes_whatever_it_
     let change = |site: Site| site.set("accounts", "login_limit", limit);
     let trio = Trio::start(&way, &["alice", "bob"], change).await;
     let names = ["alice", "alice@example.com", "ALICE", "Alice@Example.COM"];
-    exactly(&trio, &redis, 6, |number| names[number % 4].to_owned()).await;
+    exactly(&trio, &redis, 6, |number| guess(names[number % 4])).await;
     // Nobody else pays for it.
     login(trio.nodes[0].tls, "bob").await;
     let nobody = ["nobody", "Nobody", "NOBODY"];
-    exactly(&trio, &redis, 6, |number| nobody[number % 3].to_owned()).await;
+    exactly(&trio, &redis, 6, |number| guess(nobody[number % 3])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rate_2_and_rate_6_a_whole_48_has_one_budget_at_three_nodes() {
+    let Some((redis, way)) = shared_engines().await else {
+        return;
+    };
+    let trusted = r#"["127.0.0.0/8"]"#;
+    let limit = r#"{ per_ip = "3/1h", per_account = "1000/1h" }"#;
+    let trio = Trio::start(&way, &["alice"], |site| {
+        site.set("server", "trusted_proxies", trusted)
+            .set("accounts", "login_limit", limit)
+    })
+    .await;
+    let from = |request: String, address: &str| {
+        let field = format!("\r\nX-Forwarded-For: {address}\r\n");
+        request.replacen("\r\n", &field, 1)
+    };
+    exactly(&trio, &redis, 12, |number| {
+        let network = format!("2001:db8:1:{:x}::1", number * 256);
+        from(guess(&format!("user{number}")), &network)
+    })
+    .await;
+    let neighbour = from(login_request("alice", PASSWORD), "2001:db8:2::1");
+    exchange(trio.nodes[1].tls, neighbour).await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rate_4_and_rate_6_guesses_in_a_row_are_stopped_at_three_nodes_together() {
+    let Some((redis, way)) = shared_engines().await else {
+        return;
+    };
+    let limit = r#"{ per_ip = "10000/1s", per_account = "10000/1s", failures = "10/1d" }"#;
+    let change = |site: Site| site.set("accounts", "login_limit", limit);
+    let trio = Trio::start(&way, &["alice", "bob"], change).await;
+    let names = ["alice", "alice@example.com", "ALICE", "Alice@Example.COM"];
+    exactly(&trio, &redis, 10, |number| guess(names[number % 4])).await;
+    for node in &trio.nodes {
+        let right = exchange(node.tls, login_request("alice", PASSWORD)).await;
+        right.refused(429, "rate_limited");
+        login(node.tls, "bob").await;
+    }
+    let nobody = ["nobody", "Nobody", "NOBODY"];
+    exactly(&trio, &redis, 10, |number| guess(nobody[number % 3])).await;
+    // Away for all nodes at once, and for this account alone.
+    trio.nodes[2]
+        .site
+        .run(&["user", "unlock", "alice"], "")
+        .await;
+    login(trio.nodes[0].tls, "alice").await;
 }
