@@ -184,6 +184,19 @@ impl Table {
         }
     }
 
+    /// What the maps have taken from the allocator, nearly.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let entry = size_of::<(Digest, Budget)>() + 1;
+        let of_one = |shard: &Mutex<Shard>| {
+            let shard = lock(shard);
+            // A map is filled to seven eighths.
+            let map = shard.budgets.capacity() * 8 / 7 * entry;
+            map + shard.oldest.capacity() * size_of::<Digest>()
+        };
+        self.shards.iter().map(of_one).sum()
+    }
+
     fn with<T>(&self, key: &Digest, change: impl FnOnce(&mut Budget) -> T) -> Option<T> {
         let mut shard = lock(self.shard(key)?);
         shard.budgets.get_mut(key).map(change)

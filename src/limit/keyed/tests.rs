@@ -1,5 +1,7 @@
 //! RATE-3, RATE-6: budgets, the bound of the table, and what a flood can do.
 
+mod flood;
+
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
