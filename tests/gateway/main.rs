@@ -36,6 +36,7 @@ mod environment;
 mod exhaustion;
 mod expectations;
 mod explain;
+mod flapping;
 mod floods;
 mod forward_auth;
 mod framing;

@@ -6,6 +6,7 @@ use std::{future::Future, time::Duration};
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod frames;
+pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod hello;
 pub(crate) mod http1;

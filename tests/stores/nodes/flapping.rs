@@ -4,13 +4,17 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    PASSWORD, Trio, Way, exchange,
-    gate::{Gate, State},
-    is_healthy,
+    PASSWORD, Trio, Way, exchange, is_healthy,
     load::{Client, Load, telling},
     login, login_request, shared_engines,
 };
-use crate::{harness::Token, server::Server};
+use crate::{
+    harness::{
+        Token,
+        gate::{Gate, State},
+    },
+    server::Server,
+};
 
 /// How long a whole turn lasts, and how many there are: 0.2 to 5 in a second.
 const TURNS: [(Duration, u32); 3] = [

@@ -21,7 +21,6 @@ mod caller;
 mod chaos;
 mod costs;
 mod flapping;
-mod gate;
 mod keys;
 mod limits;
 mod load;

@@ -2,13 +2,14 @@
 //! back when it heals (STORE-6, FAULT-5).
 
 use super::{
-    Grant, PASSWORD, Trio, Way, exchange,
-    gate::{Gate, State},
-    is_healthy, login, login_request, logout_request, misses, private_request, refresh, sealed,
-    shared_engines, status,
+    Grant, PASSWORD, Trio, Way, exchange, is_healthy, login, login_request, logout_request, misses,
+    private_request, refresh, sealed, shared_engines, status,
 };
 use crate::{
-    harness::{RedisServer, Site, Token, Upstream, eventually},
+    harness::{
+        RedisServer, Site, Token, Upstream, eventually,
+        gate::{Gate, State},
+    },
     server::Server,
 };
 
