@@ -34,8 +34,8 @@ use portcullis::{
     },
     policy::{
         Access, Addresses, Browsers, Caller, Forwarding, HeaderEdits, HeaderPolicy,
-        IdentityHeaders, PathPattern, PeerIp, Route, Rule, Streams, Target, Unlimited, UpstreamId,
-        authorize,
+        IdentityHeaders, PathPattern, PeerIp, Route, Rule, Streams, Target, TraceField, Unlimited,
+        UpstreamId, authorize,
         headers::{MultiValue, Preset},
     },
 };
@@ -478,6 +478,7 @@ fn prepare_headers(bencher: Bencher<'_, '_>) {
         host: &HeaderValue::from_static("app.example.com"),
         version: Version::HTTP_11,
         request_id: &HeaderValue::from_static("0123456789abcdef0123456789abcdef"),
+        trace: TraceField::AsItCame,
     };
     bencher.bench_local(|| {
         let mut headers = headers.clone();

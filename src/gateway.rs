@@ -47,12 +47,12 @@ use crate::{
     limit::{BadTokens, IpLimiter, MemoryPressure, MemoryStage, RouteLimits},
     policy::{
         Allowance, Caller, ClientIp, Cors, Head, HeaderPolicy, Identity, PathFault, Permit,
-        Rejection, Route, Routes, Target, TlsPolicies, TrustedProxies, authorize, head::HeadLimits,
-        headers::X_REQUEST_ID, max_forwards::take_hop,
+        Rejection, Route, Routes, Target, TlsPolicies, TraceField, TrustedProxies, authorize,
+        head::HeadLimits, headers::X_REQUEST_ID, max_forwards::take_hop,
     },
     portal::{Pages, PortalCall, PortalHandle},
     respond::{self, grpc::Grpc},
-    telemetry::{Record, RequestId, RouteHandles, Telemetry},
+    telemetry::{Record, RequestId, RouteHandles, Telemetry, Tracer},
     upstream::{Pace, Upstream},
 };
 
@@ -98,6 +98,8 @@ pub struct Gateway {
     pub forward_auth: Option<ForwardAuthSettings>,
     /// Counters and the access log.
     pub telemetry: Arc<Telemetry>,
+    /// Which requests are traced, where any are.
+    pub tracer: Option<Arc<Tracer>>,
     /// How fast a client must send its body.
     pub body_pace: Pace,
     /// Which clients are told where the time of their answers went.
@@ -383,7 +385,8 @@ impl Gateway {
             lane, peer, parts, ..
         } = inbound;
         // Only a trusted proxy may name a request (LOG-5).
-        let named = if self.proxies.trusts(peer.ip) {
+        let trusted = self.proxies.trusts(peer.ip);
+        let named = if trusted {
             parts.headers.get(X_REQUEST_ID)
         } else {
             None
@@ -392,15 +395,27 @@ impl Gateway {
             .and_then(|value| value.to_str().ok())
             .and_then(RequestId::accept);
         let request_id = named.unwrap_or_else(|| lane.request_ids.next());
-        let record = Record::begin(parts, peer.ip.ip(), request_id);
+        let mut record = Record::begin(parts, peer.ip.ip(), request_id);
+        record.trace = self.tracer.as_ref().and_then(|tracer| {
+            tracer.begin(&parts.headers, trusted, (request_id, &lane.request_ids))
+        });
         Recording::begin(record, Arc::clone(&self.telemetry))
     }
 
-    /// Keeps what a line of the access log tells of a head, if lines are wanted.
+    /// Keeps what a line of the access log tells of a head, and a span, if either is wanted.
     pub fn keep_for_log(&self, head: &Head<'_>, record: &mut Record) {
-        if self.telemetry.access_log() {
+        if self.telemetry.access_log() || record.trace.is_some() {
             record.host = Some(head.host.as_ref().into());
             record.path = Some(head.path.as_str().into());
+        }
+    }
+
+    /// What an upstream is told of the trace of a request that came from a peer who is believed, or is not.
+    fn trace_field<'r>(&self, record: &'r Record, believed: bool) -> TraceField<'r> {
+        match (&record.trace, &self.tracer) {
+            (Some(trace), _) => trace.field(),
+            (None, Some(_)) if !believed => TraceField::NotRecorded,
+            (None, Some(_) | None) => TraceField::AsItCame,
         }
     }
 

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 11] = [
     &["policy"],
     &["files", "keepalive", "moment", "telemetry"],
     &["authn", "limit", "upstream", "respond", "store"],
-    &["cluster", "mail"],
+    &["cluster", "mail", "spans"],
     &["accounts"],
     &["assertion"],
     &["portal", "gateway"],

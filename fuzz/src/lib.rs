@@ -25,7 +25,7 @@ use portcullis::{
     config,
     policy::{
         Access, Caller, ForwardedHeaders, Forwarding, Head, HeaderPolicy, IdentityHeaders,
-        NormalPath, PeerIp, Route, Routes, TrustedProxies, Unlimited, authorize,
+        NormalPath, PeerIp, Route, Routes, TraceField, TrustedProxies, Unlimited, authorize,
         head::HeadLimits,
         headers::{MultiValue, Preset},
     },
@@ -217,6 +217,7 @@ fn prepare(headers: &mut HeaderMap) -> bool {
         host: &HeaderValue::from_static("localhost"),
         version: Version::HTTP_11,
         request_id: &HeaderValue::from_static("0123456789abcdef0123456789abcdef"),
+        trace: TraceField::NotRecorded,
     };
     POLICY.prepare(headers, &permit, &from).is_ok()
 }

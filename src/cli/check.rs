@@ -23,6 +23,7 @@ use crate::{
     authn::{Authenticator, Revocations},
     config::{Checked, Config, Problem, Report, Severity, inspect},
     server::tls::Tls,
+    spans,
     upstream::{SystemRoots, tls_config},
 };
 
@@ -116,6 +117,12 @@ fn unusable(config: &Config) -> Vec<String> {
         faults.push(format!("{:#}", anyhow::Error::from(fault)));
     }
     faults.extend(assertions::fault(config));
+    if let Some(Err(fault)) = config.tracing.as_ref().map(spans::try_tls) {
+        faults.push(format!(
+            "tracing.endpoint: {:#}",
+            anyhow::Error::from(fault)
+        ));
+    }
     let system = SystemRoots::default();
     for settings in &config.upstreams {
         if let Err(fault) = tls_config(settings, &system) {

@@ -39,6 +39,7 @@ use crate::{
         settings::CertificateFiles,
         tls::{self, Tls},
     },
+    spans::Exporters,
     telemetry::Telemetry,
 };
 
@@ -194,9 +195,12 @@ impl Node {
                 () = either(&mut terminate, &mut interrupt) => tracing::warn!("second signal: not waiting any longer"),
             }
         });
-        if let Some(delivery) = chores.delivery {
-            control.block_on(delivery.stop());
-        }
+        let delivery = async {
+            if let Some(delivery) = chores.delivery {
+                delivery.stop().await;
+            }
+        };
+        control.block_on(async { tokio::join!(delivery, lasting.exporters.flush()) });
         stop_admin.cancel();
         tracing::info!("stopped");
         lasting.telemetry.flush();
@@ -295,7 +299,14 @@ fn lasting(
         telemetry: Arc::clone(&telemetry),
         report: report(Arc::clone(readiness)),
     });
+    let degraded = Arc::clone(readiness);
+    let exporters = Exporters::new(
+        control.handle().clone(),
+        Arc::clone(&telemetry),
+        Arc::new(move |condition| degraded.set_degraded("traces", condition)),
+    );
     Ok(Lasting {
+        exporters,
         telemetry,
         memory: Arc::default(),
         revocations,

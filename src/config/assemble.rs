@@ -14,7 +14,8 @@ use crate::{
     limit::{BadTokens, IpLimiter, MemoryPressure, RouteLimits, Share},
     policy::{HeaderPolicy, RouteConflict, Routes},
     portal::{self, Pages, PortalHandle},
-    telemetry::Telemetry,
+    spans::Exporters,
+    telemetry::{Telemetry, Tracer},
     upstream::{
         Pace, SystemRoots, TlsFault, Upstream,
         settings::{ServerAddress, UpstreamSettings},
@@ -38,6 +39,8 @@ pub struct Lasting {
     pub cluster: Option<Arc<Cluster>>,
     /// Accounts and the way to their routes, where they are on.
     pub accounts: Option<(Arc<Accounts>, PortalHandle)>,
+    /// What exports the spans of traced requests.
+    pub exporters: Exporters,
 }
 
 /// Why a checked configuration cannot be put together.
@@ -52,6 +55,9 @@ pub enum AssembleError {
     /// A name that does not fit a header.
     #[error("the gateway's name in Via cannot be written")]
     Pseudonym(#[source] http::Error),
+    /// A collector of traces to which TLS cannot be set up.
+    #[error("tracing.endpoint: TLS cannot be set up")]
+    Tracing(#[source] TlsFault),
     /// An upstream whose TLS cannot be set up.
     #[error("upstream \"{name}\": TLS cannot be set up")]
     Upstream {
@@ -123,6 +129,7 @@ pub fn succeed(
         false => headers,
     };
     let upstreams = upstreams(config, telemetry, running)?;
+    let tracer = tracer(config, lasting, running)?;
     // The last that may fail: before it nothing is fetched, after it nothing is given up.
     let authn = authenticator(config, lasting, running)?;
     let before = running.map(|running| running.gateway);
@@ -154,6 +161,7 @@ pub fn succeed(
         pages,
         forward_auth: config.forward_auth.clone(),
         telemetry: Arc::clone(telemetry),
+        tracer,
         body_pace: Pace {
             idle: config.server.timeouts.body_idle,
             rate: config.server.body_rate,
@@ -161,6 +169,25 @@ pub fn succeed(
         server_timing: config.log.server_timing.clone(),
         hsts: !config.tls.development,
     })
+}
+
+/// The running one where nothing changed; else a new one, with a queue of its own, while the old one's is exported to its end. One that
+/// is made for nothing ends with nothing sent.
+fn tracer(
+    config: &Config,
+    lasting: &Lasting,
+    running: Option<Running<'_>>,
+) -> Result<Option<Arc<Tracer>>, AssembleError> {
+    let Some(settings) = &config.tracing else {
+        return Ok(None);
+    };
+    let same = running.filter(|running| running.config.tracing == config.tracing);
+    if let Some(tracer) = same.and_then(|running| running.gateway.tracer.clone()) {
+        return Ok(Some(tracer));
+    }
+    let tracer = lasting.exporters.start(settings);
+    let tracer = tracer.map_err(AssembleError::Tracing)?;
+    Ok(Some(Arc::new(tracer)))
 }
 
 /// The running one where nothing changed that an identity depends on: its cache is good then. Else a new one, whose cache is

@@ -68,7 +68,8 @@ pub(super) fn read(
     })
 }
 
-fn ca(table: &mut Table<'_>) -> Option<PathBuf> {
+/// The file of the roots of a server that is not an upstream.
+pub(super) fn ca(table: &mut Table<'_>) -> Option<PathBuf> {
     let context = table.context;
     table.parsed("ca", |text| {
         let path = context.file(text);

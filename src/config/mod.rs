@@ -46,6 +46,7 @@ mod sections;
 mod server;
 mod shape;
 mod source;
+mod spans;
 mod starter;
 mod store;
 mod tls;
@@ -78,6 +79,7 @@ use crate::{
     limit::settings::{IpLimitSettings, RouteLimitSettings},
     policy::{IdentityHeaders, Route, Routes},
     server::settings::{ServerSettings, TlsSettings},
+    spans::settings::TracingSettings,
     telemetry::settings::LogSettings,
     upstream::settings::UpstreamSettings,
 };
@@ -115,6 +117,8 @@ pub struct Config {
     pub accounts: Option<AccountSettings>,
     /// What is shared with other nodes; `None` where the section is absent.
     pub cluster: Option<ClusterSettings>,
+    /// The collector of traces; `None` where the section is absent.
+    pub tracing: Option<TracingSettings>,
     /// Logs.
     pub log: LogSettings,
 }

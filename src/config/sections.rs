@@ -13,7 +13,7 @@ use super::{
     forward_auth, identity, issuer, limit, log, mail, overlap,
     reader::Table,
     route::{self, Placed, Surroundings},
-    server, tls, upstream,
+    server, spans, tls, upstream,
 };
 use crate::{
     accounts::settings::AccountSettings,
@@ -60,6 +60,7 @@ pub(super) fn read<'d>(
         has_pages: (accounts.as_ref()).is_some_and(|accounts| accounts.pages.is_some()),
     };
     let routes = route::read(top.sections("route"), &around);
+    let tracing = spans::read(top.section("tracing"));
     let log = log::read(top.section("log"));
     if !top.has("route") {
         top.need("route", "a gateway without [[route]] forwards nothing");
@@ -88,6 +89,7 @@ pub(super) fn read<'d>(
         forward_auth,
         accounts,
         cluster,
+        tracing,
         log,
     })
 }

@@ -15,6 +15,7 @@ mod mail;
 mod overlaps;
 mod routes;
 mod server;
+mod spans;
 mod store;
 mod upstream_tls;
 mod upstreams;

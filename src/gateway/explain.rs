@@ -13,7 +13,7 @@ use crate::{
     authn::{Arrival, credential},
     policy::{
         Access, Caller, ForwardedHeaders, Forwarding, Head, Permit, Rejection, Route, Target,
-        Unlimited, authorize, browser::is_by_cookie, headers::SESSION_COOKIE,
+        TraceField, Unlimited, authorize, browser::is_by_cookie, headers::SESSION_COOKIE,
     },
     telemetry::{Record, RequestIds},
 };
@@ -178,6 +178,10 @@ impl Gateway {
             host: &host,
             version: Version::HTTP_11,
             request_id: &RequestIds::new().next().to_header_value(),
+            trace: match self.tracer {
+                Some(_) if !self.proxies.trusts(peer.ip) => TraceField::NotRecorded,
+                Some(_) | None => TraceField::AsItCame,
+            },
         };
         let mut headers = request.headers.clone();
         headers.insert(header::HOST, host.clone());

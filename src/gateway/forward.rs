@@ -1,6 +1,6 @@
 //! An admitted request, on its way to its upstream and back: headers rewritten, both bodies within their limits.
 
-use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
+use std::{pin::pin, rc::Rc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Response, Version, header};
 use hyper::body::Body;
@@ -12,8 +12,8 @@ use crate::{
     respond::{self, grpc::Grpc},
     telemetry::Record,
     upstream::{
-        AnswerStream, ClientBody, Handshake, Hints, Outbound, RequestBody, UploadProgress,
-        Upstream, forward,
+        AnswerStream, ClientBody, Handshake, Outbound, RequestBody, UploadProgress, Upstream,
+        forward,
     },
 };
 
@@ -35,8 +35,8 @@ impl Gateway {
             Some((Arc::clone(cors), origin))
         });
         inbound.reader.clone_from(&granted);
-        let hints = upstream.hints(inbound.parts.version);
-        let outbound = self.outbound(upstream, admitted, inbound, hints.clone())?;
+        let outbound = self.outbound(upstream, admitted, inbound, record)?;
+        let hints = outbound.hints.clone();
         let progress = Rc::clone(&outbound.progress);
         let sent = Instant::now();
         let outcome = {
@@ -70,7 +70,7 @@ impl Gateway {
         upstream: &Upstream,
         admitted: &Admitted<'_>,
         inbound: &mut Inbound<'_>,
-        hints: Option<Arc<Hints>>,
+        record: &Record,
     ) -> Result<Outbound, Rejection> {
         let route = admitted.permit.route();
         // A length that is too large is refused before a byte of it is read.
@@ -89,6 +89,7 @@ impl Gateway {
             host: &admitted.host,
             version: parts.version,
             request_id: &inbound.request_id,
+            trace: self.trace_field(record, believed.is_some()),
         };
         self.headers
             .prepare(&mut headers, &admitted.permit, &from)?;
@@ -108,7 +109,7 @@ impl Gateway {
             progress,
             deadline: moment::recent_timer() + route.timeout,
             handshake,
-            hints,
+            hints: upstream.hints(parts.version),
             // What a trusted proxy sends on one connection may come from many.
             pins: believed.is_none().then(|| Rc::clone(&peer.pins)),
         })

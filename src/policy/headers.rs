@@ -24,6 +24,7 @@ use forwarding::{TrustedChain, Via};
 pub use hop_by_hop::strip_hop_by_hop;
 pub use templates::{IdentityHeaders, MultiValue, Preset, Template};
 use templates::{RequestPlaces, check_size, header_value};
+pub use trace::{TraceField, TraceParent};
 pub use trailers::{Direction, Trailers, TrailersTooLarge};
 
 use super::{

@@ -30,7 +30,10 @@ pub use browser::Browsers;
 pub use client_ip::{ClientIp, ForwardedHeaders, PeerIp, TrustedProxies};
 pub use cors::{Cors, Origins};
 pub use head::Head;
-pub use headers::{Direction, Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders, Trailers};
+pub use headers::{
+    Direction, Forwarding, HeaderEdits, HeaderPolicy, IdentityHeaders, TraceField, TraceParent,
+    Trailers,
+};
 pub use identity::{Claims, Identity};
 pub use original::original_request;
 pub use path::NormalPath;

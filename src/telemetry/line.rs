@@ -28,6 +28,7 @@ fn json(out: &mut String, record: &Record, took: Duration) {
     let mut object = Object::open(out);
     object.number("time", Quoted(Moment::of(record)));
     object.text("request_id", record.request_id.as_str());
+    object.some_text("trace_id", record.trace.as_ref().map(|trace| trace.id()));
     if let Some(client) = record.client {
         object.number("client", Quoted(client));
     }
@@ -85,6 +86,7 @@ fn text(out: &mut String, record: &Record, took: Duration) {
             out.push('"');
         }
     };
+    pair("trace", record.trace.as_ref().map(|trace| trace.id()));
     pair("route", record.route.as_ref().map(|route| route.name()));
     pair(
         "upstream",

@@ -23,6 +23,7 @@ use super::{
     },
     memory::MemoryMetrics,
     results::{CertificateReload, ConfigReload, HandshakeResult},
+    spans::SpanMetrics,
 };
 
 type Seconds = Gauge<f64, AtomicU64>;
@@ -54,6 +55,7 @@ pub(super) struct Metrics {
     pub(super) accounts: AccountMetrics,
     pub(super) cluster: ClusterMetrics,
     pub(super) memory: MemoryMetrics,
+    pub(super) spans: SpanMetrics,
     revocation_lag: Seconds,
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
@@ -102,6 +104,7 @@ impl Metrics {
             accounts: AccountMetrics::default(),
             cluster: ClusterMetrics::default(),
             memory: MemoryMetrics::default(),
+            spans: SpanMetrics::default(),
             revocation_lag: Seconds::default(),
             panics: Counter::default(),
             accept_errors: Counter::default(),
@@ -118,6 +121,7 @@ impl Metrics {
         metrics.accounts.register(&mut metrics.registry);
         metrics.cluster.register(&mut metrics.registry);
         metrics.memory.register(&mut metrics.registry);
+        metrics.spans.register(&mut metrics.registry);
         metrics.register_reloads();
         metrics
     }
@@ -370,8 +374,7 @@ impl Metrics {
 }
 
 fn seconds(time: SystemTime) -> f64 {
-    let since = time.duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs_f64()
+    (time.duration_since(UNIX_EPOCH).unwrap_or_default()).as_secs_f64()
 }
 
 impl Scrape<'_> {

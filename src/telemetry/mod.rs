@@ -31,6 +31,7 @@ mod refusals;
 mod request_id;
 mod results;
 pub mod settings;
+mod spans;
 mod totals;
 
 pub use accounts::AccountMetrics;
@@ -42,7 +43,10 @@ pub use metrics::Scrape;
 pub use record::{Ending, Record};
 pub use refusals::Refusal;
 pub use request_id::{RequestId, RequestIds};
-pub use results::{CertificateReload, ConfigReload, HandshakeResult, MailResult, RetryResult};
+pub use results::{
+    CertificateReload, ConfigReload, HandshakeResult, MailResult, RetryResult, SpanResult,
+};
+pub use spans::{SpanMetrics, Trace, Traced, Tracer};
 pub use totals::{Durations, RouteTotals, Totals};
 
 use labels::{FetchLabels, LimitLabel, ResultLabel, StoreLabel};
@@ -150,6 +154,9 @@ impl Telemetry {
             if let Some(code) = record.code {
                 self.refusals.note(record, code);
             }
+            if let Some(trace) = &record.trace {
+                trace.end(record, took);
+            }
             took
         };
         if let Some(log) = &self.access_log {
@@ -161,6 +168,12 @@ impl Telemetry {
     #[must_use]
     pub fn accounts(&self) -> AccountMetrics {
         self.metrics.accounts.clone()
+    }
+
+    /// What spans are counted with. Their series are there from now on.
+    #[must_use]
+    pub fn spans(&self) -> SpanMetrics {
+        self.metrics.spans.begun()
     }
 
     /// The last refusals, the last first: 100 at most, and no more than 20 of one second.

@@ -8,7 +8,7 @@ use std::{
 
 use http::{Method, StatusCode, Version, request::Parts};
 
-use super::{RequestId, RouteMetrics, UpstreamMetrics};
+use super::{RequestId, RouteMetrics, Trace, UpstreamMetrics};
 use crate::policy::Identity;
 
 /// One exchange, filled as it proceeds and given to [`Telemetry::record`](super::Telemetry::record) once, when the answer's
@@ -29,7 +29,9 @@ pub struct Record {
     pub method: Method,
     /// The protocol towards the client.
     pub version: Version,
-    /// The host asked for; kept only where [`Telemetry::access_log`](super::Telemetry::access_log) says so.
+    /// The ids of its spans, where it is traced.
+    pub trace: Option<Box<Trace>>,
+    /// The host asked for; kept only where [`Telemetry::access_log`](super::Telemetry::access_log) says so, or `trace` is there.
     pub host: Option<Box<str>>,
     /// The path asked for, without query; kept as `host` is. What follows a `?` or `#` is not written even if it is here.
     pub path: Option<Box<str>>,
@@ -91,6 +93,7 @@ impl Record {
             client: None,
             method: request.method.clone(),
             version: request.version,
+            trace: None,
             host: None,
             path: None,
             route: None,

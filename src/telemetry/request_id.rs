@@ -105,6 +105,15 @@ impl RequestIds {
         }
         RequestId { bytes, len: 32 }
     }
+
+    /// Whether one is drawn, of which so many of a thousand are. Like the ids, it can be foretold by whoever sees enough of them.
+    pub(super) fn is_drawn(&self, thousandths: u32) -> bool {
+        match thousandths {
+            0 => false,
+            1000.. => true,
+            _ => step(&self.low) % 1000 < u64::from(thousandths),
+        }
+    }
 }
 
 impl Default for RequestIds {

@@ -48,6 +48,17 @@ pub enum MailResult {
     Sent,
 }
 
+/// What became of a span of a traced request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanResult {
+    /// Too many waited already.
+    Dropped,
+    /// The collector took it.
+    Exported,
+    /// The collector could not be reached, or refused it.
+    Failed,
+}
+
 /// What became of a request that was to be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryResult {
@@ -78,6 +89,18 @@ impl RetryResult {
             Self::Answered => "answered",
             Self::Failed => "failed",
             Self::OverBudget => "over_budget",
+        }
+    }
+}
+
+impl SpanResult {
+    pub(super) const ALL: [Self; 3] = [Self::Dropped, Self::Exported, Self::Failed];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Exported => "exported",
+            Self::Failed => "failed",
         }
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn record() -> Record {
         client: Some(address("2001:db8::1")),
         method: Method::GET,
         version: Version::HTTP_2,
+        trace: None,
         host: Some("app.example.com".into()),
         path: Some("/orders/7".into()),
         route: None,

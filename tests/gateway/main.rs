@@ -82,6 +82,7 @@ mod streams;
 mod timing;
 mod tls_matrix;
 mod tokens;
+mod traces;
 mod trailers;
 mod transport;
 mod unencrypted;

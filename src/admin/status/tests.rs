@@ -97,6 +97,7 @@ fn refused(code: &'static str) -> Record {
         client: None,
         method: Method::GET,
         version: Version::HTTP_2,
+        trace: None,
         host: Some(HOSTILE.into()),
         path: Some(format!("/{HOSTILE}?token=secret").into()),
         route: None,

@@ -36,6 +36,7 @@ use crate::{
     limit::settings::Quota,
     policy::{head, original_request},
     portal,
+    spans::Exporters,
     telemetry::{Telemetry, settings::LogSettings},
 };
 
@@ -273,7 +274,10 @@ fn lasting(config: &Config, runtime: &Runtime) -> anyhow::Result<Lasting> {
         let portal = portal::start(Arc::clone(&accounts), runtime.handle());
         anyhow::Ok((accounts, portal))
     });
+    let nobody = Arc::new(|_| {});
+    let exporters = Exporters::new(runtime.handle().clone(), Arc::clone(&telemetry), nobody);
     Ok(Lasting {
+        exporters,
         telemetry,
         // Of a process that has just begun.
         memory: Arc::default(),

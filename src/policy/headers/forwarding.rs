@@ -5,7 +5,7 @@ use http::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use super::trace;
+use super::trace::{self, TraceField};
 use crate::policy::{
     authorize::Permit, client_ip::ForwardedHeaders, forwarded, rejection::Rejection,
 };
@@ -30,6 +30,8 @@ pub struct Forwarding<'a> {
     pub version: Version,
     /// The request's id: 1 to 64 letters, digits and hyphens.
     pub request_id: &'a HeaderValue,
+    /// What the upstream is told of the trace.
+    pub trace: TraceField<'a>,
 }
 
 /// The gateway's name in `Via`, for requests that came by HTTP/1 and by HTTP/2.
@@ -166,6 +168,6 @@ pub(super) fn inject(
         &via.http1
     };
     headers.append(header::VIA, via.clone());
-    trace::pass_on(headers, from.request_id);
+    trace::pass_on(headers, from.request_id, from.trace);
     Ok(())
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::*;
 use crate::policy::Access;
 use crate::policy::{
-    Claims, ForwardedHeaders, PeerIp, Route,
+    Claims, ForwardedHeaders, PeerIp, Route, TraceField,
     authorize::{authorize, tests::identity},
     rejection::ClaimFault,
     route::tests::route,
@@ -103,6 +103,7 @@ impl<'a> Case<'a> {
             host: &HeaderValue::from_static("app.example.com:8443"),
             version: self.version,
             request_id: &HeaderValue::from_static(REQUEST_ID),
+            trace: TraceField::AsItCame,
         };
         self.policy.prepare(headers, &permit, &from)
     }

@@ -1,5 +1,5 @@
 //! Which trace does a request belong to? The client's, where its fields are well-formed; else one that begins here (W3C Trace
-//! Context §4).
+//! Context §4). Where the gateway records spans of its own, the upstream is told of them.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -14,28 +14,83 @@ const TRACE: std::ops::Range<usize> = 3..35;
 const PARENT: std::ops::Range<usize> = 36..52;
 const FLAGS: std::ops::Range<usize> = 53..55;
 
-/// Leaves the one well-formed `traceparent` of a request as it is, with its `tracestate`. One of a later version is told as far as
-/// it is known here, as version 00. Where there is none, several, or one that is not well-formed, a trace begins, and the state of
-/// another, of which nobody knows which it was, is left out.
-pub(super) fn pass_on(headers: &mut HeaderMap, request_id: &HeaderValue) {
-    let mut values = headers.get_all(TRACEPARENT).iter();
-    let parent = match (values.next(), values.next()) {
-        (Some(value), None) => Version::of(value.as_bytes()),
-        (None | Some(_), _) => None,
-    };
-    match parent {
-        Some(Version::Ours) => {}
-        Some(Version::Later(line)) => {
-            headers.insert(TRACEPARENT, line);
-        }
-        None => {
-            match begun(request_id) {
-                Some(line) => headers.insert(TRACEPARENT, line),
-                None => headers.remove(TRACEPARENT),
-            };
-            headers.remove(TRACESTATE);
-        }
+/// A span, as `traceparent` names it: digits in lower case, neither id of zeros alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceParent {
+    /// The trace that it belongs to, in 32 hexadecimal digits.
+    pub trace: [u8; 32],
+    /// The span, in 16 hexadecimal digits.
+    pub span: [u8; 16],
+    /// Whether whoever wrote it records the trace.
+    pub sampled: bool,
+}
+
+/// What an upstream is told of the trace.
+#[derive(Debug, Clone, Copy)]
+pub enum TraceField<'a> {
+    /// What the client said, as it is.
+    AsItCame,
+    /// The client's trace, but not that it is recorded: a stranger's word for that would have every service behind export
+    /// whatever the stranger likes.
+    NotRecorded,
+    /// That this span asks, which is recorded.
+    Recorded(&'a TraceParent),
+}
+
+impl TraceParent {
+    /// What the one well-formed `traceparent` of a request names; `None` where there is none, several, or one that is not
+    /// well-formed.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let line = single(headers)?;
+        Version::of(line)?;
+        let flags = line.get(FLAGS)?;
+        Some(Self {
+            trace: line.get(TRACE)?.try_into().ok()?,
+            span: line.get(PARENT)?.try_into().ok()?,
+            sampled: is_sampled(flags),
+        })
     }
+
+    fn line(&self) -> Option<HeaderValue> {
+        let flags = if self.sampled { b"01" } else { b"00" };
+        joined([&self.trace, &self.span, flags])
+    }
+}
+
+/// The one `traceparent` of a request.
+fn single(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Some(value.as_bytes()),
+        (None | Some(_), _) => None,
+    }
+}
+
+/// Leaves the one well-formed `traceparent` of a request as it is, with its `tracestate`, unless `told` says otherwise. One of a
+/// later version is told as far as it is known here, as version 00. Where there is none, several, or one that is not well-formed, a
+/// trace begins, and the state of another, of which nobody knows which it was, is left out.
+pub(super) fn pass_on(headers: &mut HeaderMap, request_id: &HeaderValue, told: TraceField<'_>) {
+    let parent = single(headers).and_then(Version::of);
+    if parent.is_none() {
+        headers.remove(TRACESTATE);
+    }
+    let claimed = || TraceParent::of(headers).filter(|parent| parent.sampled);
+    let disbelieved = match told {
+        TraceField::NotRecorded => claimed(),
+        TraceField::AsItCame | TraceField::Recorded(_) => None,
+    };
+    let line = match (told, disbelieved, parent) {
+        (TraceField::Recorded(span), _, _) => span.line(),
+        (_, Some(parent), _) => unrecorded(&parent, request_id),
+        (_, None, Some(Version::Ours)) => return,
+        (_, None, Some(Version::Later(line))) => Some(line),
+        (_, None, None) => begun(request_id),
+    };
+    match line {
+        Some(line) => headers.insert(TRACEPARENT, line),
+        None => headers.remove(TRACEPARENT),
+    };
 }
 
 /// A well-formed `traceparent`.
@@ -66,8 +121,7 @@ impl Version {
             (true, true, None) => Some(Self::Ours),
             (true, false, None | Some(b'-')) => {
                 // Of the flags one alone is known: sampled.
-                let sampled = flags.last().copied().and_then(value)? & 1;
-                let flags = if sampled == 1 { b"01" } else { b"00" };
+                let flags = if is_sampled(flags) { b"01" } else { b"00" };
                 joined([trace, parent, flags]).map(Self::Later)
             }
             _ => None,
@@ -78,10 +132,25 @@ impl Version {
 /// A trace that begins here, when the request id is one that we made: its 32 hex digits are the trace id, the last 16 of
 /// them the parent id. It is not sampled.
 fn begun(request_id: &HeaderValue) -> Option<HeaderValue> {
+    joined([request_id.as_bytes(), own_parent(request_id)?, b"00"])
+}
+
+/// The trace of a parent that is not to be believed. Whoever changes the flag puts another parent in (§3.3.1.1).
+fn unrecorded(parent: &TraceParent, request_id: &HeaderValue) -> Option<HeaderValue> {
+    joined([&parent.trace, own_parent(request_id)?, b"00"])
+}
+
+/// The last 16 digits of a request id that we made.
+fn own_parent(request_id: &HeaderValue) -> Option<&[u8]> {
     let id = request_id.as_bytes();
     let ours = id.len() == 32 && id.iter().all(is_hex);
-    let parent = id.get(16..).filter(|_| ours)?;
-    joined([id, parent, b"00"])
+    id.get(16..).filter(|_| ours)
+}
+
+/// Whether the lowest bit of two digits is set.
+fn is_sampled(flags: &[u8]) -> bool {
+    let low = flags.last().copied().and_then(value);
+    low.is_some_and(|low| low & 1 == 1)
 }
 
 fn joined([trace, parent, flags]: [&[u8]; 3]) -> Option<HeaderValue> {
@@ -117,11 +186,15 @@ mod tests {
 
     /// What becomes of these fields: `traceparent` and `tracestate`.
     fn passed(fields: &[(&'static str, &str)]) -> (Vec<String>, Vec<String>) {
+        told(TraceField::AsItCame, fields)
+    }
+
+    fn told(told: TraceField<'_>, fields: &[(&'static str, &str)]) -> (Vec<String>, Vec<String>) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        pass_on(&mut headers, &HeaderValue::from_static(ID));
+        pass_on(&mut headers, &HeaderValue::from_static(ID), told);
         let all = |name| {
             let values = headers.get_all(name).iter();
             values
@@ -192,6 +265,67 @@ mod tests {
             let want = format!("{}{flags}", good(0..53));
             let got = passed(&[("traceparent", &parent), ("tracestate", "a=1")]);
             assert_eq!(got, (vec![want], vec!["a=1".into()]), "{parent}");
+        }
+    }
+
+    #[test]
+    fn a_strangers_word_that_a_trace_is_recorded_does_not_go_on() {
+        let not_recorded = |parent: &str| {
+            told(
+                TraceField::NotRecorded,
+                &[("traceparent", parent), ("tracestate", "a=1")],
+            )
+        };
+        let trace = good(TRACE);
+        for flags in ["01", "03", "ff"] {
+            for version in ["00", "cc"] {
+                let parent = format!("{version}{}{flags}", good(2..53));
+                let want = format!("00-{trace}-8448eb211c80319c-00");
+                let got = not_recorded(&parent);
+                assert_eq!(got, (vec![want], vec!["a=1".into()]), "{parent}");
+            }
+        }
+        let unsampled = format!("{}00", good(0..53));
+        let want = (vec![unsampled.clone()], vec!["a=1".into()]);
+        assert_eq!(not_recorded(&unsampled), want);
+        assert_eq!(not_recorded("x"), (vec![begun_here()], vec![]));
+    }
+
+    #[test]
+    fn a_recorded_span_takes_the_parents_place_and_keeps_the_state_of_a_good_one() {
+        let span = TraceParent {
+            trace: *b"4bf92f3577b34da6a3ce929d0e0e4736",
+            span: *b"1122334455667788",
+            sampled: true,
+        };
+        let want = "00-4bf92f3577b34da6a3ce929d0e0e4736-1122334455667788-01";
+        for (parent, state) in [(GOOD, vec!["a=1".to_owned()]), ("x", vec![])] {
+            let fields = [("traceparent", parent), ("tracestate", "a=1")];
+            let got = told(TraceField::Recorded(&span), &fields);
+            assert_eq!(got, (vec![want.to_owned()], state), "{parent}");
+        }
+    }
+
+    #[test]
+    fn a_parent_is_read_where_there_is_one_good_one() {
+        let read = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(TRACEPARENT, value.parse().unwrap());
+            }
+            TraceParent::of(&headers)
+        };
+        let want = TraceParent {
+            trace: *b"4bf92f3577b34da6a3ce929d0e0e4736",
+            span: *b"00f067aa0ba902b7",
+            sampled: true,
+        };
+        assert_eq!(read(&[GOOD]), Some(want));
+        let unsampled = format!("{}02", good(0..53));
+        let sampled = false;
+        assert_eq!(read(&[&unsampled]), Some(TraceParent { sampled, ..want }));
+        for bad in [&[][..], &[GOOD, GOOD], &["x"], &["-01"]] {
+            assert_eq!(read(bad), None, "{bad:?}");
         }
     }
 }
