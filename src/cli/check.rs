@@ -6,6 +6,7 @@ mod environment;
 mod keys;
 mod routes;
 mod tls;
+mod traces;
 mod upstreams;
 
 use std::{
@@ -162,10 +163,11 @@ fn summary(config: &Config) -> String {
         _ => format!("{count} {what}s"),
     };
     format!(
-        "{}{}{}\ngood: {}, {}, {}, {built_in}",
+        "{}{}{}{}\ngood: {}, {}, {}, {built_in}",
         assertions::line(config),
         keys::line(config),
         cluster::line(config),
+        traces::line(config),
         count(config.routes.len(), "route"),
         count(config.upstreams.len(), "upstream"),
         count(config.issuers.len(), "issuer"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::rand;
+use crate::moment::spread;
 
 const LEAST: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_secs(5);
@@ -29,15 +29,6 @@ impl Pauses {
     pub(super) fn settled(held: Duration) -> bool {
         held >= GOOD
     }
-}
-
-/// Half to all of a time, by chance.
-pub(super) fn spread(whole: Duration) -> Duration {
-    let mut byte = [0];
-    // Without randomness all nodes come at once, which is no reason to stop.
-    let _ = rand::fill(&mut byte);
-    let [byte] = byte;
-    whole / 2 + (whole / 2) * u32::from(byte) / 255
 }
 
 #[cfg(test)]

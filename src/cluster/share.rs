@@ -13,11 +13,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::{
     link::{Command, Link},
     name,
-    pause::spread,
     resp::Reply,
 };
 use crate::{
     limit::{Due, Settlements, Spent, settings::Quota},
+    moment::spread,
     telemetry::Telemetry,
 };
 

@@ -68,7 +68,7 @@ pub use reference::reference;
 pub use schema::schema;
 pub use source::{Loaded, Reading, Source};
 pub use starter::starter;
-pub(crate) use units::{read_duration, show_duration, show_size};
+pub(crate) use units::{read_duration, show_duration, show_size, show_thousandths};
 
 use crate::{
     accounts::settings::AccountSettings,

@@ -1,6 +1,6 @@
 //! An admitted request, on its way to its upstream and back: headers rewritten, both bodies within their limits.
 
-use std::{pin::pin, rc::Rc, time::Instant};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Response, Version, header};
 use hyper::body::Body;

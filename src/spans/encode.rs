@@ -20,9 +20,6 @@ const CLIENT: u8 = 3;
 /// STATUS_CODE_ERROR.
 const ERROR: u8 = 2;
 
-/// The most bytes that a client may write into one attribute.
-const TEXT_BYTES_MAX: usize = 1 << 10;
-
 /// Whose spans they are: the same in each export of one process.
 #[derive(Debug, Clone)]
 pub(super) struct Resource {
@@ -146,10 +143,10 @@ fn server<'a>(traced: &'a Traced, trace: &'a Trace, user: bool) -> Span<'a> {
     let mut add = |attribute| attributes.push(attribute);
     add(text("url.scheme", "https"));
     if let Some(path) = traced.path() {
-        add(text("url.path", cut(path)));
+        add(text("url.path", path));
     }
     if let Some(host) = traced.host() {
-        add(text("server.address", cut(host)));
+        add(text("server.address", host));
     }
     if let Some(version) = protocol(record.version) {
         add(text("network.protocol.version", version));
@@ -172,7 +169,7 @@ fn server<'a>(traced: &'a Traced, trace: &'a Trace, user: bool) -> Span<'a> {
         add(text("portcullis.ending", record.ending.name()));
     }
     if let Some(caller) = record.caller.as_ref().filter(|_| user) {
-        add(text("user.id", cut(&caller.claims().subject)));
+        add(text("user.id", &*caller.claims().subject));
     }
     let broken = matches!(record.ending, Ending::Panicked | Ending::UpstreamAborted);
     let failed = status.is_server_error() || broken;
@@ -256,8 +253,7 @@ fn method(method: &Method) -> Vec<Attribute<'_>> {
     let name = known(method);
     attributes.push(text("http.request.method", name.unwrap_or("_OTHER")));
     if name.is_none() {
-        let original = cut(method.as_str());
-        attributes.push(text("http.request.method_original", original));
+        attributes.push(text("http.request.method_original", method.as_str()));
     }
     attributes
 }
@@ -288,16 +284,6 @@ fn digits(id: &[u8; 16]) -> &str {
 fn nanos(start: SystemTime, after: Duration) -> String {
     let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
     since.saturating_add(after).as_nanos().to_string()
-}
-
-/// The beginning of a text, as much as is exported.
-fn cut(text: &str) -> &str {
-    // A character has at most four bytes.
-    let mut ends = (0..4).filter_map(|less| text.get(..TEXT_BYTES_MAX.saturating_sub(less)));
-    match text.len() {
-        0..=TEXT_BYTES_MAX => text,
-        _ => ends.next().unwrap_or_default(),
-    }
 }
 
 fn text<'a>(key: &'static str, value: impl Into<Cow<'a, str>>) -> Attribute<'a> {

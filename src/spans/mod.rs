@@ -13,7 +13,6 @@ mod tests;
 
 use std::{fmt, future::pending, sync::Arc, time::Duration};
 
-use aws_lc_rs::rand;
 use bytes::Bytes;
 use tokio::{
     runtime::Handle,
@@ -28,6 +27,7 @@ use self::{
     settings::TracingSettings,
 };
 use crate::{
+    moment::spread,
     telemetry::{SpanMetrics, SpanResult, Telemetry, Traced, Tracer},
     upstream::TlsFault,
 };
@@ -217,15 +217,6 @@ impl Exporter {
             (self.report)(condition);
         }
     }
-}
-
-/// Half to all of a time, by chance: gateways that lost one collector must not come back to it at the same moment.
-fn spread(whole: Duration) -> Duration {
-    let mut byte = [0];
-    // Without randomness they do, which is no reason to stop.
-    let _ = rand::fill(&mut byte);
-    let [byte] = byte;
-    whole / 2 + (whole / 2) * u32::from(byte) / 255
 }
 
 impl fmt::Debug for Exporters {

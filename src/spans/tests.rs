@@ -113,20 +113,15 @@ fn log_1_a_query_and_user_information_are_left_out_though_the_record_had_them() 
 }
 
 #[test]
-fn what_a_client_writes_makes_no_name_and_has_an_end() {
-    let long = format!("/{}", "\u{20ac}".repeat(1000));
+fn a_method_that_a_client_makes_up_makes_no_name() {
     let spans = spans(traced(|_, record| {
         record.method = Method::from_bytes(b"BREW").unwrap();
-        record.path = Some(long.clone().into());
     }));
     assert_eq!(spans[0]["name"], "HTTP");
     let method = attribute(&spans[0], "http.request.method");
     assert_eq!(method["stringValue"], "_OTHER");
     let method = attribute(&spans[0], "http.request.method_original");
     assert_eq!(method["stringValue"], "BREW");
-    let path = attribute(&spans[0], "url.path")["stringValue"].clone();
-    let path = path.as_str().unwrap();
-    assert!(path.len() > 1020 && path.len() <= 1024 && long.starts_with(path));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
@@ -19,6 +19,11 @@ use super::{
     results::SpanResult,
 };
 use crate::policy::{TraceField, TraceParent};
+
+/// The most bytes of a path that are kept for its span.
+const TEXT_BYTES_MAX: usize = 1 << 10;
+/// The same of a method. Those of the standards are shorter.
+const METHOD_BYTES_MAX: usize = 32;
 
 /// Decides which requests are traced. One for each configuration.
 #[derive(Debug)]
@@ -130,6 +135,11 @@ impl Trace {
         if let Some(trace) = &mut record.trace {
             trace.queue = None;
         }
+        // A queue of the longest methods and targets would be hundreds of megabytes.
+        record.path = record.path.map(cut);
+        if let Some(first) = record.method.as_str().as_bytes().get(..METHOD_BYTES_MAX) {
+            record.method = Method::from_bytes(first).unwrap_or_default();
+        }
         place.send(Box::new(Traced { record, took }));
     }
 }
@@ -197,6 +207,16 @@ fn begun(request_id: RequestId, ids: &RequestIds) -> [u8; 32] {
 /// The digits of an id that we made.
 fn digits(id: RequestId) -> [u8; 32] {
     id.as_str().as_bytes().try_into().unwrap_or([b'1'; 32])
+}
+
+/// The beginning of a text, as much as is exported.
+fn cut(text: Box<str>) -> Box<str> {
+    // A character has at most four bytes.
+    let mut ends = (0..4).filter_map(|less| text.get(..TEXT_BYTES_MAX.saturating_sub(less)));
+    match text.len() {
+        0..=TEXT_BYTES_MAX => text,
+        _ => ends.next().unwrap_or_default().into(),
+    }
 }
 
 fn halves(digits: &[u8; 32]) -> [[u8; 16]; 2] {
@@ -276,7 +296,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_the_queue_is_dropped_and_counted() {
         let (all, mut receiver, metrics) = tracer(1000);
+        let long = format!("/{}", "\u{20ac}".repeat(5000));
         let asked = Record {
+            path: Some(long.clone().into()),
+            method: Method::from_bytes(&[b'X'; 5000]).unwrap(),
             upstream_asked: Some(Duration::ZERO),
             ..record()
         };
@@ -294,6 +317,9 @@ mod tests {
         let waiting: Vec<_> = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
         let spans = waiting.iter().map(|traced| traced.spans());
         assert_eq!(spans.sum::<u64>(), 4);
+        let path = waiting[0].path().unwrap();
+        assert!(long.starts_with(path) && (1020..=1024).contains(&path.len()));
+        assert_eq!(waiting[0].record.method.as_str(), "X".repeat(32));
         // What was taken out keeps nothing open.
         let ended = receiver.try_recv().unwrap_err();
         assert_eq!(ended, mpsc::error::TryRecvError::Disconnected);

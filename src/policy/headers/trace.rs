@@ -77,8 +77,8 @@ pub(super) fn pass_on(headers: &mut HeaderMap, request_id: &HeaderValue, told: T
     }
     let claimed = || TraceParent::of(headers).filter(|parent| parent.sampled);
     let disbelieved = match told {
-        TraceField::NotRecorded => claimed(),
-        TraceField::AsItCame | TraceField::Recorded(_) => None,
+        TraceField::NotRecorded if parent.is_some() => claimed(),
+        TraceField::AsItCame | TraceField::NotRecorded | TraceField::Recorded(_) => None,
     };
     let line = match (told, disbelieved, parent) {
         (TraceField::Recorded(span), _, _) => span.line(),
