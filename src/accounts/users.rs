@@ -20,24 +20,17 @@ const ROLES_MAX: usize = 32;
 
 /// Names that backends give rights to by themselves, or that people take for the site's own. Whoever registers himself gets none of
 /// them; an administrator or operator gives them to whom he will.
-const SITE_NAMES: [&str; 24] = [
+const SITE_NAMES: [&str; 17] = [
     "abuse",
     "admin",
     "administrator",
     "anonymous",
-    "guest",
     "hostmaster",
-    "manager",
-    "moderator",
     "nobody",
-    "operator",
-    "owner",
     "portcullis",
     "postmaster",
     "root",
     "security",
-    "service",
-    "staff",
     "superadmin",
     "superuser",
     "support",
