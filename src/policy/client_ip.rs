@@ -151,9 +151,8 @@ impl TrustedProxies {
 
 /// The hops of `X-Forwarded-For`, nearest first; `None` for what cannot be read.
 fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
-    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-    let lines = lines.into_iter().rev();
-    lines.flat_map(|line| {
+    let lines = headers.get_all(X_FORWARDED_FOR).iter();
+    lines.rev().flat_map(|line| {
         // A line that is no text is one hop that cannot be read.
         let hops = line.to_str().unwrap_or_default();
         hops.rsplit(',').map(parse_hop)

@@ -21,8 +21,8 @@ pub(super) struct Element {
 
 /// The elements of all lines, nearest first. Ends at the first that cannot be read.
 pub(super) fn elements(headers: &HeaderMap) -> impl Iterator<Item = Element> {
-    let lines: Vec<_> = headers.get_all(header::FORWARDED).iter().collect();
-    let nearest_first = lines.into_iter().rev().flat_map(|line| {
+    let lines = headers.get_all(header::FORWARDED).iter();
+    let nearest_first = lines.rev().flat_map(|line| {
         let mut rest = Some(line.to_str().ok());
         std::iter::from_fn(move || {
             let Some(text) = rest.take()? else {
