@@ -313,16 +313,21 @@ async fn net_4_an_idle_http_2_connection_ends_at_the_deadline() {
     on_time(begun);
 }
 
-#[tokio::test]
-async fn net_4_a_slow_answer_is_no_idle_connection() {
-    let upstream = Upstream::scripted(|_| {
+/// An upstream that falls silent in the middle of each answer, for longer than any deadline here.
+async fn hesitant() -> Upstream {
+    Upstream::scripted(|_| {
         Reply(vec![
             Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab".to_vec()),
             Step::Pause(SHORT * 3),
             Step::Send(b"cd".to_vec()),
         ])
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn net_4_a_slow_answer_is_no_idle_connection() {
+    let upstream = hesitant().await;
     let gateway = gateway(&upstream, "keep_alive").await;
     assert_eq!(get(&gateway, "/public", &[]).await.text(), "abcd");
     assert_eq!(
@@ -333,14 +338,7 @@ async fn net_4_a_slow_answer_is_no_idle_connection() {
 
 #[tokio::test]
 async fn net_4_an_old_connection_is_told_to_end_and_nothing_is_cut() {
-    let upstream = Upstream::scripted(|_| {
-        Reply(vec![
-            Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab".to_vec()),
-            Step::Pause(SHORT * 3),
-            Step::Send(b"cd".to_vec()),
-        ])
-    })
-    .await;
+    let upstream = hesitant().await;
     let gateway = gateway(&upstream, "max_age").await;
     let mut raw = Raw::connect(&gateway).await;
     let answer = raw.exchange(request("GET", "/public", &[], "")).await;

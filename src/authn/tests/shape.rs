@@ -10,6 +10,17 @@ use crate::{
     policy::TokenFault,
 };
 
+/// A token of these very texts with a good signature.
+fn signed(header: &str, payload: &str) -> String {
+    sign(header, payload, &P256.signing, Algorithm::ES256)
+}
+
+/// A good payload with more members.
+fn payload_with(more: &str) -> String {
+    let good = payload().to_string();
+    format!("{},{more}}}", good.strip_suffix('}').unwrap())
+}
+
 fn es256_only() -> Authenticator {
     authenticator(&[settings(Algorithm::ES256)])
 }
@@ -128,12 +139,7 @@ fn jwt_5_encryption_and_compression_headers_are_refused_without_work() {
         r#"{"alg":"PBES2-HS256+A128KW","p2c":2147483647,"enc":"A128GCM"}"#,
         r#"{"alg":"dir","enc":"A256GCM","zip":"DEF"}"#,
     ] {
-        let token = sign(
-            header,
-            &payload().to_string(),
-            &P256.signing,
-            Algorithm::ES256,
-        );
+        let token = signed(header, &payload().to_string());
         refused(&authenticator, &token, TokenFault::CriticalHeader);
     }
 }
@@ -156,12 +162,7 @@ fn jwt_6_crit_and_b64_are_refused_whatever_they_hold() {
         r#"{"alg":"ES256","b64":true}"#,
         r#"{"alg":"ES256","\u0063rit":["x"]}"#,
     ] {
-        let token = sign(
-            header,
-            &payload().to_string(),
-            &P256.signing,
-            Algorithm::ES256,
-        );
+        let token = signed(header, &payload().to_string());
         refused(&authenticator, &token, TokenFault::CriticalHeader);
     }
 }
@@ -180,16 +181,10 @@ fn jwt_6_repeated_names_are_refused_at_every_level() {
         r#"{"alg":"ES256","jwk":{"kty":"EC","kty":"oct"}}"#,
         r#"{"alg":"ES256","x":[{"a":1,"a":1}]}"#,
     ] {
-        let token = sign(
-            header,
-            &payload().to_string(),
-            &P256.signing,
-            Algorithm::ES256,
-        );
+        let token = signed(header, &payload().to_string());
         refused(&authenticator, &token, TokenFault::Header);
     }
-    let good = payload().to_string();
-    let with = |more: &str| format!("{},{more}}}", good.strip_suffix('}').unwrap());
+    let with = payload_with;
     for payload in [
         with(r#""sub":"u1""#),
         with(r#""sub":"admin""#),
@@ -202,12 +197,7 @@ fn jwt_6_repeated_names_are_refused_at_every_level() {
         with(r#""x":[[{"a":{"b":1,"c":2,"b":3}}]]"#),
         with(r#""realm_access":{"roles":[],"roles":["admin"]}"#),
     ] {
-        let token = sign(
-            r#"{"alg":"ES256"}"#,
-            &payload,
-            &P256.signing,
-            Algorithm::ES256,
-        );
+        let token = signed(r#"{"alg":"ES256"}"#, &payload);
         refused(&authenticator, &token, TokenFault::Payload);
     }
 }
@@ -243,23 +233,16 @@ fn jwt_6_what_is_not_one_json_object_is_refused() {
         "{\"alg\":\"ES256\",\"x\":\"\u{0}\"}",
     ] {
         if !text.is_empty() {
-            let token = sign(text, &good_payload, &P256.signing, Algorithm::ES256);
+            let token = signed(text, &good_payload);
             refused(&authenticator, &token, TokenFault::Header);
-            let token = sign(r#"{"alg":"ES256"}"#, text, &P256.signing, Algorithm::ES256);
+            let token = signed(r#"{"alg":"ES256"}"#, text);
             refused(&authenticator, &token, TokenFault::Payload);
         }
     }
     // Bytes that are not UTF-8.
-    let signed = format!(
-        "{}.{}",
-        base64(r#"{"alg":"ES256"}"#),
-        base64(b"{\"iss\":\"\xff\"}")
-    );
-    refused(
-        &authenticator,
-        &format!("{signed}.AAAA"),
-        TokenFault::Payload,
-    );
+    let header = base64(r#"{"alg":"ES256"}"#);
+    let token = format!("{header}.{}.AAAA", base64(b"{\"iss\":\"\xff\"}"));
+    refused(&authenticator, &token, TokenFault::Payload);
 }
 
 #[test]
@@ -295,10 +278,7 @@ fn jwt_7_deep_json_is_refused() {
     let nested = |open: &str, inner: &str, close: &str, depth: usize| {
         format!("{}{inner}{}", open.repeat(depth), close.repeat(depth))
     };
-    let with = |value: &str| {
-        let good = payload().to_string();
-        format!("{},\"x\":{value}}}", good.strip_suffix('}').unwrap())
-    };
+    let with = |value: &str| payload_with(&format!("\"x\":{value}"));
     for (open, inner, close) in [
         ("[", "", "]"),
         ("{\"a\":", "1", "}"),
@@ -306,29 +286,14 @@ fn jwt_7_deep_json_is_refused() {
     ] {
         let levels = open.matches(['[', '{']).count();
         let fits = nested(open, inner, close, 15 / levels);
-        let token = sign(
-            r#"{"alg":"ES256"}"#,
-            &with(&fits),
-            &P256.signing,
-            Algorithm::ES256,
-        );
+        let token = signed(r#"{"alg":"ES256"}"#, &with(&fits));
         assert!(verify(&authenticator, &token).is_ok());
         for depth in [16, 17, 128, 5000 / (open.len() + close.len())] {
             let deep = nested(open, inner, close, depth);
-            let token = sign(
-                r#"{"alg":"ES256"}"#,
-                &with(&deep),
-                &P256.signing,
-                Algorithm::ES256,
-            );
+            let token = signed(r#"{"alg":"ES256"}"#, &with(&deep));
             refused(&authenticator, &token, TokenFault::Payload);
             let header = format!("{{\"alg\":\"ES256\",\"x\":{deep}}}");
-            let token = sign(
-                &header,
-                &payload().to_string(),
-                &P256.signing,
-                Algorithm::ES256,
-            );
+            let token = signed(&header, &payload().to_string());
             refused(&authenticator, &token, TokenFault::Header);
         }
     }
