@@ -66,11 +66,22 @@ pub fn run(args: &DemoCommand) -> anyhow::Result<()> {
     telemetry::init_events(&loaded.config.log).context("log.audit_file cannot be written")?;
     ensure_development_pair(&loaded.config)?;
     backend_runtime.spawn(echo::serve(backend));
-    let node = Node::start(loaded, Handed::default())?;
+    let node = Node::start(loaded, Handed::default()).map_err(name_ports)?;
     let password = make_user(&node)?;
     let password = password.as_ref().map(|password| password.as_str());
     super::say(instructions(args, password, &data.path).trim_end())?;
     node.run_until_signal()
+}
+
+/// Says what to do about a port that is taken. The key that such an error names is in a file that is written anew at each start.
+fn name_ports(error: anyhow::Error) -> anyhow::Error {
+    let mut faults = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    if faults.any(|fault| fault.kind() == io::ErrorKind::AddrInUse) {
+        return error.context("choose other ports with --port and --admin-port");
+    }
+    error
 }
 
 /// Keeps the demo from writing over a configuration that somebody else wrote (`--data config`).
@@ -255,5 +266,16 @@ mod tests {
         };
         fs::write(&path, configuration(&args, ([127, 0, 0, 1], 3).into())).unwrap();
         refuse_foreign(&path).unwrap();
+    }
+
+    #[test]
+    fn a_port_that_is_taken_names_the_options_and_other_faults_do_not() {
+        let said = |kind: io::ErrorKind| {
+            let error = anyhow::Error::from(io::Error::from(kind)).context("cannot listen");
+            format!("{:#}", name_ports(error))
+        };
+        assert!(!said(io::ErrorKind::PermissionDenied).contains("--port"));
+        let taken = said(io::ErrorKind::AddrInUse);
+        assert!(taken.contains("--admin-port: cannot listen"), "{taken}");
     }
 }
