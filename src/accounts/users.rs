@@ -20,13 +20,12 @@ const ROLES_MAX: usize = 32;
 
 /// Names that backends give rights to by themselves, or that people take for the site's own. Whoever registers himself gets none of
 /// them; an administrator or operator gives them to whom he will.
-const SITE_NAMES: [&str; 17] = [
+const SITE_NAMES: [&str; 16] = [
     "abuse",
     "admin",
     "administrator",
     "anonymous",
     "hostmaster",
-    "nobody",
     "portcullis",
     "postmaster",
     "root",
