@@ -218,6 +218,12 @@ async fn a_user_with_the_rights_of_the_documentation_is_enough() {
     let limiter = node.limiter(quota(2));
     assert_eq!(limiter.check("a").await, Ok(()));
     assert_eq!(limiter.check("a").await, Ok(()), "its half is one");
+    // More than ten in a row, if it may not empty a count.
+    let attempts = node.attempts(quota(1000));
+    for _ in 0..25 {
+        let good = attempts.check("ann", "ann".into()).await;
+        good.unwrap().succeeded();
+    }
     node.cluster.revoked();
     node.cluster.heard().await;
     assert!(node.has("portcullis_cluster_fallbacks_total 0"));

@@ -6,7 +6,7 @@ const NAMES: [&str; 2] = ["login_per_account", "login_failures"];
 
 impl Node {
     /// Ten in a row, and then none for two hours.
-    fn attempts(&self, rate: Quota) -> AttemptLimiter {
+    pub(super) fn attempts(&self, rate: Quota) -> AttemptLimiter {
         let streak = Quota {
             window: Duration::from_secs(7200),
             ..quota(10)

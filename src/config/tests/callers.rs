@@ -148,6 +148,11 @@ fn accounts() {
         login_limit = { per_ip = "0/1m" }      | accounts.login_limit.per_ip | not a rate
         login_limit = { per_account = "" }     | accounts.login_limit.per_account | is empty
         login_limit = "5/1m"                   | accounts.login_limit        | expected a table
+        login_limit = { failures = "101/1d" }  | accounts.login_limit.failures | 10 to 100 failures
+        login_limit = { failures = "9/1d" }    | accounts.login_limit.failures | 10 to 100 failures
+        login_limit = { failures = "100/59m" } | accounts.login_limit.failures | an hour to a day
+        login_limit = { failures = "100/2d" }  | accounts.login_limit.failures | above the most
+        login_limit = { failures = 100 }       | accounts.login_limit.failures | expected
         "#,
     );
     assert!(accepted("[accounts]", "enabled = false").accounts.is_none());
