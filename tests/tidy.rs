@@ -206,7 +206,7 @@ const BLOCKING: [&str; 11] = [
 ];
 
 /// Files of the workers' modules whose code runs on other threads, or before the first request.
-const NOT_ON_WORKERS: [(&str, &str); 8] = [
+const NOT_ON_WORKERS: [(&str, &str); 9] = [
     ("src/authn/remote/", "fetches of keys: control runtime"),
     (
         "src/limit/memory/meter.rs",
@@ -219,6 +219,10 @@ const NOT_ON_WORKERS: [(&str, &str); 8] = [
     (
         "src/server/pulse.rs",
         "a file of the kernel's, which is no disk",
+    ),
+    (
+        "src/server/takeover.rs",
+        "at start, and on the control runtime",
     ),
     (
         "src/server/tls/",

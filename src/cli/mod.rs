@@ -76,7 +76,7 @@ enum Command {
     /// Serve.
     ///
     /// Serves until SIGTERM or SIGINT, then drains: exit 0 when every exchange has ended, or at server.drain_timeout.
-    Run,
+    Run(run::RunCommand),
     /// Ask a running gateway whether it is ready: exit 0 or 1.
     Ready,
     /// Name every mistake of the configuration, and print who may do what on each route.
@@ -124,7 +124,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.config;
     match arguments.command {
         Command::Init(command) => init::run(&command),
-        Command::Run => run::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Run(command) => run::run(&command, &config).map(|()| ExitCode::SUCCESS),
         Command::Ready => ready::run(crate::config::load(&config)?.server.admin_listen),
         Command::Check(command) => check::run(&command, &config),
         Command::Explain(command) => explain::run(command, &config),

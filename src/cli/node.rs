@@ -1,8 +1,14 @@
 //! One running gateway: what `run` and `demo` have in common, from a checked configuration to the end of the drain.
 
 mod chores;
+mod succession;
 
-use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -10,9 +16,12 @@ use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::task::AbortOnDropHandle;
 
-use self::chores::Chores;
+use self::{
+    chores::Chores,
+    succession::{Admin, Cause, Heritage},
+};
 use super::{
     observed::ObservedNode,
     reload::{self, Owner},
@@ -20,7 +29,7 @@ use super::{
 };
 use crate::{
     accounts::Accounts,
-    admin::{self, AdminState, Readiness, reload::Reloads, status::Board},
+    admin::{AdminState, Readiness, reload::Reloads, status::Board},
     assertion::Assertions,
     authn::{
         Revocations,
@@ -34,9 +43,9 @@ use crate::{
     },
     portal,
     server::{
-        Server, Sockets,
+        self, Server, Sockets,
         handed::Handed,
-        settings::CertificateFiles,
+        settings::{CertificateFiles, ServerSettings},
         tls::{self, Tls},
     },
     spans::Exporters,
@@ -55,7 +64,9 @@ pub struct Node {
     chores: Chores,
     owner: AbortOnDropHandle<()>,
     readiness: Arc<Readiness>,
-    stop_admin: CancellationToken,
+    admin: Admin,
+    /// What a gateway that takes this one's place is given.
+    heritage: Heritage,
     /// The TLS addresses bound, ports resolved.
     pub addresses: Vec<SocketAddr>,
 }
@@ -65,17 +76,17 @@ impl Node {
     ///
     /// # Errors
     /// What cannot be bound, opened, read or made, with its cause.
-    pub fn start(loaded: Loaded, mut handed: Handed) -> anyhow::Result<Self> {
+    pub fn start(loaded: Loaded, handed: Handed) -> anyhow::Result<Self> {
         let config = &loaded.config;
         let tls = Arc::new(Tls::load(&config.tls)?);
         let control = Builder::new_multi_thread()
             .worker_threads(CONTROL_THREADS)
             .enable_all()
             .build()?;
-        // The admin address first: it is not shared, so a second gateway on the same configuration stops here.
-        let admin = bind_admin(config.server.admin_listen, &mut handed)?;
-        let sockets = Sockets::bind(&config.server, &mut handed)?;
-        handed.finish()?;
+        let is_succession = handed.is_succession();
+        let (admin, sockets) = bind(&config.server, handed)?;
+        let mut heritage = Heritage::of(&config.server, &sockets, &admin)?;
+        heritage.offer_unless(is_succession, &control)?;
         let readiness = Arc::new(Readiness::new());
         let lasting = lasting(config, &control, &readiness)?;
         let chores = Chores::begin(&lasting, control.handle(), &readiness);
@@ -87,7 +98,6 @@ impl Node {
         }
 
         let (addresses, redirects) = (sockets.addresses.clone(), sockets.redirects.clone());
-        let stop_admin = CancellationToken::new();
         let admin_address = admin.local_addr()?;
         let (reloads, asked) = Reloads::channel();
         let observed = ObservedNode {
@@ -98,13 +108,10 @@ impl Node {
             redis: config.accounts.is_some() && config.cluster.is_some(),
         };
         let state = admin_state(&lasting, &readiness, reloads, observed);
-        let (admin, hangup) = {
-            let _inside = control.enter();
-            let admin = tokio::net::TcpListener::from_std(admin)?;
-            // Before anything is served: until it is listened for, this signal ends the process.
-            (admin, signal(SignalKind::hangup())?)
-        };
-        control.spawn(admin::serve(admin, state, stop_admin.clone()));
+        // Before anything is served: until it is listened for, this signal ends the process.
+        let hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
+        let mut admin = Admin::new(admin, state);
+        admin.serve_unless(is_succession, &control)?;
         control.spawn(tls::watch(Arc::clone(&tls), Arc::clone(&lasting.telemetry)));
         let server = Server::start(
             sockets,
@@ -135,7 +142,8 @@ impl Node {
             chores,
             owner,
             readiness,
-            stop_admin,
+            admin,
+            heritage,
             addresses,
         })
     }
@@ -154,11 +162,11 @@ impl Node {
 
     /// Serves until SIGTERM or SIGINT, then drains: un-ready first, then the wait that load balancers need, then the
     /// listeners close and what is under way ends or is cut off at the drain timeout (CFG-3). A second signal ends the
-    /// wait.
+    /// wait. Or until another gateway serves in its place: then it drains at once, and leaves kept connections their time.
     ///
     /// # Errors
     /// When signals cannot be listened for.
-    pub fn run_until_signal(self) -> anyhow::Result<()> {
+    pub fn run_until_signal(mut self) -> anyhow::Result<()> {
         let (mut terminate, mut interrupt) = {
             let _inside = self.control.enter();
             (
@@ -166,22 +174,38 @@ impl Node {
                 signal(SignalKind::interrupt())?,
             )
         };
-        self.control
-            .block_on(either(&mut terminate, &mut interrupt));
+        let offered = self.heritage.taken();
+        let cause = self.control.block_on(async {
+            tokio::select! {
+                () = either(&mut terminate, &mut interrupt) => Cause::Signal,
+                process = offered => Cause::Successor { process },
+            }
+        });
         // What ends is not changed any more.
         self.owner.abort();
         let settings = self.server.live().current();
-        tracing::info!(delay = ?settings.drain_delay, timeout = ?settings.drain_timeout, "draining");
         self.readiness.drain();
-        self.server.leave();
-        let delay = settings.drain_delay;
+        let delay = match cause {
+            Cause::Signal => {
+                self.server.leave();
+                settings.drain_delay
+            }
+            Cause::Successor { process } => {
+                tracing::info!(process, "another gateway has taken this one's place");
+                self.admin.stop();
+                self.server.be_succeeded();
+                // Nobody needs to notice.
+                Duration::ZERO
+            }
+        };
+        tracing::info!(?delay, timeout = ?settings.drain_timeout, "draining");
         service::stopping(delay.saturating_add(settings.drain_timeout));
         let Self {
             control,
             server,
             lasting,
             chores,
-            stop_admin,
+            admin,
             ..
         } = self;
         control.block_on(async {
@@ -201,7 +225,7 @@ impl Node {
             }
         };
         control.block_on(async { tokio::join!(delivery, lasting.exporters.flush()) });
-        stop_admin.cancel();
+        admin.stop();
         tracing::info!("stopped");
         lasting.telemetry.flush();
         control.shutdown_background();
@@ -236,6 +260,18 @@ pub fn ensure_development_pair(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Takes what was handed over and binds the other addresses; that of the admin listener first, for it is not shared: a second gateway
+/// by the same configuration stops there.
+fn bind(
+    settings: &ServerSettings,
+    mut handed: Handed,
+) -> anyhow::Result<(std::net::TcpListener, Sockets)> {
+    let admin = bind_admin(settings.admin_listen, &mut handed)?;
+    let sockets = Sockets::bind(settings, &mut handed)?;
+    handed.finish()?;
+    Ok((admin, sockets))
+}
+
 fn bind_admin(address: SocketAddr, handed: &mut Handed) -> anyhow::Result<std::net::TcpListener> {
     if let Some(listener) = handed.claim_one(address) {
         return Ok(listener);
@@ -245,7 +281,11 @@ fn bind_admin(address: SocketAddr, handed: &mut Handed) -> anyhow::Result<std::n
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    bind().with_context(|| format!("cannot listen on {address} (server.admin_listen)"))
+    bind().map_err(|error| {
+        let advice = server::if_taken(&error);
+        let told = format!("cannot listen on {address} (server.admin_listen){advice}");
+        anyhow::Error::new(error).context(told)
+    })
 }
 
 fn admin_state(

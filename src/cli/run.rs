@@ -7,13 +7,29 @@ use aws_lc_rs::rand;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use super::node::{Node, ensure_development_pair};
-use crate::{config::Source, limit, server::handed::Handed, telemetry};
+use crate::{
+    config::{Config, Source},
+    limit,
+    server::{handed::Handed, takeover::Takeover},
+    telemetry,
+};
+
+/// How to begin.
+#[derive(Debug, clap::Args)]
+pub struct RunCommand {
+    /// Take the place of the gateway that runs, if one does, without a request lost.
+    ///
+    /// The one that runs hands its listening sockets over by server.takeover_socket, serves until this one does, and drains. Where
+    /// this one cannot start, it goes on.
+    #[arg(long)]
+    takeover: bool,
+}
 
 /// Loads the configuration, serves, and returns after the drain.
 ///
 /// # Errors
 /// Every problem of the configuration at once, or what could not be started; nothing is bound then.
-pub fn run(path: &Path) -> anyhow::Result<()> {
+pub fn run(command: &RunCommand, path: &Path) -> anyhow::Result<()> {
     // First of all: there must be no other thread yet.
     let handed = Handed::take()?;
     keep_no_core_dump();
@@ -26,7 +42,36 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         tracing::info!(key, variable, "key set by the environment");
     }
     ensure_development_pair(&loaded.config)?;
-    Node::start(loaded, handed)?.run_until_signal()
+    let begun = if command.takeover {
+        takeover(&loaded.config, &handed)?
+    } else {
+        None
+    };
+    let Some((takeover, handed)) = begun else {
+        return Node::start(loaded, handed)?.run_until_signal();
+    };
+    Node::start(loaded, handed)?
+        .succeed(takeover)?
+        .run_until_signal()
+}
+
+/// Asks the gateway that runs for its sockets; `None` where none does.
+fn takeover(config: &Config, handed: &Handed) -> anyhow::Result<Option<(Takeover, Handed)>> {
+    let path = config.server.takeover_socket.as_deref();
+    let path = path.context(
+        "--takeover needs server.takeover_socket, in this configuration and in that of the gateway that runs: write \
+         takeover_socket = \"data/takeover.sock\" under [server], and restart it once",
+    )?;
+    if !handed.is_empty() {
+        anyhow::bail!(
+            "--takeover and sockets of a service manager (LISTEN_FDS) exclude each other: those are kept over a restart"
+        );
+    }
+    let begun = Takeover::begin(path)?;
+    if begun.is_none() {
+        tracing::info!(socket = %path.display(), "no gateway runs here whose place could be taken");
+    }
+    Ok(begun)
 }
 
 /// Does on a thread of its own, while the configuration is read, what the process does once and somebody would wait for later:

@@ -19,6 +19,10 @@ pub fn needed(before: &Config, next: &Config, changes: &[Change]) -> Vec<String>
         ("server.public_url", old.public_url != new.public_url),
         ("server.workers", old.workers != new.workers),
         (
+            "server.takeover_socket",
+            old.takeover_socket != new.takeover_socket,
+        ),
+        (
             "identity.assertion",
             statements(before).is_some() != statements(next).is_some(),
         ),

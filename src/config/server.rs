@@ -1,13 +1,18 @@
 //! The section `[server]`.
 
-use std::{net::SocketAddr, num::NonZero, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZero,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use url::{Host, Url};
 
 use super::{
     bounds::Bounds,
     diagnostic::Fault,
-    network,
+    files, network,
     reader::{Table, Text},
     units,
     words::{Choice::Is, refuse_repeats},
@@ -37,6 +42,8 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
     let memory_limit = table.size("memory_limit", MEMORY);
     let drain_delay = table.duration("drain_delay", Bounds::new(Duration::ZERO, secs(3600)));
     let drain_timeout = table.duration("drain_timeout", Bounds::new(Duration::ZERO, secs(3600)));
+    let root = table.context.root;
+    let takeover_socket = table.parsed("takeover_socket", |text| takeover_socket(root, text));
     let timeouts = timeouts(table.section("timeouts"));
     let limits = limits(table.section("limits"));
     table.finish();
@@ -52,6 +59,7 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
         max_connections_per_ip: max_connections_per_ip.unwrap_or(1000),
         drain_delay: drain_delay.unwrap_or(Duration::ZERO),
         drain_timeout: drain_timeout.unwrap_or(secs(30)),
+        takeover_socket,
         timeouts,
         head: limits.head,
         body_bytes: limits.body_bytes,
@@ -64,6 +72,21 @@ pub(super) fn read(mut table: Table<'_>) -> Option<ServerSettings> {
 
 /// What a limit of memory may be.
 const MEMORY: Bounds<u64> = Bounds::new(16 << 20, 1 << 44);
+
+/// What the kernel takes of a path (unix(7)), less the byte of the name that the socket has before it is there.
+const SOCKET_PATH_BYTES: usize = 106;
+
+fn takeover_socket(root: &Path, text: &str) -> Result<PathBuf, Fault> {
+    let path = files::resolve(root, text);
+    if path.as_os_str().len() > SOCKET_PATH_BYTES {
+        let message = format!("{} is too long for a socket", path.display());
+        let hint = format!(
+            "an absolute path of at most {SOCKET_PATH_BYTES} bytes: \"/run/portcullis/takeover.sock\""
+        );
+        return Err(Fault::new(message, hint));
+    }
+    Ok(path)
+}
 
 /// The number of cores this process may use.
 pub(super) fn cores() -> usize {

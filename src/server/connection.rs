@@ -251,7 +251,7 @@ pub(super) async fn drive<C: Graceful>(
 
 /// Whether a connection is to end, for the gateway leaves or memory is scarce, and may: without a request lost that is on its way.
 fn should_end(worker: &Worker, vitals: &Vitals) -> bool {
-    let leaves = worker.drain.is_requested();
+    let leaves = worker.drain.ends(vitals.is_multiplexed());
     if leaves {
         vitals.leave();
     }

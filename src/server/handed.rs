@@ -1,6 +1,7 @@
 //! Listening sockets that a service manager opened before the gateway began, and keeps when it ends (`LISTEN_FDS`, as systemd's
 //! sd_listen_fds(3) tells of it). While one gateway leaves and the next has not begun, clients wait in their queue and are not
-//! refused (CFG-3); and the right to bind a low port is the service manager's alone.
+//! refused (CFG-3); and the right to bind a low port is the service manager's alone. Or those of a gateway that runs, whose place
+//! this one takes ([`super::takeover`]).
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -16,6 +17,8 @@ use super::StartError;
 #[derive(Debug, Default)]
 pub struct Handed {
     sockets: Vec<(SocketAddr, TcpListener)>,
+    /// Whether they are those of a gateway that runs.
+    is_succession: bool,
 }
 
 impl Handed {
@@ -33,7 +36,35 @@ impl Handed {
         });
         let sockets = taken.collect::<Result<Vec<_>, _>>();
         let sockets = sockets.map_err(StartError::Handed)?;
-        Ok(Self { sockets })
+        Ok(Self {
+            sockets,
+            is_succession: false,
+        })
+    }
+
+    /// Sockets of a gateway that runs. Those of addresses that this one does not serve are left to it, which closes them when it
+    /// leaves.
+    ///
+    /// # Errors
+    /// [`StartError::Handed`] for one that does not listen.
+    pub(super) fn taken_over(sockets: Vec<TcpListener>) -> Result<Self, StartError> {
+        let sockets: Result<Vec<_>, _> = sockets.into_iter().map(checked).collect();
+        Ok(Self {
+            sockets: sockets.map_err(StartError::Handed)?,
+            is_succession: true,
+        })
+    }
+
+    /// Whether nothing was handed over.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// Whether a gateway still serves on what was handed over.
+    #[must_use]
+    pub fn is_succession(&self) -> bool {
+        self.is_succession
     }
 
     /// The sockets of one address, at least as many as there are workers; `None` where none was handed over. Workers share the queue
@@ -68,7 +99,7 @@ impl Handed {
     /// # Errors
     /// [`StartError::Handed`] when a socket is left, whose clients would wait for ever.
     pub fn finish(self) -> Result<(), StartError> {
-        let Some((address, _)) = self.sockets.first() else {
+        let Some((address, _)) = self.sockets.first().filter(|_| !self.is_succession) else {
             return Ok(());
         };
         Err(StartError::Handed(format!(
@@ -99,7 +130,11 @@ mod tests {
         let address = socket.local_addr().unwrap();
         let sockets = (0..count).map(|_| (address, socket.try_clone().unwrap()));
         let sockets = sockets.collect();
-        (Handed { sockets }, address)
+        let handed = Handed {
+            sockets,
+            is_succession: false,
+        };
+        (handed, address)
     }
 
     #[test]

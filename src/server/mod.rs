@@ -5,6 +5,7 @@
 
 pub mod caps;
 pub mod connection;
+mod drain;
 mod farewell;
 mod frames;
 pub mod handed;
@@ -14,6 +15,7 @@ pub mod pulse;
 pub mod redirect;
 pub mod settings;
 mod spare_memory;
+pub mod takeover;
 mod terms;
 pub mod tls;
 pub mod vitals;
@@ -49,7 +51,7 @@ use crate::{gateway::Gateway, telemetry::Telemetry};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address that cannot be bound.
-    #[error("cannot listen on {address} ({key})")]
+    #[error("cannot listen on {address} ({key}){}", if_taken(source))]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -61,9 +63,22 @@ pub enum StartError {
     /// A socket that the service manager handed over and that is of no use.
     #[error("{0} (LISTEN_FDS)")]
     Handed(String),
+    /// The gateway that runs and the one that is to take its place do not come together.
+    #[error("{0} (server.takeover_socket)")]
+    Takeover(String),
     /// A thread or runtime that the system refuses.
     #[error("cannot start a worker")]
     Worker(#[source] io::Error),
+}
+
+/// What to do about an address that cannot be bound for somebody has it.
+#[must_use]
+pub fn if_taken(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        ": if that is a gateway that runs by this configuration, stop it first, or take its place with `portcullis run --takeover`"
+    } else {
+        ""
+    }
 }
 
 /// Listening sockets, bound before anything else happens: a port that is taken ends the start with nothing served.
@@ -91,6 +106,7 @@ pub struct Server {
     pulses: Vec<Arc<Pulse>>,
     closing: CancellationToken,
     leaving: Arc<AtomicBool>,
+    succeeded: Arc<AtomicBool>,
     live: LiveSettings,
 }
 
@@ -151,6 +167,16 @@ impl Sockets {
             redirects,
         })
     }
+
+    /// The same sockets once more, for the gateway that will take this one's place.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn try_clone_all(&self) -> io::Result<Vec<std::net::TcpListener>> {
+        let workers = self.by_worker.iter();
+        let sockets = workers.flat_map(|worker| worker.tls.iter().chain(&worker.redirect));
+        sockets.map(std::net::TcpListener::try_clone).collect()
+    }
 }
 
 /// Gives each worker its sockets of one address: one, or where more were handed over than there are workers, some two.
@@ -208,6 +234,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         let closing = CancellationToken::new();
         let leaving = Arc::<AtomicBool>::default();
+        let succeeded = Arc::<AtomicBool>::default();
         let caps = ConnectionCaps::new(
             settings.max_connections,
             settings.max_connections_per_ip,
@@ -227,12 +254,14 @@ impl Server {
             settings: Arc::clone(&live.settings),
             closing: closing.clone(),
             leaving: Arc::clone(&leaving),
+            succeeded: Arc::clone(&succeeded),
         };
         let mut server = Self {
             threads: Vec::new(),
             pulses: Vec::new(),
             closing,
             leaving,
+            succeeded,
             live,
         };
         for (index, sockets) in sockets.by_worker.into_iter().enumerate() {
@@ -266,6 +295,13 @@ impl Server {
     /// none of it: its last frame tells which requests were not looked at.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that another gateway serves on the same sockets: [`Self::drain`] then leaves kept connections of HTTP/1.1 their time to
+    /// come with another request and be asked to go, for there is no haste. Those of HTTP/2 are told at once, which loses none.
+    pub fn be_succeeded(&self) {
+        self.leave();
+        self.succeeded.store(true, Ordering::Relaxed);
     }
 
     /// Closes the listeners and waits for what is under way, at most the drain timeout. Blocks the calling thread.

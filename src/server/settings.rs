@@ -39,6 +39,8 @@ pub struct ServerSettings {
     pub drain_delay: Duration,
     /// How long open exchanges may go on after that.
     pub drain_timeout: Duration,
+    /// The Unix socket over which another gateway may take this one's place; `None`: none may.
+    pub takeover_socket: Option<PathBuf>,
     /// Deadlines of a connection's phases.
     pub timeouts: Timeouts,
     /// Sizes of a request's head.

@@ -205,6 +205,12 @@ impl Vitals {
         self.leaving.set(true);
     }
 
+    /// Whether requests share the connection, as those of HTTP/2 do.
+    #[must_use]
+    pub fn is_multiplexed(&self) -> bool {
+        self.multiplexed
+    }
+
     fn is_on_trial(&self) -> bool {
         self.leaving.get() && !self.has_served.get()
     }

@@ -1,15 +1,12 @@
 //! One worker: one thread, one runtime, one listening socket for each address, its own connections to the upstreams.
 
 use std::{
-    cell::{Cell, RefCell},
-    future::poll_fn,
     net::SocketAddr,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -23,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     caps::{ConnectionCaps, ConnectionSlot},
     connection,
+    drain::{Drain, Haste, PARTS},
     redirect::{self, Redirects},
     settings::ServerSettings,
     spare_memory,
@@ -38,12 +36,13 @@ use crate::{
 
 /// How often unused upstream connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// While memory is scarce, how often some of the connections are told to end, and into how many parts they are divided for it:
-/// clients that all came back at once would need more memory than they gave.
+/// While memory is scarce, how often some of the connections are told to end: clients that all came back at once would need more
+/// memory than they gave.
 const RELIEF_INTERVAL: Duration = Duration::from_millis(250);
-const RELIEF_PARTS: u64 = 4;
 /// Bounds of the wait after an accept that failed for want of descriptors or memory (NET-1).
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Of the drain's time after a succession, what is kept for closing the connections that have stayed silent: their farewell, twice.
+const CLOSING: Duration = Duration::from_secs(2);
 /// Connections that the kernel keeps for a listener until they are accepted.
 const BACKLOG: u16 = 1024;
 /// What a listener is for.
@@ -74,6 +73,8 @@ pub struct Shared {
     pub closing: CancellationToken,
     /// Set when the node is about to leave: connections are still taken, and kept ones asked to go elsewhere.
     pub leaving: Arc<AtomicBool>,
+    /// Set before the listeners close when another gateway serves on the same sockets.
+    pub succeeded: Arc<AtomicBool>,
 }
 
 /// What the connections of one worker share.
@@ -96,24 +97,6 @@ pub struct Worker {
 #[derive(Debug, Clone, Copy)]
 pub struct LocalExecutor;
 
-/// The order to end after what is under way, and the connections that wait to hear it.
-#[derive(Debug, Default)]
-pub struct Drain {
-    requested: Cell<bool>,
-    next: Cell<u64>,
-    /// The part of the connections whose turn it is to end while memory is scarce.
-    part: Cell<u64>,
-    wakers: RefCell<std::collections::HashMap<u64, Waker>>,
-}
-
-/// A connection's place among those that wait.
-#[derive(Debug)]
-pub struct DrainPlace<'d> {
-    drain: &'d Drain,
-    id: u64,
-    registered: Cell<bool>,
-}
-
 /// Serves on `listeners` until the listeners close and what was under way has ended or the drain timeout is over.
 pub async fn run(shared: Shared, listeners: Vec<(Kind, TcpListener)>) {
     let worker = Rc::new(Worker::new(&shared));
@@ -135,9 +118,15 @@ pub async fn run(shared: Shared, listeners: Vec<(Kind, TcpListener)>) {
             tracing::error!(%error, "a listener ended by a panic");
         }
     }
-    worker.drain.request();
     connections.close();
-    let deadline = tokio::time::Instant::now() + worker.terms.drain_timeout();
+    let (began, patience) = (tokio::time::Instant::now(), worker.terms.drain_timeout());
+    let deadline = began + patience;
+    if shared.succeeded.load(Ordering::Relaxed) {
+        worker.drain.request(Haste::Patient);
+        let patience = patience.saturating_sub(CLOSING);
+        let _ = timeout_at(began + patience, connections.wait()).await;
+    }
+    worker.drain.request(Haste::Prompt);
     if timeout_at(deadline, connections.wait()).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
@@ -220,13 +209,13 @@ async fn relieve(worker: Rc<Worker>) {
     loop {
         worker.memory.until_scarce().await;
         let mut ticks = interval(RELIEF_INTERVAL);
-        let mut rounds = RELIEF_PARTS;
+        let mut rounds = PARTS;
         while rounds > 0 {
             ticks.tick().await;
             worker.drain.wake_part();
             // Each once more when it is over: those that read nothing go on then.
             rounds = match worker.memory.is_at(MemoryStage::Lean) {
-                true => RELIEF_PARTS,
+                true => PARTS,
                 false => rounds - 1,
             };
         }
@@ -321,81 +310,6 @@ where
         tokio::task::spawn_local(Box::pin(async move {
             future.await;
         }));
-    }
-}
-
-impl Drain {
-    fn request(&self) {
-        self.requested.set(true);
-        for (_, waker) in self.wakers.borrow_mut().drain() {
-            waker.wake();
-        }
-    }
-
-    /// Wakes the next part of the connections, so that they look how scarce memory is.
-    fn wake_part(&self) {
-        let part = self.part.get().wrapping_add(1) % RELIEF_PARTS;
-        self.part.set(part);
-        let wakers = self.wakers.borrow();
-        let turn = wakers.iter().filter(|(id, _)| *id % RELIEF_PARTS == part);
-        for (_, waker) in turn {
-            waker.wake_by_ref();
-        }
-    }
-
-    /// Whether connections are to end.
-    #[must_use]
-    pub fn is_requested(&self) -> bool {
-        self.requested.get()
-    }
-
-    /// Waits until connections are to end.
-    pub async fn requested(&self) {
-        let place = self.register();
-        poll_fn(|cx| {
-            if self.is_requested() {
-                return Poll::Ready(());
-            }
-            place.wake_by(cx.waker());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Takes a place.
-    #[must_use]
-    pub fn register(&self) -> DrainPlace<'_> {
-        let id = self.next.get();
-        self.next.set(id.wrapping_add(1));
-        DrainPlace {
-            drain: self,
-            id,
-            registered: Cell::new(false),
-        }
-    }
-}
-
-impl DrainPlace<'_> {
-    /// Whether it is this connection's turn to end, where not all can.
-    #[must_use]
-    pub fn has_turn(&self) -> bool {
-        self.id % RELIEF_PARTS == self.drain.part.get()
-    }
-
-    /// Says whom to wake. A connection is one task with one waker, so the first call is the one that counts.
-    pub fn wake_by(&self, waker: &Waker) {
-        if !self.registered.replace(true) {
-            self.drain
-                .wakers
-                .borrow_mut()
-                .insert(self.id, waker.clone());
-        }
-    }
-}
-
-impl Drop for DrainPlace<'_> {
-    fn drop(&mut self) {
-        self.drain.wakers.borrow_mut().remove(&self.id);
     }
 }
 

@@ -79,6 +79,7 @@ mod stalls;
 mod start;
 mod status;
 mod streams;
+mod takeover;
 mod timing;
 mod tls_matrix;
 mod tokens;

@@ -81,7 +81,7 @@ async fn cfg_3_what_was_meant_for_another_process_is_left_alone() {
 }
 
 /// Clients that open a connection for each request, until they are told to stop; how many were answered.
-fn clients(
+pub(crate) fn clients(
     address: SocketAddr,
     stop: &Arc<AtomicBool>,
     answered: &Arc<AtomicUsize>,

@@ -72,6 +72,10 @@ fn cfg_2_keys_that_need_a_restart_are_named() {
     );
     check(("[tls]", "workers = 7\n[tls]"), &["server.workers"]);
     check(
+        ("[tls]", "takeover_socket = \"data/s\"\n[tls]"),
+        &["server.takeover_socket"],
+    );
+    check(
         ("https://localhost:1443", "https://localhost:1444"),
         &["server.public_url"],
     );

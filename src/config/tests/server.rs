@@ -38,10 +38,15 @@ fn addresses() {
         listen = ["[::]:1", "[0::]:1"]   | server.listen[1] | twice
         admin_listen = ""                | server.admin_listen | is empty
         admin_listen = "9901"            | server.admin_listen | not an address
+        takeover_socket = ""             | server.takeover_socket | is empty
+        takeover_socket = 1              | server.takeover_socket | expected a string
         "#,
     );
     let same = with("[server]", "listen = [\"127.0.0.1:9901\"]");
     Project::new().refuses(&same, "server.admin_listen", "address of `listen`");
+    let long = format!("takeover_socket = \"/{}\"", "x".repeat(106));
+    let long = with("[server]", &long);
+    Project::new().refuses(&long, "server.takeover_socket", "too long");
     refused_each(
         "[server]",
         r#"

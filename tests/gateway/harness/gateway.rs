@@ -109,7 +109,12 @@ fn listening(listener: &str) -> impl Fn(&str) -> Option<SocketAddr> {
 impl Gateway {
     /// Starts the gateway of a site whose files are written.
     pub(crate) async fn start(site: Site) -> Self {
-        let mut child = site.command(&["run"]).spawn().unwrap();
+        Self::launch(site, &["run"]).await
+    }
+
+    /// As [`Self::start`], by another command.
+    pub(crate) async fn launch(site: Site, command: &[&str]) -> Self {
+        let mut child = site.command(command).spawn().unwrap();
         let out = Lines::read(child.stdout.take().unwrap());
         let err = Lines::read(child.stderr.take().unwrap());
         let tls = err.find("the TLS listener", listening("tls")).await;
@@ -203,6 +208,12 @@ impl Gateway {
         assert!(self.child.try_wait().unwrap().is_some(), "it still runs");
         let site = std::mem::replace(&mut self.site, Site::bare());
         Self::start(site).await
+    }
+
+    /// Starts one of the same site that takes the place of this one. The site is its own then.
+    pub(crate) async fn successor(&mut self) -> Self {
+        let site = std::mem::replace(&mut self.site, Site::bare());
+        Self::launch(site, &["run", "--takeover"]).await
     }
 
     /// Resident memory in KiB, where the system tells.
