@@ -211,6 +211,14 @@ class Nginx(Gateway):
     port_names = ("tls",)
     authenticates = False
 
+    def start(self):
+        """Its workers come one after the other, and the first answers before the last is there."""
+        super().start()
+        deadline = time.monotonic() + START_SECONDS
+        while len(self.pids) <= self.options.workers and time.monotonic() < deadline:
+            time.sleep(0.02)
+            self.pids = accounting.tree(self.process.child.pid)
+
     def version(self):
         return subprocess.run([nginx_program(), "-v"], capture_output=True, text=True).stderr.strip().split("/")[-1]
 
