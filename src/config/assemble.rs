@@ -12,7 +12,7 @@ use crate::{
     cluster::Cluster,
     gateway::{self, Gateway},
     limit::{BadTokens, IpLimiter, MemoryPressure, RouteLimits, Share},
-    policy::{HeaderPolicy, RouteConflict, Routes},
+    policy::{HeaderPolicy, Route, RouteConflict, Routes},
     portal::{self, Pages, PortalHandle},
     spans::Exporters,
     telemetry::{Telemetry, Tracer},
@@ -98,36 +98,10 @@ pub fn succeed(
     running: Option<Running<'_>>,
 ) -> Result<Gateway, AssembleError> {
     let telemetry = &lasting.telemetry;
-    let mut built_in = Vec::new();
-    if let (Some(settings), Some(_)) = (&config.accounts, &lasting.accounts) {
-        built_in.extend(portal::routes(settings));
-    }
-    if config.assertion.is_some() {
-        built_in.extend(gateway::assertion::routes());
-    }
-    if let Some(settings) = &config.forward_auth {
-        built_in.extend(gateway::forward_auth::routes(settings));
-    }
-    let templates = Arc::clone(&config.identity.templates);
-    let pages = config.accounts.as_ref().and_then(|accounts| {
-        let settings = accounts.pages.as_ref()?;
-        let url = &config.server.public_url;
-        Some(Arc::new(Pages::new(
-            accounts,
-            settings,
-            url,
-            &config.routes,
-        )))
-    });
-    let routes = config.table.clone().with_built_in(built_in);
+    let table = config.table.clone();
+    let routes = table.with_built_in(built_in_routes(config, lasting));
     let routes = routes.map_err(AssembleError::Routes)?;
-    let pseudonym = pseudonym(config);
-    let headers = HeaderPolicy::new(templates, &pseudonym, config.identity.pass_token)
-        .map_err(AssembleError::Pseudonym)?;
-    let headers = match config.table.go_by_method() {
-        true => headers.without_method_overrides(),
-        false => headers,
-    };
+    let headers = header_policy(config)?;
     let upstreams = upstreams(config, telemetry, running)?;
     let tracer = tracer(config, lasting, running)?;
     // The last that may fail: before it nothing is fetched, after it nothing is given up.
@@ -158,7 +132,7 @@ pub fn succeed(
         head: config.server.head,
         upstreams,
         portal: lasting.accounts.as_ref().map(|(_, portal)| portal.clone()),
-        pages,
+        pages: pages(config),
         forward_auth: config.forward_auth.clone(),
         telemetry: Arc::clone(telemetry),
         tracer,
@@ -169,6 +143,40 @@ pub fn succeed(
         server_timing: config.log.server_timing.clone(),
         hsts: !config.tls.development,
     })
+}
+
+/// The routes that the gateway answers itself.
+fn built_in_routes(config: &Config, lasting: &Lasting) -> Vec<Route> {
+    let mut routes = Vec::new();
+    if let (Some(settings), Some(_)) = (&config.accounts, &lasting.accounts) {
+        routes.extend(portal::routes(settings));
+    }
+    if config.assertion.is_some() {
+        routes.extend(gateway::assertion::routes());
+    }
+    if let Some(settings) = &config.forward_auth {
+        routes.extend(gateway::forward_auth::routes(settings));
+    }
+    routes
+}
+
+fn header_policy(config: &Config) -> Result<HeaderPolicy, AssembleError> {
+    let templates = Arc::clone(&config.identity.templates);
+    let headers = HeaderPolicy::new(templates, &pseudonym(config), config.identity.pass_token)
+        .map_err(AssembleError::Pseudonym)?;
+    Ok(match config.table.go_by_method() {
+        true => headers.without_method_overrides(),
+        false => headers,
+    })
+}
+
+/// The pages of browsers, where they are on.
+fn pages(config: &Config) -> Option<Arc<Pages>> {
+    let accounts = config.accounts.as_ref()?;
+    let settings = accounts.pages.as_ref()?;
+    let url = &config.server.public_url;
+    let pages = Pages::new(accounts, settings, url, &config.routes);
+    Some(Arc::new(pages))
 }
 
 /// The running one where nothing changed; else a new one, with a queue of its own, while the old one's is exported to its end. One that
