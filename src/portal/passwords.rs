@@ -63,8 +63,12 @@ pub(super) async fn change(accounts: &Accounts, call: Call) -> Answered {
         device: device.as_ref(),
         ip: call.context.client.ip(),
     };
-    accounts.change_password(change).await?;
-    Ok(answers::no_content())
+    let renewed = accounts.change_password(change).await?;
+    // A browser that was known stays so; a program that is none gets no cookie.
+    match device {
+        Some(_) => cookies::set_device(answers::no_content(), &renewed),
+        None => Ok(answers::no_content()),
+    }
 }
 
 /// Takes a request for a link. The answer is the same for every address.

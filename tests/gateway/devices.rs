@@ -128,6 +128,29 @@ async fn rate_4_who_floods_an_account_does_not_keep_its_owner_out_of_a_known_bro
 }
 
 #[tokio::test]
+async fn rate_4_a_browser_stays_known_when_its_page_changes_the_password_as_json() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream).await;
+    let home = "198.51.100.1";
+    let body = json!({ "current_password": PASSWORD, "new_password": NEW }).to_string();
+    let mut renewed = None;
+    for (name, is_browser) in [("bob", false), ("alice", true)] {
+        let answer = login(&gateway, (home, None), name, PASSWORD).await;
+        let cookie = format!("{DEVICE}={}", device(answer.is(200)));
+        let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
+        let mut fields = vec![JSON, ("Authorization", &*bearer)];
+        fields.extend(is_browser.then_some(("Cookie", &*cookie)));
+        let answer = post(&gateway, "/auth/password", &fields, &body).await;
+        renewed = line(answer.is(204));
+        assert_eq!(renewed.is_some(), is_browser, "{name}");
+    }
+    let renewed = renewed.unwrap();
+    let renewed = renewed.split([';', '=']).nth(1);
+    flood(&gateway, ALICE).await;
+    login(&gateway, (home, renewed), "alice", NEW).await.is(200);
+}
+
+#[tokio::test]
 async fn rate_4_a_known_browser_has_no_more_attempts_than_a_stranger() {
     let upstream = Upstream::start().await;
     let gateway = gateway(&upstream).await;
