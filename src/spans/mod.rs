@@ -128,7 +128,11 @@ impl Exporter {
             let spans = batch.iter().map(|traced| traced.spans()).sum();
             let body = Bytes::from(self.resource.export(&batch));
             drop(batch);
-            self.export(body, spans).await;
+            let is_gone = self.export(body, spans).await;
+            if is_gone && self.is_leaving() {
+                self.give_up();
+                break;
+            }
         }
         // A successor says what it finds.
         if !self.is_well {
@@ -167,19 +171,37 @@ impl Exporter {
         batch
     }
 
-    /// Sends one export, again where that may do, and counts what becomes of its spans.
-    async fn export(&mut self, body: Bytes, spans: u64) {
+    /// Whether no more will come than what waits: the gateway leaves, or another configuration has taken the place of this one's.
+    fn is_leaving(&self) -> bool {
+        self.leave.is_cancelled() || self.queue.is_closed()
+    }
+
+    /// Counts what waits as lost: a collector that is gone would be waited for once more for each export.
+    fn give_up(&mut self) {
+        self.queue.close();
+        while let Ok(traced) = self.queue.try_recv() {
+            self.metrics.count(SpanResult::Failed, traced.spans());
+        }
+    }
+
+    /// Sends one export, again where that may do, and counts what becomes of its spans. Whether the collector is gone.
+    async fn export(&mut self, body: Bytes, spans: u64) -> bool {
         let mut wait = FIRST_WAIT;
+        let mut is_gone = false;
         for attempt in 1..=ATTEMPTS {
             let fault = match self.collector.send(body.clone()).await {
-                Ok(taken) => return self.took(&taken, spans),
+                Ok(taken) => {
+                    self.took(&taken, spans);
+                    return false;
+                }
                 Err(fault) => fault,
             };
             self.tell(Err(fault.what));
+            is_gone = fault.again.is_some();
             let Some(asked) = fault.again else {
                 break;
             };
-            if attempt == ATTEMPTS || self.leave.is_cancelled() {
+            if attempt == ATTEMPTS || self.is_leaving() {
                 break;
             }
             tokio::select! {
@@ -190,6 +212,7 @@ impl Exporter {
             wait = wait.saturating_mul(2);
         }
         self.metrics.count(SpanResult::Failed, spans);
+        is_gone
     }
 
     fn took(&mut self, taken: &Taken, spans: u64) {

@@ -99,6 +99,30 @@ async fn counts(gateway: &Gateway, result: &str, want: f64) {
     .await;
 }
 
+/// Waits for the log to say that the collector fails.
+async fn is_told(gateway: &Gateway) {
+    let word = |line: &str| line.contains("spans are not exported").then_some(());
+    gateway.err.find("word of it", word).await;
+}
+
+/// Has another configuration loaded.
+async fn reload(gateway: &Gateway, toml: &str) {
+    gateway.site.put("config/gateway.toml", toml);
+    let mut raw = Raw::plain(gateway.admin).await;
+    let asked = request("POST", "/reload", &[("connection", "close")], "");
+    raw.exchange(asked).await.is(200);
+}
+
+fn without_tracing(toml: &str) -> String {
+    let of_traces = |line: &&str| {
+        ["endpoint", "interval", "[tracing]"]
+            .iter()
+            .any(|key| line.starts_with(key))
+    };
+    let rest: Vec<_> = toml.lines().filter(|line| !of_traces(line)).collect();
+    rest.join("\n")
+}
+
 fn parent(flags: &str) -> String {
     format!("00-{TRACE}-{PARENT}-{flags}")
 }
@@ -396,12 +420,7 @@ async fn fault_5_a_collector_that_is_gone_costs_no_request() {
         .set("tracing", "interval", "\"100ms\"");
     let mut gateway = site.start().await;
     get(&gateway, "/public", &[]).await.is(200);
-    gateway
-        .err
-        .find("word of it", |line| {
-            line.contains("spans are not exported").then_some(())
-        })
-        .await;
+    is_told(&gateway).await;
     get(&gateway, "/public", &[]).await.is(200);
     // Nor does it keep the gateway from leaving.
     gateway.signal("TERM");
@@ -455,23 +474,12 @@ async fn cfg_2_a_reload_takes_another_collector_and_leaves_nothing_behind() {
     let gateway = site.start().await;
     get(&gateway, "/public/1", &[]).await.is(200);
     let toml = gateway.site.toml();
-    let reload = async |toml: &str| {
-        gateway.site.put("config/gateway.toml", toml);
-        let mut raw = Raw::plain(gateway.admin).await;
-        let asked = request("POST", "/reload", &[("connection", "close")], "");
-        raw.exchange(asked).await.is(200);
-    };
-    reload(&toml.replace(&first.endpoint(), &second.endpoint())).await;
+    let elsewhere = toml.replace(&first.endpoint(), &second.endpoint());
+    reload(&gateway, &elsewhere).await;
     // The old one's queue is sent to its end, at once.
     first.has(2).await;
     get(&gateway, "/public/2", &[]).await.is(200);
-    let without = |line: &&str| {
-        !["endpoint", "interval", "[tracing]"]
-            .iter()
-            .any(|key| line.starts_with(key))
-    };
-    let off: Vec<_> = toml.lines().filter(without).collect();
-    reload(&off.join("\n")).await;
+    reload(&gateway, &without_tracing(&toml)).await;
     let spans = second.has(2).await;
     assert_eq!(
         attribute(of_kind(&spans, SERVER)[0], "url.path"),
@@ -483,6 +491,22 @@ async fn cfg_2_a_reload_takes_another_collector_and_leaves_nothing_behind() {
         .is(200);
     assert_eq!(upstream.last().header("traceparent"), Some(&*parent));
     assert_eq!((first.spans().len(), second.spans().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn cfg_2_a_collector_that_is_gone_is_given_up_with_its_configuration() {
+    let (upstream, collector) = (Upstream::start().await, Collector::start().await);
+    collector.says(Reply(vec![Step::Close]));
+    let site = traced(&upstream, &collector).set("tracing", "interval", "\"60s\"");
+    let gateway = site.start().await;
+    for _ in 0..2 {
+        get(&gateway, "/public", &[]).await.is(200);
+    }
+    let toml = without_tracing(&gateway.site.toml());
+    reload(&gateway, &toml).await;
+    counts(&gateway, "failed", 4.0).await;
+    // Whom nobody asks for any more is not tried again.
+    assert_eq!(collector.server.count(), 1);
 }
 
 #[tokio::test]
@@ -521,12 +545,7 @@ async fn a_collector_is_reached_by_verified_tls_with_its_token_alone() {
     gateway.exit().await;
     let gateway = gateway.again().await;
     get(&gateway, "/public", &[]).await.is(200);
-    gateway
-        .err
-        .find("word of it", |line| {
-            line.contains("spans are not exported").then_some(())
-        })
-        .await;
+    is_told(&gateway).await;
     assert_eq!(collector.spans().len(), 2);
     for text in [gateway.out.text(), gateway.err.text()] {
         assert!(!text.contains("s3cr3t"), "{text}");
