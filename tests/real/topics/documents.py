@@ -98,7 +98,7 @@ class Documents(Topic):
         self.addCleanup(gateway.stop)
         make = blocks("docs/accounts.md", "Make a user")[0]
         self.typed(make, gateway.folder, line=f"{PASSWORD}\n")
-        told = re.search(r"with a development certificate add `(--cacert \S+)`", (ROOT / "docs" / "accounts.md").read_text())
+        told = re.search(r"With a development\s+certificate add `(--cacert \S+)`", (ROOT / "docs" / "accounts.md").read_text())
         login, who, refresh, logout = (blocks("docs/accounts.md", name)[0] for name in ("Sign in", "Who am I", "Refresh", "Log out"))
         login = login.replace("…", PASSWORD)
         keep = "sed 's/.*\"{0}\":\"\\([^\"]*\\)\".*/\\1/'"

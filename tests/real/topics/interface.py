@@ -63,7 +63,8 @@ class Description(Topic):
     def keeps_to_it(self, *words):
         command = [COMMAND, "run", self.document, "--url", self.gateway.url, "--tls-verify", self.gateway.certificate]
         command += ["--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--seed", "1", "--no-color"]
-        command += ["--max-examples", str(EXAMPLES), "--workers", "2", "--no-shrink"]
+        # More workers than one share what draws values, and now and then its recursion does not end.
+        command += ["--max-examples", str(EXAMPLES), "--workers", "1", "--no-shrink"]
         command += ["--exclude-tag", "pages", "--suppress-health-check", "all", "--warnings", "off", *words]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=SECONDS_MAX)
         self.assertEqual(done.returncode, 0, f"schemathesis {schemathesis.__version__}\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}")

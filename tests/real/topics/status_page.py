@@ -147,14 +147,19 @@ class Exposition(Topic):
         cls.echo = cls.keep(Echo())
         cls.gateway = cls.keep(Gateway(cls.folder, ROUTES.format(url=cls.echo.url), users={"alice": []}))
 
+    def metrics(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.gateway.admin_port}/metrics") as answer:
+            self.assertTrue(answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0"))
+            return answer.read().decode()
+
     def test_it_is_openmetrics(self):
         from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
         request = urllib.request.Request(f"{self.gateway.url}/app", headers={"Authorization": bearer("alice")})
         urllib.request.urlopen(request, context=self.gateway.tls()).close()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.gateway.admin_port}/metrics") as answer:
-            self.assertTrue(answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0"))
-            families = list(text_string_to_metric_families(answer.read().decode()))
+        # An answer is counted when the gateway is done with it, which may be after the client is.
+        eventually("the request is counted", lambda: 'portcullis_requests_total{' in self.metrics())
+        families = list(text_string_to_metric_families(self.metrics()))
         names = {family.name for family in families}
         self.assertEqual(len(names), len(families), "a family is there twice")
         for name in ("requests", "logins", "refreshes", "password_queue", "tls_handshakes", "request_duration_seconds"):
