@@ -2,7 +2,7 @@
 //! and says when it serves on them; then the other drains. The queue of a socket belongs to all who hold it, so no connection is
 //! refused or reset in between, and what fails before the new one serves leaves the old one as it is.
 //!
-//! What is said: the new one [`HELLO`], the old one its sockets, the new one [`SERVES`], the old one [`LEAVES`].
+//! What is said: the new one `HELLO`, the old one its sockets, the new one `SERVES`, the old one `LEAVES`.
 
 use std::{
     fs::{DirBuilder, Permissions, remove_file, rename, set_permissions},
