@@ -1,9 +1,9 @@
-//! Files of the gateway's own that others read while they are replaced.
+//! Files of the gateway's own: that others read while they are replaced, and in folders into which nobody else writes.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -29,4 +29,21 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&draft);
     }
     written
+}
+
+/// Makes a folder and those above it that are missing, with mode 0700; what is there stays as it is. Blocks.
+///
+/// # Errors
+/// Whatever keeps it from being made.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Whether others may put something in the place of what is in a folder. Where it is sticky, as `/tmp` is, they may not. Blocks.
+///
+/// # Errors
+/// Whatever keeps its mode from being read.
+pub(crate) fn is_open_to_others(folder: &Path) -> io::Result<bool> {
+    let mode = folder.metadata()?.permissions().mode();
+    Ok(mode & 0o022 != 0 && mode & 0o1000 == 0)
 }

@@ -52,7 +52,7 @@ use crate::{
     },
     portal::{Pages, PortalCall, PortalHandle},
     respond::{self, grpc::Grpc},
-    telemetry::{Record, RequestId, RouteHandles, Telemetry, Tracer},
+    telemetry::{Record, RequestId, RouteHandles, Telemetry, Trace, Tracer},
     upstream::{Pace, Upstream},
 };
 
@@ -411,8 +411,8 @@ impl Gateway {
     }
 
     /// What an upstream is told of the trace of a request that came from a peer who is believed, or is not.
-    fn trace_field<'r>(&self, record: &'r Record, believed: bool) -> TraceField<'r> {
-        match (&record.trace, &self.tracer) {
+    fn trace_field<'t>(&self, trace: Option<&'t Trace>, believed: bool) -> TraceField<'t> {
+        match (trace, &self.tracer) {
             (Some(trace), _) => trace.field(),
             (None, Some(_)) if !believed => TraceField::NotRecorded,
             (None, Some(_) | None) => TraceField::AsItCame,

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri,
-    header::{self},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 

@@ -87,8 +87,8 @@ impl Gateway {
 
     /// Lets a page of another origin read a refusal where it may read the route's answers: it could not tell a token that has
     /// expired from a network that is down, nor how long to wait.
-    pub(super) fn let_page_read(&self, inbound: &Inbound<'_>, refusal: &mut HeaderMap) {
-        let kept = inbound.reader.clone();
+    pub(super) fn let_page_read(&self, inbound: &mut Inbound<'_>, refusal: &mut HeaderMap) {
+        let kept = inbound.reader.take();
         let Some((cors, origin)) = kept.or_else(|| self.reader(&inbound.parts)) else {
             return;
         };

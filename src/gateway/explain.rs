@@ -13,7 +13,7 @@ use crate::{
     authn::{Arrival, credential},
     policy::{
         Access, Caller, ForwardedHeaders, Forwarding, Head, Permit, Rejection, Route, Target,
-        TraceField, Unlimited, authorize, browser::is_by_cookie, headers::SESSION_COOKIE,
+        Unlimited, authorize, browser::is_by_cookie, headers::SESSION_COOKIE,
     },
     telemetry::{Record, RequestIds},
 };
@@ -178,10 +178,7 @@ impl Gateway {
             host: &host,
             version: Version::HTTP_11,
             request_id: &RequestIds::new().next().to_header_value(),
-            trace: match self.tracer {
-                Some(_) if !self.proxies.trusts(peer.ip) => TraceField::NotRecorded,
-                Some(_) | None => TraceField::AsItCame,
-            },
+            trace: self.trace_field(None, self.proxies.trusts(peer.ip)),
         };
         let mut headers = request.headers.clone();
         headers.insert(header::HOST, host.clone());

@@ -30,11 +30,10 @@ impl Gateway {
         let upstream = self.upstreams.get(upstream.0).ok_or(Rejection::Internal)?;
         record.upstream = upstream.metrics().cloned();
         let route = admitted.permit.route();
-        let granted = route.cors.as_ref().and_then(|cors| {
+        inbound.reader = route.cors.as_ref().and_then(|cors| {
             let origin = cors.granted(&inbound.parts.headers)?;
             Some((Arc::clone(cors), origin))
         });
-        inbound.reader.clone_from(&granted);
         let outbound = self.outbound(upstream, admitted, inbound, record)?;
         let hints = outbound.hints.clone();
         let progress = Rc::clone(&outbound.progress);
@@ -56,6 +55,7 @@ impl Gateway {
         if admitted.permit.caller().identity().is_some() {
             respond::answer::keep_private(response.headers_mut());
         }
+        let granted = inbound.reader.take();
         self.finish(&mut response, route, granted.map(|(_, origin)| origin));
         let Some(switched) = response.body_mut().take_switched() else {
             return Ok(response.map(Answer::from_upstream));
@@ -89,7 +89,7 @@ impl Gateway {
             host: &admitted.host,
             version: parts.version,
             request_id: &inbound.request_id,
-            trace: self.trace_field(record, believed.is_some()),
+            trace: self.trace_field(record.trace.as_deref(), believed.is_some()),
         };
         self.headers
             .prepare(&mut headers, &admitted.permit, &from)?;

@@ -3,9 +3,9 @@
 //! A file is private and appears whole. Its name is the mail's, so a mail that is written twice is there once.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -39,10 +39,7 @@ impl Spool {
 }
 
 fn write(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)?;
+    files::make_folder(folder)?;
     if fs::metadata(folder)?.permissions().mode() & 0o077 != 0 {
         let message = "others may use the folder of the mails; run: chmod 700 on it";
         return Err(io::Error::other(message));

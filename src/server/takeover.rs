@@ -5,14 +5,14 @@
 //! What is said: the new one `HELLO`, the old one its sockets, the new one `SERVES`, the old one `LEAVES`.
 
 use std::{
-    fs::{DirBuilder, Permissions, remove_file, rename, set_permissions},
+    fs::{Permissions, remove_file, rename, set_permissions},
     io::{self, IoSlice, IoSliceMut, Read, Write},
     mem::MaybeUninit,
     net::TcpListener,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
-            fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+            fs::{FileTypeExt, PermissionsExt},
             net::UnixStream,
         },
     },
@@ -35,6 +35,7 @@ use tokio::{
 };
 
 use super::{StartError, handed::Handed};
+use crate::files;
 
 /// What a gateway says that wants to take the place of another; the number is that of this conversation.
 const HELLO: &[u8] = b"portcullis takeover 1\n";
@@ -233,14 +234,8 @@ fn make_folder(path: &Path) -> Result<(), StartError> {
         return Ok(());
     };
     let failed = |error: io::Error| StartError::Takeover(format!("{}: {error}", folder.display()));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed)?;
-    let mode = folder.metadata().map_err(failed)?.permissions().mode();
-    // A sticky folder (as /tmp) does not let others replace our socket.
-    if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+    files::make_folder(folder).map_err(failed)?;
+    if files::is_open_to_others(folder).map_err(failed)? {
         return Err(StartError::Takeover(format!(
             "{0}: others may write here; run: chmod go-w {0}",
             folder.display()

@@ -89,10 +89,13 @@ impl Tracer {
         trusted: bool,
         (request_id, ids): (RequestId, &RequestIds),
     ) -> Option<Box<Trace>> {
-        let recorded = || TraceParent::of(headers).is_some_and(|parent| parent.sampled);
-        let chosen = ids.is_drawn(self.thousandths) || (trusted && recorded());
+        let is_drawn = ids.is_drawn(self.thousandths);
+        if !is_drawn && !trusted {
+            return None;
+        }
+        let parent = TraceParent::of(headers);
+        let chosen = is_drawn || parent.is_some_and(|parent| parent.sampled);
         chosen.then(|| {
-            let parent = TraceParent::of(headers);
             let trace = parent.map_or_else(|| begun(request_id, ids), |parent| parent.trace);
             let [server, client] = halves(&digits(ids.next()));
             Box::new(Trace {

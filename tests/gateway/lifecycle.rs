@@ -13,7 +13,7 @@ use crate::harness::{
 };
 
 /// An upstream that answers when the test says so.
-async fn waiting() -> (Upstream, Arc<Notify>) {
+pub(crate) async fn waiting() -> (Upstream, Arc<Notify>) {
     let signal = Arc::new(Notify::new());
     let shared = Arc::clone(&signal);
     let upstream = Upstream::scripted(move |seen| match &*seen.target {

@@ -10,14 +10,15 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::{net::TcpStream, sync::Notify, task::JoinHandle};
+use tokio::{net::TcpStream, task::JoinHandle};
 
 use crate::{
     harness::{
-        Gateway, H2, Raw, Reply, Site, Step, Upstream,
+        Gateway, H2, Raw, Site, Upstream,
         client::{over, tls},
         eventually, get, request,
     },
+    lifecycle::waiting,
     service::clients,
 };
 
@@ -201,16 +202,7 @@ async fn cfg_3_gateways_that_take_over_refuse_and_lose_nobody() {
 
 #[tokio::test]
 async fn cfg_3_kept_connections_are_left_their_time_and_asked_to_go() {
-    let waits = Arc::new(Notify::new());
-    let shared = Arc::clone(&waits);
-    let upstream = Upstream::scripted(move |seen| match &*seen.target {
-        "/public/slow" => Reply(vec![
-            Step::Until(Arc::clone(&shared)),
-            Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nslow".to_vec()),
-        ]),
-        _ => Reply::ok("quick"),
-    })
-    .await;
+    let (upstream, waits) = waiting().await;
     let [listen, admin] = addresses();
     let mut old = site(&upstream, &[listen], admin).start().await;
     let mut silent = Raw::connect(&old).await;

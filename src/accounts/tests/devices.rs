@@ -8,21 +8,29 @@ use super::{
     password,
 };
 use crate::{
-    accounts::{ChangePassword, DEVICE_LIFE, DeviceToken, Grant},
+    accounts::{ChangePassword, DEVICE_LIFE, DeviceToken, Grant, settings::AccountSettings},
     limit::settings::Quota,
     policy::Rejection,
 };
 
-const NEW: &str = "another horse battery staple";
+pub(super) const NEW: &str = "another horse battery staple";
 
 /// Few attempts at an account, and `ann` and `bob`.
 async fn site() -> Site {
-    let site = Site::with(|settings| {
+    limited(|settings| {
         settings.login_per_account = Quota {
             count: 3,
             window: Duration::from_secs(900),
             burst: 3,
         };
+    })
+    .await
+}
+
+/// Mail, these limits, and `ann` and `bob`.
+pub(super) async fn limited(limit: impl FnOnce(&mut AccountSettings)) -> Site {
+    let site = Site::with(|settings| {
+        limit(settings);
         settings.mail = Some(mail_settings(&settings.database));
     });
     for name in ["ann", "bob"] {
@@ -31,7 +39,7 @@ async fn site() -> Site {
     site
 }
 
-fn device(grant: &Grant) -> &DeviceToken {
+pub(super) fn device(grant: &Grant) -> &DeviceToken {
     grant.device.as_ref().unwrap()
 }
 

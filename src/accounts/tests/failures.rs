@@ -4,35 +4,22 @@ use std::time::Duration;
 
 use super::{
     CLIENT, PASSWORD, Site,
-    mailbox::{change, link, mail_settings},
+    devices::{NEW, device, limited},
+    mailbox::{change, link},
     password,
 };
-use crate::{
-    accounts::{DeviceToken, Grant},
-    limit::settings::Quota,
-    policy::Rejection,
-};
-
-const NEW: &str = "another horse battery staple";
+use crate::{accounts::DeviceToken, limit::settings::Quota, policy::Rejection};
 
 /// Ten guesses in a row, and no other limit; `ann` and `bob`.
 async fn site() -> Site {
-    let site = Site::with(|settings| {
+    limited(|settings| {
         settings.login_failures = Quota {
             count: 10,
             window: Duration::from_secs(7200),
             burst: 10,
         };
-        settings.mail = Some(mail_settings(&settings.database));
-    });
-    for name in ["ann", "bob"] {
-        site.add(name, &[]).await;
-    }
-    site
-}
-
-fn device(grant: &Grant) -> &DeviceToken {
-    grant.device.as_ref().unwrap()
+    })
+    .await
 }
 
 #[track_caller]

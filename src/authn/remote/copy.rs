@@ -3,9 +3,9 @@
 //! Public keys are no secret, but whoever can change them can sign for anybody: a copy that others may write to is not used.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io::{self, Read},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     authn::settings::{IssuerSettings, KeyPlace, RemoteSettings},
-    files::replace,
+    files::{make_folder, replace},
 };
 
 /// A set of 256 KiB, written as a JSON string.
@@ -86,10 +86,7 @@ impl Copy {
     /// Keeps a set, in place of the last. Blocks. The file appears whole, readable by us alone.
     pub(super) fn write(&self, keys: &str, now: SystemTime) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        make_folder(folder)?;
         let kept = Kept {
             source: self.source.clone(),
             fetched: now

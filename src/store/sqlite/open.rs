@@ -1,15 +1,17 @@
 //! Makes and opens the file: modes, pragmas, migrations.
 
 use std::{
-    fs::{DirBuilder, OpenOptions, Permissions},
+    fs::{OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::files;
 
 /// The schema, step by step; a step never changes once released. The version is the number of steps.
 const MIGRATIONS: [&str; 6] = [
@@ -172,14 +174,8 @@ fn make_folder(path: &Path) -> Result<(), OpenError> {
         path: folder.into(),
         source,
     };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed)?;
-    let mode = folder.metadata().map_err(failed)?.permissions().mode();
-    // A sticky folder (as /tmp) does not let others replace our file.
-    if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+    files::make_folder(folder).map_err(failed)?;
+    if files::is_open_to_others(folder).map_err(failed)? {
         return Err(OpenError::FolderOpen {
             path: folder.into(),
         });
