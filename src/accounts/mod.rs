@@ -12,6 +12,7 @@ mod invites;
 mod outbox;
 pub mod passwords;
 mod recovery;
+mod refresh;
 mod refresh_token;
 mod registration;
 mod sessions;
@@ -81,7 +82,7 @@ const LEEWAY: Duration = Duration::from_secs(5);
 /// What [`PER_RECIPIENT_HOUR`] is about.
 const MAIL_WINDOW: Duration = Duration::from_secs(3600);
 
-/// Names and addresses that the login limits remember: some 30 MiB at most.
+/// Names, addresses and sessions that each of the limits here remembers: some 30 MiB at most of them all.
 const LIMIT_KEYS_MAX: usize = 100_000;
 
 /// Accounts, sessions and the keys that sign their tokens.
@@ -97,6 +98,7 @@ pub struct Accounts {
     logins_per_account: AttemptLimiter,
     logins_per_device: AttemptLimiter,
     registrations_per_id: SharedLimiter,
+    refreshes_per_session: SharedLimiter,
     outbox: Option<Outbox>,
     registrations_per_ip: ClientLimiter,
     cluster: Option<Arc<Cluster>>,

@@ -1,25 +1,16 @@
-//! Login, refresh, logout: how a session begins, goes on and ends.
-//!
-//! A refresh token is 32 random bytes, kept as a digest. It is replaced at each use by `HMAC(token, salt)` with a fresh random
-//! salt, which is kept beside the digest until the grace window is over. So a client that presents a token twice (two tabs, an
-//! answer lost on the way, a crash between commit and answer) gets the very same successor, without the successor ever being
-//! kept: neither the token alone nor the store alone gives it. A family has one live end, and a token presented after its
-//! grace window proves that two parties hold the family: all of it is revoked (RFC 9700 §4.14.2).
+//! How a session begins, how it ends, and what it gives.
 
 use std::{net::IpAddr, time::Duration};
 
 use zeroize::Zeroizing;
 
 use super::{
-    ACCESS_TTL_MAX, AccountError, Accounts, DeviceToken, Password,
-    passwords::Verdict,
-    refresh_token::{RefreshToken, random},
-    signing::AccessClaims,
-    users::user_key,
+    ACCESS_TTL_MAX, AccountError, Accounts, DeviceToken, Password, passwords::Verdict,
+    refresh_token::RefreshToken, signing::AccessClaims, users::user_key,
 };
 use crate::{
     policy::{Rejection, rejection::Exceeded},
-    store::{Ending, NewSession, Rotated, Rotation, Session, User},
+    store::{Ending, NewSession, Session, User},
 };
 
 /// Live sessions of one account (SESS-9).
@@ -70,28 +61,6 @@ pub struct Grant {
     pub session: Box<str>,
     /// For the next login in this browser; `None` for whoever did not sign in with a password.
     pub device: Option<DeviceToken>,
-}
-
-/// Why a refresh token gave nothing. The client is told less than the metric.
-enum Unrenewed {
-    Refused(Rejection),
-    /// It was used before: somebody else may have it.
-    Reused,
-}
-
-impl Unrenewed {
-    const fn name(&self) -> &'static str {
-        match self {
-            Self::Refused(rejection) => rejection.code(),
-            Self::Reused => "reused",
-        }
-    }
-}
-
-impl<E: Into<Rejection>> From<E> for Unrenewed {
-    fn from(error: E) -> Self {
-        Self::Refused(error.into())
-    }
 }
 
 impl Accounts {
@@ -164,67 +133,6 @@ impl Accounts {
             target: "audit", event = "login", user = %grant.user.id, session = %grant.session, client = %ip
         );
         Ok(grant)
-    }
-
-    /// Replaces a refresh token by its successor, with an access token that says what the account is now.
-    ///
-    /// # Errors
-    /// [`Rejection::InvalidGrant`] for anything that is not, or no longer, good; [`Rejection::StoreUnavailable`].
-    pub async fn refresh(&self, presented: &RefreshToken, ip: IpAddr) -> Result<Grant, Rejection> {
-        let outcome = self.renew(presented, ip).await;
-        let counted = outcome.as_ref().map(|_| ()).map_err(Unrenewed::name);
-        self.metrics.refresh(counted);
-        outcome.map_err(|unrenewed| match unrenewed {
-            Unrenewed::Refused(rejection) => rejection,
-            Unrenewed::Reused => Rejection::InvalidGrant,
-        })
-    }
-
-    async fn renew(&self, presented: &RefreshToken, ip: IpAddr) -> Result<Grant, Unrenewed> {
-        // A token that is consumed for nothing would be taken for stolen when it comes back.
-        self.signing.check(self.clock.now())?;
-        let salt = random()?;
-        let rotation = Rotation {
-            presented: presented.digest(),
-            successor: presented.successor(&salt)?.digest(),
-            salt,
-            times: self.times(),
-        };
-        match self.store.rotate(rotation).await.map_err(unavailable)? {
-            Rotated::Live {
-                user,
-                session,
-                salts,
-            } => {
-                let mut token = presented.clone();
-                for salt in &salts {
-                    token = token.successor(salt)?;
-                }
-                let grant = self.grant(*user, &session, Some(token), self.settings.access_ttl)?;
-                tracing::info!(
-                    target: "audit", event = "refresh", user = %grant.user.id, session = %grant.session, client = %ip
-                );
-                Ok(grant)
-            }
-            Rotated::Reused {
-                user_id,
-                session_id,
-            } => {
-                tracing::warn!(
-                    target: "audit", event = "refresh_token_reused", user = %user_id, session = %session_id, client = %ip,
-                    token = %presented.reference(),
-                    "a refresh token was used twice; its session has been revoked"
-                );
-                self.forget(&[session_id]);
-                Err(Unrenewed::Reused)
-            }
-            Rotated::Ended => {
-                tracing::info!(
-                    target: "audit", event = "refresh_refused", client = %ip, token = %presented.reference()
-                );
-                Err(Unrenewed::Refused(Rejection::InvalidGrant))
-            }
-        }
     }
 
     /// Ends the session of a refresh token, if there is one.
@@ -346,7 +254,7 @@ impl Accounts {
         self.grant(user, &session, token, self.settings.access_ttl)
     }
 
-    fn grant(
+    pub(super) fn grant(
         &self,
         user: User,
         session: &Session,

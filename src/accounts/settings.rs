@@ -42,6 +42,8 @@ pub struct AccountSettings {
     pub refresh_max: Duration,
     /// How long a rotated refresh token may be presented again: 0 to 60 s.
     pub refresh_grace: Duration,
+    /// Replacements of refresh tokens of one session: 10 or more, and at least twice as many as `access_ttl` asks for.
+    pub refresh_per_session: Quota,
     /// How old knowledge of other processes' revocations may be before strict routes refuse: 3 s to 15 minutes.
     pub max_lag: Duration,
     /// The fewest characters of a new password: 8 or more.

@@ -141,6 +141,7 @@ impl Accounts {
             logins_per_account: of_attempts("login_per_account"),
             logins_per_device: of_attempts("login_per_device"),
             registrations_per_id: limiter("login_per_account", settings.login_per_account),
+            refreshes_per_session: limiter("refresh_per_session", settings.refresh_per_session),
             outbox: settings
                 .mail
                 .as_ref()

@@ -16,6 +16,7 @@ mod login;
 mod mailbox;
 mod names;
 mod refresh;
+mod refresh_limit;
 mod registration;
 mod resets;
 mod revocation;
@@ -226,6 +227,7 @@ pub(crate) fn settings(folder: &TempDir) -> AccountSettings {
         refresh_idle: Duration::from_secs(7 * 86_400),
         refresh_max: Duration::from_secs(30 * 86_400),
         refresh_grace: Duration::from_secs(10),
+        refresh_per_session: quota,
         max_lag: Duration::from_secs(15),
         password_min: 15,
         breached_passwords: None,

@@ -56,7 +56,9 @@ pub(super) fn read(
     let access_ttl = Bounds::new(secs(10), secs(15 * 60))
         .because("a token lives for so long after its session has ended elsewhere");
     let access_ttl = table.duration("access_ttl", access_ttl);
+    let access_ttl = access_ttl.unwrap_or(secs(15 * 60));
     let (refresh_idle, refresh_max, refresh_grace) = refresh(&mut table);
+    let refresh_per_session = refresh_limit(table.section("refresh_limit"), access_ttl);
     let max_lag = Bounds::new(secs(3), secs(15 * 60)).because(
         "the feed is read each second, and after 15 minutes every access token is dead by itself",
     );
@@ -88,10 +90,11 @@ pub(super) fn read(
             |texts| super::issuer::boxed(&texts),
         ),
         signing: signing.unwrap_or(Algorithm::ES256),
-        access_ttl: access_ttl.unwrap_or(secs(15 * 60)),
+        access_ttl,
         refresh_idle,
         refresh_max,
         refresh_grace,
+        refresh_per_session,
         max_lag: max_lag.unwrap_or(secs(15)),
         password_min: password_min.unwrap_or(15),
         breached_passwords,
@@ -145,6 +148,31 @@ fn refresh(table: &mut Table<'_>) -> (Duration, Duration, Duration) {
         .because("a stolen refresh token works beside its successor for so long");
     let grace = table.duration("refresh_grace", grace);
     (idle, max, grace.unwrap_or(secs(10)))
+}
+
+/// Whoever renews his session each time that its access token ends needs one in each `access_ttl`. Twice that is the least: in a
+/// cluster without Redis a node gives half.
+fn refresh_limit(mut table: Table<'_>, access_ttl: Duration) -> Quota {
+    let needs = |window: Duration| {
+        window
+            .as_millis()
+            .saturating_mul(2)
+            .div_ceil(access_ttl.as_millis().max(1))
+    };
+    let default = u32::try_from(needs(secs(3600)))
+        .unwrap_or(u32::MAX)
+        .max(120);
+    let per_session = table
+        .rate("per_session")
+        .unwrap_or_else(|| quota(default, 3600));
+    if per_session.count < 10 || u128::from(per_session.count) < needs(per_session.window) {
+        let message = "is not 10 or more, and two or more in each access_ttl";
+        let hint =
+            "a session is renewed once in each access_ttl, and by tabs at one moment: \"120/1h\"";
+        table.fault("per_session", Fault::new(message, hint));
+    }
+    table.finish();
+    per_session
 }
 
 fn registration(table: &mut Table<'_>, has_mail: bool) -> Registration {

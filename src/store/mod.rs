@@ -168,6 +168,15 @@ pub struct Rotation {
     pub times: Times,
 }
 
+/// Whose refresh token it is that would be replaced if it were used now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveEnd {
+    /// The account.
+    pub user_id: Box<str>,
+    /// The session.
+    pub session_id: Box<str>,
+}
+
 /// What became of a presented refresh token.
 #[derive(Debug, Clone)]
 pub enum Rotated {
@@ -266,6 +275,10 @@ pub trait Store:
     /// Makes a session, unless the account was disabled or changed since its epoch was read (then `None`). Says which
     /// sessions ended because of the cap.
     fn add_session(&self, new: NewSession) -> Answer<Option<Vec<Box<str>>>>;
+
+    /// Whose token this digest is of, if the session is alive and the token was not used: what [`rotate`](Store::rotate) would
+    /// consume. Changes nothing. `None` for any other, which [`rotate`](Store::rotate) never consumes afterwards.
+    fn live_end(&self, presented: Digest, times: Times) -> Answer<Option<LiveEnd>>;
 
     /// Consumes a refresh token and puts its successor in its place.
     fn rotate(&self, rotation: Rotation) -> Answer<Rotated>;

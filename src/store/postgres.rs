@@ -37,8 +37,9 @@ use self::{
     work::Job,
 };
 use super::{
-    Answer, Ending, NewSession, PasswordHash, Revocation, RevocationKind, Rotated, Rotation,
-    Session, Store, StoreError, Times, User, UserChange, UserKey, settings::PostgresSettings,
+    Answer, Digest, Ending, LiveEnd, NewSession, PasswordHash, Revocation, RevocationKind, Rotated,
+    Rotation, Session, Store, StoreError, Times, User, UserChange, UserKey,
+    settings::PostgresSettings,
 };
 
 /// What a start waits for the server, and for another node that brings the schema up to date.
@@ -289,6 +290,12 @@ impl Store for Postgres {
     fn add_session(&self, new: NewSession) -> Answer<Option<Vec<Box<str>>>> {
         self.call(new, |transaction, new| {
             Box::pin(sessions::add(transaction, new))
+        })
+    }
+
+    fn live_end(&self, presented: Digest, times: Times) -> Answer<Option<LiveEnd>> {
+        self.call((presented, times), |transaction, (presented, times)| {
+            Box::pin(sessions::live_end(transaction, presented, times))
         })
     }
 

@@ -31,8 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 pub use open::OpenError;
 
 use super::{
-    Answer, Ending, NewSession, PasswordHash, Revocation, Rotated, Rotation, Session, Store,
-    StoreError, Times, User, UserChange, UserKey,
+    Answer, Digest, Ending, LiveEnd, NewSession, PasswordHash, Revocation, Rotated, Rotation,
+    Session, Store, StoreError, Times, User, UserChange, UserKey,
 };
 
 /// From the call to the answer. A job that waits longer, in the queue or for another process's lock, is given up.
@@ -151,6 +151,10 @@ impl Store for Sqlite {
 
     fn add_session(&self, new: NewSession) -> Answer<Option<Vec<Box<str>>>> {
         self.write(move |transaction| sessions::add(transaction, &new))
+    }
+
+    fn live_end(&self, presented: Digest, times: Times) -> Answer<Option<LiveEnd>> {
+        self.read(move |connection| sessions::live_end(connection, &presented, &times))
     }
 
     fn rotate(&self, rotation: Rotation) -> Answer<Rotated> {

@@ -9,7 +9,7 @@ use std::{
 use super::{Telemetry, histogram::BOUNDS, labels::LimitLabel};
 
 /// Names of limits: the label of `portcullis_rate_limited_total`.
-const LIMITS: [&str; 15] = [
+const LIMITS: [&str; 16] = [
     "bad_tokens",
     "login_failures",
     "login_per_account",
@@ -20,6 +20,7 @@ const LIMITS: [&str; 15] = [
     "mail_per_network",
     "mail_total",
     "per_ip",
+    "refresh_per_session",
     "register_per_ip",
     "register_per_network",
     "route",

@@ -253,6 +253,10 @@ fn account_limits(accounts: &AccountSettings) -> Vec<(&'static str, i128)> {
         ("refresh_max", millis(accounts.refresh_max)),
         ("max_lag", millis(accounts.max_lag)),
         ("refresh_grace", millis(accounts.refresh_grace)),
+        (
+            "refresh_per_session",
+            per_hour(&accounts.refresh_per_session),
+        ),
         ("login_per_ip", per_hour(&accounts.login_per_ip)),
         ("login_per_account", per_hour(&accounts.login_per_account)),
         ("login_failures", per_hour(&accounts.login_failures)),

@@ -795,6 +795,46 @@ async fn renewals_that_lead_nowhere_end_with_a_reason() {
     assert!(!jar.0.contains_key("__Host-portcullis-renewable"));
 }
 
+#[tokio::test]
+async fn rate_4_a_browser_that_is_renewed_too_often_is_told_to_wait_and_keeps_its_cookies() {
+    let upstream = Upstream::start().await;
+    let site = prepared(&upstream).await;
+    let limit = r#"{ per_session = "10/1h" }"#;
+    let gateway = site.set("accounts", "refresh_limit", limit).start().await;
+    let mut jar = signed_in(&gateway).await;
+    let target = "/auth/renew?next=%2Fprivate";
+    for _ in 0..10 {
+        // Each time long after the last one.
+        jar.0.remove("__Host-portcullis-renewals");
+        let answer = open(&gateway, target, &jar, &[SAME]).await;
+        jar.take(answer.is(303));
+    }
+    jar.0.remove("__Host-portcullis-renewals");
+    let answer = open(&gateway, target, &jar, &[SAME]).await;
+    is_page(&answer, 429, None);
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(
+        answer.header("set-cookie"),
+        None,
+        "it is as signed in as before"
+    );
+    let page = text(&answer);
+    assert!(page.contains("Too many attempts. Try again in "), "{page}");
+    assert!(
+        page.contains("href=\"https://localhost:8443/private\""),
+        "{page}"
+    );
+    assert!(!page.contains("http-equiv=\"refresh\""), "{page}");
+    let line = record(&gateway, &answer).await;
+    assert_eq!(
+        (&line["code"], &line["reason"]),
+        (&"rate_limited".into(), &"refresh_per_session".into())
+    );
+    send(&gateway, ("GET", "/private"), &jar, &[], "")
+        .await
+        .is(200);
+}
+
 /// The query of a location, decoded.
 fn query(location: &str) -> BTreeMap<String, String> {
     let url: url::Url = location.parse().unwrap();

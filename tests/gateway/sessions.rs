@@ -801,6 +801,49 @@ async fn rate_4_logins_are_limited_by_account_however_it_is_spelt() {
 }
 
 #[tokio::test]
+async fn rate_4_a_session_is_renewed_only_so_often_and_loses_nothing_by_a_refusal() {
+    let upstream = Upstream::start().await;
+    let limit = r#"{ per_session = "10/1h" }"#;
+    let site = prepared(&upstream).await;
+    let gateway = site.set("accounts", "refresh_limit", limit).start().await;
+    let (_, other) = pair(&login(&gateway, "alice", PASSWORD).await);
+    let (mut access, mut token) = pair(&login(&gateway, "alice", PASSWORD).await);
+    let mut before = token.clone();
+    for _ in 0..10 {
+        before = token.clone();
+        (access, token) = pair(&refresh(&gateway, &token).await);
+    }
+    for _ in 0..3 {
+        let answer = refresh(&gateway, &token).await;
+        answer.refused(429, "rate_limited");
+        let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=360).contains(&wait), "{wait}");
+        let policy = answer.header("ratelimit-policy");
+        assert_eq!(policy, Some(r#""refresh_per_session";q=10;w=3600"#));
+        let left = answer.header("ratelimit").unwrap();
+        assert!(left.starts_with(r#""refresh_per_session";r=0;"#), "{left}");
+    }
+    let cookie = format!("{COOKIE}={token}");
+    let fields = [("Cookie", &*cookie), ("Origin", ORIGIN)];
+    let answer = post(&gateway, "/auth/refresh", &fields, "").await;
+    answer.refused(429, "rate_limited");
+    assert_eq!(answer.header("set-cookie"), None);
+    let limited = r#"portcullis_rate_limited_total{limit="refresh_per_session"}"#;
+    assert_eq!(gateway.metric(limited).await, Some(4.0));
+    let result = r#"portcullis_refreshes_total{result="rate_limited"}"#;
+    assert_eq!(gateway.metric(result).await, Some(4.0));
+    // The session lives, what was used a moment ago leads to the same token still, and other sessions have budgets of their own.
+    assert_eq!(works(&gateway, &access).await, 200);
+    assert_eq!(upstream.last().header("x-forwarded-user"), Some("alice"));
+    assert_eq!(pair(&refresh(&gateway, &before).await).1, token);
+    pair(&refresh(&gateway, &other).await);
+    refresh(&gateway, &token).await.refused(429, "rate_limited");
+    refresh(&gateway, &base64([7; 32]))
+        .await
+        .refused(401, "invalid_grant");
+}
+
+#[tokio::test]
 async fn rate_4_logins_are_limited_by_address() {
     let upstream = Upstream::start().await;
     let gateway = prepared(&upstream)

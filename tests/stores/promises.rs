@@ -19,6 +19,7 @@ crate::on_both!(
     sess_2_a_token_beyond_its_grace_window_ends_the_session_and_its_whole_family,
     sess_2_a_token_within_its_grace_window_leads_to_the_live_end,
     sess_3_a_token_that_many_present_on_two_nodes_is_consumed_once,
+    rate_4_only_the_live_end_of_a_live_session_is_one,
     sess_4_an_account_that_is_disabled_refreshes_nothing,
     sess_9_logins_at_once_on_two_nodes_keep_the_cap,
     sess_9_a_purge_erases_what_is_over_in_bounded_batches_and_nothing_else,
@@ -234,6 +235,30 @@ async fn sess_2_a_token_beyond_its_grace_window_ends_the_session_and_its_whole_f
     assert_eq!((feed.len(), &*feed[0].key), (1, "s"));
     assert_eq!(feed[0].kind, RevocationKind::Session);
     assert_eq!(feed[0].until, NOW + 11 + 1000);
+}
+
+async fn rate_4_only_the_live_end_of_a_live_session_is_one(place: Place) {
+    let store = place.node();
+    let ann = user("ann");
+    store.add_user(ann.clone()).await.unwrap();
+    store.add_session(session(&ann, "s", 1)).await.unwrap();
+    let end = async |token: u8, times| {
+        let end = store.live_end(rotation(token, 99).presented, times).await;
+        let end = end.unwrap()?;
+        assert_eq!((&*end.user_id, &*end.session_id), ("id-ann", "s"));
+        Some(token)
+    };
+    assert_eq!(end(1, TIMES).await, Some(1));
+    assert_eq!(end(1, TIMES).await, Some(1), "it was only looked at");
+    assert_eq!(end(2, TIMES).await, None);
+    store.rotate(rotation(1, 2)).await.unwrap();
+    assert_eq!(end(1, TIMES).await, None);
+    assert_eq!(end(2, TIMES).await, Some(2));
+    let far = at(NOW + 100 * 365 * 86_400);
+    assert_eq!(end(2, far).await, None, "its session is over");
+    let ending = Ending::OfToken(rotation(2, 99).presented);
+    store.end_sessions(ending, TIMES).await.unwrap();
+    assert_eq!(end(2, TIMES).await, None);
 }
 
 async fn sess_4_an_account_that_is_disabled_refreshes_nothing(place: Place) {

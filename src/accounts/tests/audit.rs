@@ -238,14 +238,18 @@ async fn log_4_every_event_is_as_the_document_says_and_log_1_has_no_secret() {
     keys.unwrap().revoke(kid, super::START).unwrap();
     stored_keys(&site).await;
     let limited = Site::with(|settings| {
-        settings.login_per_account = Quota {
+        let one = Quota {
             count: 1,
             window: std::time::Duration::from_secs(3600),
             burst: 1,
         };
+        settings.login_per_account = one;
+        settings.refresh_per_session = one;
     });
     limited.add("ann", &[]).await;
-    limited.login("ann").await;
+    let grant = limited.login("ann").await;
+    let grant = limited.refresh(grant.token()).await.unwrap();
+    limited.refresh(grant.token()).await.unwrap_err();
     limited.try_login("ann", PASSWORD).await.unwrap_err();
 
     let mut wanted: BTreeSet<String> = rows().into_keys().collect();

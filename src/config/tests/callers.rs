@@ -134,6 +134,12 @@ fn accounts() {
         refresh_max = "1d"                     | accounts.refresh_max        | longer than refresh_max
         refresh_grace = "61s"                  | accounts.refresh_grace      | above the most
         register_limit = { per_ip = "0/1h" }   | accounts.register_limit.per_ip | not a rate
+        refresh_limit = { per_session = "0/1h" }  | accounts.refresh_limit.per_session | not a rate
+        refresh_limit = { per_session = "9/1h" }  | accounts.refresh_limit.per_session | 10 or more
+        refresh_limit = { per_session = "100/1d" } | accounts.refresh_limit.per_session | two or more in each access_ttl
+        refresh_limit = { per_session = "999/2d" } | accounts.refresh_limit.per_session | above the most
+        refresh_limit = { per_ip = "120/1h" }  | accounts.refresh_limit.per_ip | unknown key
+        refresh_limit = "120/1h"               | accounts.refresh_limit      | expected a table
         registration = "opne"                  | accounts.registration       | none of the values
         signing = "ES384"                      | accounts.signing            | none of the values
         signing = "none"                       | accounts.signing            | none of the values
@@ -448,4 +454,26 @@ fn auth_6_registration_open_to_anybody_without_mail_is_warned_of_and_closed_is_t
     let default = accepted("[accounts]", "registration").accounts.unwrap();
     assert_eq!(default.registration, Registration::Closed);
     assert_eq!(default.register_per_ip.count, 10);
+}
+
+#[test]
+fn rate_4_a_session_may_be_renewed_twice_in_each_life_of_its_access_token_at_least() {
+    let limit = |text: &str| {
+        let read = accepted("[accounts]", text).accounts.unwrap();
+        let quota = read.refresh_per_session;
+        assert_eq!(quota.burst, quota.count);
+        (quota.count, quota.window.as_secs())
+    };
+    assert_eq!(limit("enabled = true"), (120, 3600));
+    assert_eq!(limit("access_ttl = \"1m\""), (120, 3600));
+    assert_eq!(limit("access_ttl = \"10s\""), (720, 3600));
+    let least = "refresh_limit = { per_session = \"10/1h\" }";
+    assert_eq!(limit(least), (10, 3600));
+    let text = format!("access_ttl = \"10s\"\n{}", least.replace("10/1h", "719/1h"));
+    let text = with("[accounts]", &text);
+    Project::new().refuses(
+        &text,
+        "accounts.refresh_limit.per_session",
+        "each access_ttl",
+    );
 }

@@ -13,7 +13,11 @@ use askama::Template;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 
-use super::{Pages, form::MessagePage, parameter, query};
+use super::{
+    Pages,
+    form::{MessagePage, told},
+    parameter, query,
+};
 use crate::{
     accounts::{Accounts, RefreshToken},
     policy::{
@@ -25,7 +29,10 @@ use crate::{
         cookies,
         endpoints::{Answered, Call},
     },
-    respond::page::{Look, redirect},
+    respond::{
+        self,
+        page::{Look, instead_of, redirect},
+    },
 };
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -103,8 +110,26 @@ pub(super) async fn renew(accounts: &Accounts, call: Call, pages: &Pages) -> Ans
             cookies::set_host_cookie(response, RENEWALS_COOKIE, &count, WINDOW)
         }
         Err(Rejection::InvalidGrant) => cookies::forget(to_login()?, accounts.settings()),
+        // The cookies stay: they are as good as before.
+        Err(limited @ Rejection::RateLimited(_)) => {
+            wait(&call, pages, &limited, pages.goal(next.as_ref()))
+        }
         Err(rejection) => Err(rejection),
     }
+}
+
+/// Tells a person how long to wait; it is he who goes on then, for a page that did so by itself would come again and again.
+fn wait(call: &Call, pages: &Pages, limited: &Rejection, goal: String) -> Answered {
+    let page = MessagePage {
+        look: &pages.look,
+        heading: limited.title(),
+        text: &told(limited, pages.look.texts),
+        href: goal,
+        label: pages.look.texts.go_on,
+    };
+    let document = respond::refusal(limited, &call.context.request_id);
+    let page = pages.look.page(document.status(), &page, None)?;
+    Ok(instead_of(document, page))
 }
 
 /// How often this browser was renewed just now. A value that is none of ours counts as too often: it heals within seconds.

@@ -5,11 +5,12 @@
 //! server, and the one that it ends is begun anew.
 
 use deadpool_postgres::Transaction;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     super::{
-        Digest, Ending, NewSession, RevocationKind, Rotated, Rotation, Salt, Session, Times, User,
+        Digest, Ending, LiveEnd, NewSession, RevocationKind, Rotated, Rotation, Salt, Session,
+        Times, User,
     },
     Fault, bytes, column, count, feed, users,
 };
@@ -101,6 +102,33 @@ struct Token {
     rotated_at: Option<u64>,
     successor: Option<Digest>,
     salt: Option<Salt>,
+}
+
+/// `ALIVE` has the second and the third parameter.
+pub(super) async fn live_end(
+    transaction: &Transaction<'_>,
+    presented: &Digest,
+    times: &Times,
+) -> Result<Option<LiveEnd>, Fault> {
+    let statement = transaction
+        .prepare_cached(&format!(
+            "SELECT sessions.user_id, sessions.id FROM refresh_tokens JOIN sessions ON sessions.id = refresh_tokens.session_id
+             WHERE refresh_tokens.digest = $1 AND refresh_tokens.rotated_at IS NULL AND {ALIVE}"
+        ))
+        .await?;
+    let values: [&(dyn ToSql + Sync); 3] = [
+        &presented.as_slice(),
+        &column(times.now),
+        &column(times.idle),
+    ];
+    let row = transaction.query_opt(&statement, &values).await?;
+    let read = |row: Row| {
+        Ok(LiveEnd {
+            user_id: row.try_get(0)?,
+            session_id: row.try_get(1)?,
+        })
+    };
+    row.map(read).transpose()
 }
 
 pub(super) async fn rotate(

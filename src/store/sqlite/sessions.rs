@@ -4,8 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 
 use super::{
     super::{
-        Digest, Ending, NewSession, Revocation, RevocationKind, Rotated, Rotation, Salt, Session,
-        Times,
+        Digest, Ending, LiveEnd, NewSession, Revocation, RevocationKind, Rotated, Rotation, Salt,
+        Session, Times,
     },
     column, count, users,
 };
@@ -84,6 +84,23 @@ struct Token {
     rotated_at: Option<u64>,
     successor: Option<Digest>,
     salt: Option<Salt>,
+}
+
+pub(super) fn live_end(
+    connection: &Connection,
+    presented: &Digest,
+    times: &Times,
+) -> rusqlite::Result<Option<LiveEnd>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT sessions.user_id, sessions.id FROM refresh_tokens JOIN sessions ON sessions.id = refresh_tokens.session_id
+             WHERE refresh_tokens.digest = :digest AND refresh_tokens.rotated_at IS NULL AND {ALIVE}"
+        ))?
+        .query_row(
+            named_params! {":digest": presented, ":now": column(times.now), ":idle": column(times.idle)},
+            |row| Ok(LiveEnd { user_id: row.get(0)?, session_id: row.get(1)? }),
+        )
+        .optional()
 }
 
 pub(super) fn rotate(

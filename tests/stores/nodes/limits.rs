@@ -2,7 +2,9 @@
 
 use futures_util::future::join_all;
 
-use super::{PASSWORD, Trio, exchange, login, login_request, shared_engines};
+use super::{
+    Grant, PASSWORD, Trio, exchange, login, login_request, refresh, shared_engines, status,
+};
 use crate::harness::{Gateway, RedisServer, Site};
 
 pub(super) const TEN: &str = r#"{ per_ip = "10/1h", per_account = "1000/1h" }"#;
@@ -168,4 +170,39 @@ async fn rate_4_and_rate_6_guesses_in_a_row_are_stopped_at_three_nodes_together(
         .run(&["user", "unlock", "alice"], "")
         .await;
     login(trio.nodes[0].tls, "alice").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rate_4_and_rate_6_a_session_has_one_budget_of_refreshes_at_three_nodes() {
+    let Some((_redis, way)) = shared_engines().await else {
+        return;
+    };
+    let limit = r#"{ per_session = "12/1h" }"#;
+    let change = |site: Site| site.set("accounts", "refresh_limit", limit);
+    let trio = Trio::start(&way, &["alice"], change).await;
+    let addresses = trio.addresses();
+    for _ in 0..5 {
+        let before = fallbacks(&trio.nodes).await;
+        let mut grant = login(addresses[0], "alice").await;
+        let mut renewed = 0;
+        for number in 0..36 {
+            let answer = refresh(addresses[number % 3], &grant.renewal).await;
+            if answer.status == 200 {
+                renewed += 1;
+                grant = Grant::of(&answer);
+            } else {
+                answer.refused(429, "rate_limited");
+            }
+        }
+        // No node takes the session for one that has ended.
+        for address in &addresses {
+            assert_eq!(status(*address, &grant.access).await, 200);
+        }
+        assert!(renewed <= 12 + 3 * 6, "{renewed}");
+        if fallbacks(&trio.nodes).await.total_cmp(&before).is_eq() {
+            assert_eq!(renewed, 12);
+            return;
+        }
+    }
+    panic!("Redis answered too late each time");
 }
