@@ -191,16 +191,22 @@ async fn up_8_a_head_of_ten_mebibytes_is_502() {
     .await;
     let gateway = gateway(&upstream).await;
     get(&gateway, "/public", &[]).await.is(200);
-    let before = gateway.memory();
-    for number in 0..4 {
-        let target = format!("/public/{number}");
-        get(&gateway, &target, &[])
-            .await
-            .refused(502, "upstream_invalid");
-        let mut h2 = H2::connect(&gateway).await;
-        h2.get(&target, &[]).await.refused(502, "upstream_invalid");
+    let mut first_lap = None;
+    for _lap in 0..3 {
+        for number in 0..4 {
+            let target = format!("/public/{number}");
+            get(&gateway, &target, &[])
+                .await
+                .refused(502, "upstream_invalid");
+            let mut h2 = H2::connect(&gateway).await;
+            h2.get(&target, &[]).await.refused(502, "upstream_invalid");
+        }
+        // The first lap also brings in code and makes the tables of connections.
+        first_lap.get_or_insert_with(|| gateway.memory());
     }
-    let grown = gateway.memory().saturating_sub(before);
+    let grown = gateway
+        .memory()
+        .saturating_sub(first_lap.unwrap_or_default());
     assert!(grown < 8 << 10, "{grown} KiB more");
     upstream
         .until("all but the good connections to end", |upstream| {
