@@ -25,6 +25,7 @@ pub mod policy;
 pub mod portal;
 pub mod respond;
 pub mod server;
+mod socket;
 pub mod spans;
 pub mod store;
 pub mod telemetry;

@@ -36,6 +36,7 @@ use crate::{
     keepalive,
     limit::MemoryStage,
     policy::PeerIp,
+    socket::Socket,
     telemetry::HandshakeResult,
 };
 
@@ -79,7 +80,7 @@ pub(super) async fn serve(
     }
     // On the heap, each part of a connection's life for itself: one that is silent has no room for a handshake.
     let accepted = Box::pin(async {
-        let (stream, policy) = worker.tls.accept(stream).await?;
+        let (stream, policy) = worker.tls.accept(Socket::new(stream)).await?;
         Ok::<_, io::Error>((Box::new(stream), policy))
     });
     let accepted = timeout_at(deadline, accepted).await;
@@ -131,7 +132,7 @@ async fn client(
 async fn serve_http2(
     worker: &Rc<Worker>,
     terms: &Terms,
-    stream: Box<TlsStream<TcpStream>>,
+    stream: Box<TlsStream<Socket<TcpStream>>>,
     peer: Rc<Peer>,
 ) {
     let vitals = Vitals::new(terms.timeouts, true);

@@ -30,13 +30,13 @@ use super::{
     vitals::{Phase, Stream, Vitals, Watched},
     worker::Worker,
 };
-use crate::gateway::Peer;
+use crate::{gateway::Peer, socket::Socket};
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(
     worker: &Rc<Worker>,
     terms: &Terms,
-    stream: Box<TlsStream<TcpStream>>,
+    stream: Box<TlsStream<Socket<TcpStream>>>,
     peer: &Peer,
 ) {
     let vitals = Vitals::new(terms.timeouts, false);

@@ -19,7 +19,8 @@ use std::{
 use self::line::Line;
 use super::settings::Timeouts;
 use crate::moment;
-pub use stream::{Stream, Watched};
+pub(crate) use stream::Stream;
+pub use stream::Watched;
 
 /// How long a new connection has for its first request when the gateway leaves or memory is scarce.
 const TRIAL: Duration = Duration::from_secs(2);

@@ -24,7 +24,7 @@ use super::{
     settings::{Endpoint, Protocol},
     tls::Tls,
 };
-use crate::{keepalive, policy::Rejection};
+use crate::{keepalive, policy::Rejection, socket::Socket};
 
 /// How long one address of several may say nothing before the next one is tried, too.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -33,11 +33,11 @@ const STAGGER: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) enum Stream {
     /// Plain TCP.
-    Tcp(TcpStream),
+    Tcp(Socket<TcpStream>),
     /// TLS over TCP, the server verified.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket<TcpStream>>>),
     /// A Unix socket.
-    Unix(UnixStream),
+    Unix(Socket<UnixStream>),
 }
 
 /// Why there is no connection. Not a byte of any request was sent.
@@ -54,13 +54,17 @@ pub(super) async fn connect(server: &Server, within: Duration) -> Result<Stream,
     let deadline = Instant::now() + within;
     if let Endpoint::Unix(path) = &server.address().endpoint {
         let opened = in_time(deadline, UnixStream::connect(path)).await;
-        return opened.map(Stream::Unix).map_err(ConnectFault::Unreachable);
+        return match opened {
+            Ok(stream) => Ok(Stream::Unix(Socket::new(stream))),
+            Err(error) => Err(ConnectFault::Unreachable(error)),
+        };
     }
     let opened = in_time(deadline, reach(server.target())).await;
     let stream = opened.map_err(ConnectFault::Unreachable)?;
     // Requests are written whole; waiting for more of them to fill a segment only adds delay.
     let _ = stream.set_nodelay(true);
     keepalive::ask(&stream);
+    let stream = Socket::new(stream);
     let Some(Tls { config, name }) = server.tls() else {
         return Ok(Stream::Tcp(stream));
     };
@@ -129,8 +133,8 @@ impl Stream {
     /// The other end's address, where it has one.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().ok(),
-            Self::Tls(stream) => stream.get_ref().0.peer_addr().ok(),
+            Self::Tcp(stream) => stream.inner().peer_addr().ok(),
+            Self::Tls(stream) => stream.get_ref().0.inner().peer_addr().ok(),
             Self::Unix(_) => None,
         }
     }

@@ -20,6 +20,7 @@ use super::{super::frames::FrameBudget, Vitals};
 use crate::{
     gateway::EarlyHeads,
     limit::{MemoryPressure, MemoryStage},
+    socket::Socket,
 };
 
 /// A stream that keeps the vitals of its connection.
@@ -112,7 +113,7 @@ impl<S> Watched<S> {
 }
 
 /// That of a client's connection. The session is on the heap, for each future that the stream is handed to has room for it.
-pub type Stream = Watched<Box<TlsStream<TcpStream>>>;
+pub(crate) type Stream = Watched<Box<TlsStream<Socket<TcpStream>>>>;
 
 impl Stream {
     /// Waits until there may be something to read, or the client has gone, without room for what that is. Not while memory is too
@@ -127,7 +128,7 @@ impl Stream {
             return Poll::Ready(());
         }
         // An error is found out by whoever reads.
-        socket.poll_read_ready(cx).map(drop)
+        socket.inner().poll_read_ready(cx).map(drop)
     }
 }
 
