@@ -6,9 +6,11 @@ from . import accounting
 from .load import BadRun
 from .tokens import badly_signed
 
-ALL = ("portcullis", "portcullis-log", "nginx", "nginx-lua", "haproxy", "haproxy-lean", "envoy")
-USUAL = ("portcullis", "nginx", "nginx-lua", "haproxy", "envoy")
-CHECKING = ("portcullis", "nginx-lua", "haproxy", "envoy")
+ALL = ("portcullis", "portcullis-log", "nginx", "nginx-lua", "haproxy", "haproxy-lean", "envoy", "pingora", "trial")
+USUAL = ("portcullis", "nginx", "nginx-lua", "haproxy", "envoy", "pingora")
+# Where what is measured is no token: the floor of a proxy of our shape, too.
+WITH_TRIAL = (*USUAL, "trial")
+CHECKING = ("portcullis", "nginx-lua", "haproxy", "envoy", "pingora")
 
 
 class Case:
@@ -70,16 +72,16 @@ class Handshake(Case):
 
 CASES = {case.name: case for case in (
     Case("hs256", "HS256, HTTP/1.1 keep-alive, 64 connections", ALL),
-    Public("public", "Public route, no token, HTTP/1.1 keep-alive, 64 connections", USUAL, path="/public/x"),
+    Public("public", "Public route, no token, HTTP/1.1 keep-alive, 64 connections", WITH_TRIAL, path="/public/x"),
     Case("rs256", "RS256, token seen before, 64 connections", USUAL, alg="RS256"),
     Case("es256", "ES256, token seen before, 64 connections", USUAL, alg="ES256"),
     Users("users", "HS256, many users in turn, 64 connections", USUAL),
     Users("users-rs256", "RS256, many users in turn, 64 connections", USUAL, alg="RS256", default=False),
-    Http2("h2", "HS256, HTTP/2, 16 connections of 32 streams", USUAL),
-    Case("blob", "HS256, 100 KB answers, 64 connections", USUAL, path="/blob"),
-    Connect("connect", "HS256, a new connection for each request, TLS session resumed", USUAL),
-    Handshake("handshake", "HS256, a new connection for each request, full TLS handshake, 400 a second", USUAL, default=False),
-    Steady("steady", "HS256, 2 000 requests a second, HTTP/1.1 keep-alive, 64 connections", USUAL, default=False),
+    Http2("h2", "HS256, HTTP/2, 16 connections of 32 streams", WITH_TRIAL),
+    Case("blob", "HS256, 100 KB answers, 64 connections", WITH_TRIAL, path="/blob"),
+    Connect("connect", "HS256, a new connection for each request, TLS session resumed", WITH_TRIAL),
+    Handshake("handshake", "HS256, a new connection for each request, full TLS handshake, 400 a second", WITH_TRIAL, default=False),
+    Steady("steady", "HS256, 2 000 requests a second, HTTP/1.1 keep-alive, 64 connections", WITH_TRIAL, default=False),
     Case("refused", "Refused: HS256 with a bad signature", CHECKING, refusal=True),
     Case("refused-rs256", "Refused: RS256 with a bad signature", CHECKING, alg="RS256", refusal=True, default=False),
 )}

@@ -6,8 +6,8 @@ import ssl
 import subprocess
 import time
 
-from . import accounting, http2
-from .cases import CHECKING, USUAL
+from . import accounting, addresses, http2, limited
+from .cases import CHECKING, WITH_TRIAL
 from .load import BadRun, execute, read_wrk
 from .tokens import badly_signed
 
@@ -18,6 +18,8 @@ GOOD_CONNECTIONS, BAD_CONNECTIONS = 8, 64
 
 
 class Figure:
+    """`take` gives one number, or several by name."""
+
     def __init__(self, name, title, gateways, take):
         self.name, self.title, self.gateways, self.take = name, title, gateways, take
 
@@ -99,9 +101,11 @@ def open_http2(bench, peer, context):
 
 FIGURES = {figure.name: figure for figure in (
     Figure("kept", "Rate of 8 good connections beside 64 that send bad RS256 tokens, % of their rate alone", CHECKING, rate_kept),
-    Figure("syscalls", "System calls a request, HS256 keep-alive", USUAL, system_calls),
-    Figure("idle", "Resident KiB of an idle TLS keep-alive connection", USUAL,
+    Figure("syscalls", "System calls a request, HS256 keep-alive", WITH_TRIAL, system_calls),
+    Figure("idle", "Resident KiB of an idle TLS keep-alive connection", WITH_TRIAL,
            lambda bench, peer, _seconds: idle_connection_kib(bench, peer, open_http1)),
-    Figure("idle-h2", "Resident KiB of an idle HTTP/2 connection", USUAL,
+    Figure("idle-h2", "Resident KiB of an idle HTTP/2 connection", WITH_TRIAL,
            lambda bench, peer, _seconds: idle_connection_kib(bench, peer, open_http2)),
+    Figure("limited", "Requests beyond the limit of their client, and logins with the right password", ("portcullis",), limited.take),
+    Figure("addresses", "A million clients, each with a budget of its own, public route, 64 connections", ("portcullis",), addresses.take),
 )}

@@ -2,8 +2,10 @@
 
 from .envoy import Envoy
 from .peers import HaProxy, HaProxyLean, Nginx, NginxLua, Portcullis, PortcullisLog
+from .pingora import Pingora
+from .trial import Trial
 
-GATEWAYS = {peer.name: peer for peer in (Portcullis, PortcullisLog, Nginx, NginxLua, HaProxy, HaProxyLean, Envoy)}
+GATEWAYS = {peer.name: peer for peer in (Portcullis, PortcullisLog, Nginx, NginxLua, HaProxy, HaProxyLean, Envoy, Pingora, Trial)}
 
 
 def beside(label, path):

@@ -32,17 +32,19 @@ class Load:
 
     def wrk(self, url, seconds, connections, headers, users=None):
         """Keeps every connection busy with one request at a time. `users` names a file of tokens to send in turn."""
-        command = self.wrk_command(url, seconds, connections, headers, users)
-        return read_wrk(execute(command, seconds))
+        more = ("users.lua", users) if users else None
+        return read_wrk(execute(self.wrk_command(url, seconds, connections, headers, more), seconds))
 
-    def wrk_command(self, url, seconds, connections, headers, users=None):
-        script = self.folder / ("users.lua" if users else "plain.lua")
-        parts = [LUA / "done.lua"] + ([LUA / "users.lua"] if users else [])
+    def wrk_command(self, url, seconds, connections, headers, more=None):
+        """`more` is a script that makes the requests, and its argument."""
+        name, *arguments = more or ("plain",)
+        script = self.folder / f"wrk-{name}"
+        parts = [LUA / "done.lua"] + ([LUA / name] if more else [])
         script.write_text("\n".join(part.read_text() for part in parts))
         command = self.pinned("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "-s", script)
-        for name, value in headers.items():
-            command += ["-H", f"{name}: {value}"]
-        return [*command, url, *(["--", str(users)] if users else [])]
+        for field, value in headers.items():
+            command += ["-H", f"{field}: {value}"]
+        return [*command, url, *(["--", *map(str, arguments)] if more else [])]
 
     def h2load(self, url, seconds, headers, *, connections, streams):
         """Keeps `streams` requests open on every HTTP/2 connection."""
@@ -91,3 +93,12 @@ def read_wrk(out):
     kinds = {kind: seen[kind] for kind in ("connect", "read", "write", "timeout") if seen[kind]}
     return {"requests": seen["requests"], "rps": seen["requests"] / (seen["duration_us"] / 1e6), "errors": sum(kinds.values()), "error_kinds": kinds,
             "not_2xx": seen["status"], "p50_us": seen["p50_us"], "p99_us": seen["p99_us"]}
+
+
+def read_refusals(out):
+    """Answers of the class 4xx in a second, of h2load's summary."""
+    codes = re.search(r"status codes: \d+ 2xx, \d+ 3xx, (\d+) 4xx", out)
+    took = re.search(r"finished in ([\d.]+)(ms|s|m)?,", out)
+    if not (codes and took):
+        raise BadRun(f"h2load gave no result: {out[-500:]}")
+    return int(codes.group(1)) / (float(took.group(1)) * {"ms": 0.001, "m": 60}.get(took.group(2), 1))

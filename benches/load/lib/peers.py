@@ -433,9 +433,19 @@ class Portcullis(Gateway):
     label = "Portcullis"
     port_names = ("tls", "admin")
     access_log = False
+    # Requests of one client, the highest that its limit can be, and who may name another client.
+    rate, burst = f"{RATE}/s", RATE
+    trusted_proxies = ()
 
     def binary(self):
         return self.options.binary
+
+    def listen(self):
+        return [f"127.0.0.1:{self.ports['tls']}"]
+
+    def accounts(self):
+        """The section of accounts, behind its name."""
+        return "enabled = false"
 
     def version(self):
         out = subprocess.run([self.binary(), "--version"], capture_output=True, text=True).stdout.split()
@@ -460,9 +470,10 @@ claims = {{ user = "sub", email = "email", name = "preferred_username", roles = 
         config = self.folder / "config" / "gateway.toml"
         config.write_text(f"""version = 1
 [server]
-listen = ["127.0.0.1:{self.ports['tls']}"]
+listen = {json.dumps(self.listen())}
 admin_listen = "127.0.0.1:{self.ports['admin']}"
 public_url = "https://localhost:{self.ports['tls']}"
+trusted_proxies = {json.dumps(self.trusted_proxies)}
 workers = {self.options.workers}
 max_connections_per_ip = 20000
 [tls]
@@ -472,7 +483,7 @@ min_version = "1.3"
 [identity]
 preset = "portcullis"
 [rate_limit]
-per_ip = {{ rate = "{RATE}/s", burst = {RATE} }}
+per_ip = {{ rate = "{self.rate}", burst = {self.burst} }}
 bad_tokens = {{ rate = "{RATE}/s", burst = {RATE} }}
 [[upstream]]
 name = "app"
@@ -489,7 +500,7 @@ path_prefix = "/public"
 upstream = "app"
 access = "public"
 [accounts]
-enabled = false
+{self.accounts()}
 [log]
 access = {str(self.access_log).lower()}
 """)

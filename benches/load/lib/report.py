@@ -62,7 +62,7 @@ def authentication_table(public, checked, labels):
     for name, runs in checked.items():
         base = {run["round"]: run["cpu_us"] for run in good(public.get(name, []))}
         pairs = [(run["cpu_us"], base[run["round"]]) for run in good(runs) if run["round"] in base]
-        if pairs and name != "nginx":
+        if pairs and name not in ("nginx", "trial"):
             added = spread([with_token - without for with_token, without in pairs], microseconds)
             lines.append(f"| {labels[name]} | {added} | {spread([a / b for a, b in pairs], lambda value: f'{value:.2f}')} |")
     return "\n".join(lines) if len(lines) > 4 else ""
@@ -74,11 +74,30 @@ def noise(results):
     return {"median": median(shares), "max": shares[-1]} if shares else {"median": 0.0, "max": 0.0}
 
 
+def number(value):
+    """A figure of any size, with two or three digits that count."""
+    if value >= 1000:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def plain(value):
+    """A figure's value on one line of progress."""
+    return ", ".join(f"{key} {number(part)}" for key, part in value.items()) if isinstance(value, dict) else f"{value:8.1f}"
+
+
 def figure_table(title, results, labels):
-    """`results` maps a gateway's name to its values."""
-    lines = [f"### {title}", "", "| gateway | value |", "|---|---|"]
+    """`results` maps a gateway's name to its values; a value is one number, or several by name, which become columns."""
+    names = next((list(value) for values in results.values() for value in values if isinstance(value, dict)), None)
+    lines = [f"### {title}", "", f"| gateway | {' | '.join(names or ['value'])} |", "|---" * (len(names or [0]) + 1) + "|"]
     for name, values in results.items():
-        lines.append(f"| {labels[name]} | {spread(values, lambda value: f'{value:.1f}') if values else 'no good run'} |")
+        if not values:
+            cells = ["no good run"] + [""] * (len(names or [0]) - 1)
+        elif names:
+            cells = [spread([value[key] for value in values], number) for key in names]
+        else:
+            cells = [spread(values, lambda value: f"{value:.1f}")]
+        lines.append(f"| {labels[name]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
