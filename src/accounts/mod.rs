@@ -61,7 +61,7 @@ pub use signing::{
     Signature, StoredKeys,
 };
 pub use start::{OpenError, open_store};
-pub use users::{NewUser, canonical_email, canonical_username, is_site_name};
+pub use users::{LastAdmin, NewUser, canonical_email, canonical_username, is_site_name};
 pub use watch::{PollError, Report, Watch, watch_lag};
 
 /// The name of the built-in issuer in rules, logs and metrics.

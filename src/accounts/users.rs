@@ -9,7 +9,7 @@ use super::{
     administration::{About, audit},
     passwords::Password,
 };
-use crate::store::{Ending, User, UserChange, UserKey};
+use crate::store::{Act, Ending, User, UserChange, UserEdit, UserKey};
 
 const NAME_BYTES_MAX: usize = 64;
 const EMAIL_BYTES_MAX: usize = 254; // RFC 5321 §4.5.3.1.3, less the angle brackets
@@ -52,6 +52,15 @@ pub struct NewUser<'a> {
     pub password: Password,
     /// Words of 1 to 64 of `A-Z a-z 0-9 . _ : / -`, at most 32.
     pub roles: &'a [String],
+}
+
+/// What becomes of a change after which nobody could administer accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastAdmin {
+    /// It is refused.
+    Stays,
+    /// It is done all the same.
+    MayGo,
 }
 
 impl Accounts {
@@ -116,35 +125,49 @@ impl Accounts {
     pub async fn set_password(&self, name: &str, password: Password) -> Result<(), AccountError> {
         let user = self.user(name).await?;
         let hash = self.passwords.hash(password, &self.words(&user)).await?;
-        self.change(&user, UserChange::Password(hash), "password_set", "")
-            .await
+        self.change(&user, UserChange::Password(hash)).await?;
+        audit("password_set", Actor::Operator, About::User(&user.id), "");
+        Ok(())
     }
 
     /// Gives an account other roles and ends its sessions: the old ones are written in tokens that are out.
     ///
     /// # Errors
-    /// [`AccountError::NotFound`], [`AccountError::RoleInvalid`].
-    pub async fn set_roles(&self, name: &str, roles: &[String]) -> Result<(), AccountError> {
+    /// [`AccountError::NotFound`], [`AccountError::RoleInvalid`], [`AccountError::LastAdmin`].
+    pub async fn set_roles(
+        &self,
+        name: &str,
+        roles: &[String],
+        last: LastAdmin,
+    ) -> Result<(), AccountError> {
         let roles = checked_roles(roles)?;
         let user = self.user(name).await?;
         let what = roles.join(",");
-        self.change(&user, UserChange::Roles(roles), "roles_set", &what)
-            .await
+        self.remove(&user, UserChange::Roles(roles), last).await?;
+        audit("roles_set", Actor::Operator, About::User(&user.id), &what);
+        Ok(())
     }
 
-    /// Shuts an account and ends its sessions, or opens it again.
+    /// Shuts an account and ends its sessions.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`], [`AccountError::LastAdmin`].
+    pub async fn disable_user(&self, name: &str, last: LastAdmin) -> Result<(), AccountError> {
+        let user = self.user(name).await?;
+        self.remove(&user, UserChange::Disabled(true), last).await?;
+        audit("user_disabled", Actor::Operator, About::User(&user.id), "");
+        Ok(())
+    }
+
+    /// Opens an account that was shut.
     ///
     /// # Errors
     /// [`AccountError::NotFound`].
-    pub async fn set_disabled(&self, name: &str, disabled: bool) -> Result<(), AccountError> {
+    pub async fn enable_user(&self, name: &str) -> Result<(), AccountError> {
         let user = self.user(name).await?;
-        let event = if disabled {
-            "user_disabled"
-        } else {
-            "user_enabled"
-        };
-        self.change(&user, UserChange::Disabled(disabled), event, "")
-            .await
+        self.change(&user, UserChange::Disabled(false)).await?;
+        audit("user_enabled", Actor::Operator, About::User(&user.id), "");
+        Ok(())
     }
 
     /// Gives an account whose password somebody guesses at a new budget of attempts, on every node. Ends no session, and opens no
@@ -166,11 +189,12 @@ impl Accounts {
     /// Erases an account and ends its sessions. Its name stays taken, so that nobody inherits what backends know of it.
     ///
     /// # Errors
-    /// [`AccountError::NotFound`].
-    pub async fn delete_user(&self, name: &str) -> Result<(), AccountError> {
+    /// [`AccountError::NotFound`], [`AccountError::LastAdmin`].
+    pub async fn delete_user(&self, name: &str, last: LastAdmin) -> Result<(), AccountError> {
         let user = self.user(name).await?;
-        self.change(&user, UserChange::Delete, "user_deleted", "")
-            .await
+        self.remove(&user, UserChange::Delete, last).await?;
+        audit("user_deleted", Actor::Operator, About::User(&user.id), "");
+        Ok(())
     }
 
     /// Ends every session of an account, and says how many those were.
@@ -190,20 +214,46 @@ impl Accounts {
         [&user.username, email, name, self.settings.host()]
     }
 
-    async fn change(
+    /// Makes a change that may take an administrator away. The store asks whether he is the last one, in the transaction of the
+    /// change: another node may be removing the other one.
+    async fn remove(
         &self,
         user: &User,
         change: UserChange,
-        event: &'static str,
-        what: &str,
+        last: LastAdmin,
     ) -> Result<(), AccountError> {
+        if last == LastAdmin::MayGo {
+            return self.change(user, change).await;
+        }
+        let edit = match change {
+            UserChange::Delete => {
+                let act = Act::DeleteUser(user.id.clone());
+                return self.act(Actor::Operator, act).await;
+            }
+            UserChange::Disabled(disabled) => UserEdit {
+                disabled: Some(disabled),
+                ..UserEdit::default()
+            },
+            UserChange::Password(password) => UserEdit {
+                password: Some(password),
+                ..UserEdit::default()
+            },
+            UserChange::Roles(roles) => UserEdit {
+                roles: Some(roles),
+                ..UserEdit::default()
+            },
+        };
+        let act = Act::EditUser(user.id.clone(), Box::new(edit));
+        self.act(Actor::Operator, act).await
+    }
+
+    async fn change(&self, user: &User, change: UserChange) -> Result<(), AccountError> {
         let ended = self
             .store
             .change_user(user.id.clone(), change, self.times())
             .await?
             .ok_or(AccountError::NotFound)?;
         self.forget(&ended);
-        audit(event, Actor::Operator, About::User(&user.id), what);
         Ok(())
     }
 }

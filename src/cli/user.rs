@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::Format;
 use crate::{
     accounts::{
-        AccountError, Accounts, Actor, NewUser,
+        AccountError, Accounts, Actor, LastAdmin, NewUser,
         passwords::{BYTES_MAX, Password},
         settings::AccountSettings,
     },
@@ -55,11 +55,17 @@ pub enum UserCommand {
     Delete {
         /// Name or e-mail address
         name: String,
+        /// Erase the last administrator too
+        #[arg(long)]
+        force: bool,
     },
     /// Shut an account and end its sessions
     Disable {
         /// Name or e-mail address
         name: String,
+        /// Shut out the last administrator too
+        #[arg(long)]
+        force: bool,
     },
     /// Open a shut account
     Enable {
@@ -103,6 +109,9 @@ pub enum UserCommand {
         name: String,
         /// Roles
         roles: Vec<String>,
+        /// Take the role `admin` from the last administrator too
+        #[arg(long)]
+        force: bool,
     },
     /// Show one account
     Show {
@@ -185,16 +194,18 @@ fn execute(
             console.say(&format!("added {}", user.username))?;
         }
         UserCommand::Bootstrap => invites::bootstrap(&accounts, &runtime, console)?,
-        UserCommand::Delete { name } => {
-            runtime.block_on(accounts.delete_user(&name))?;
+        UserCommand::Delete { name, force } => {
+            let done = runtime.block_on(accounts.delete_user(&name, last_admin(force)));
+            done.map_err(say_how_on)?;
             console.say("deleted")?;
         }
-        UserCommand::Disable { name } => {
-            runtime.block_on(accounts.set_disabled(&name, true))?;
+        UserCommand::Disable { name, force } => {
+            let done = runtime.block_on(accounts.disable_user(&name, last_admin(force)));
+            done.map_err(say_how_on)?;
             console.say("disabled")?;
         }
         UserCommand::Enable { name } => {
-            runtime.block_on(accounts.set_disabled(&name, false))?;
+            runtime.block_on(accounts.enable_user(&name))?;
             console.say("enabled")?;
         }
         UserCommand::Unlock { name } => {
@@ -220,8 +231,9 @@ fn execute(
             runtime.block_on(accounts.set_password(&name, password))?;
             console.say("password set; every session has ended")?;
         }
-        UserCommand::SetRole { name, roles } => {
-            runtime.block_on(accounts.set_roles(&name, &roles))?;
+        UserCommand::SetRole { name, roles, force } => {
+            let done = runtime.block_on(accounts.set_roles(&name, &roles, last_admin(force)));
+            done.map_err(say_how_on)?;
             console.say("roles set; every session has ended")?;
         }
         UserCommand::Show { name, format } => {
@@ -233,6 +245,23 @@ fn execute(
         }
     }
     Ok(())
+}
+
+fn last_admin(force: bool) -> LastAdmin {
+    if force {
+        LastAdmin::MayGo
+    } else {
+        LastAdmin::Stays
+    }
+}
+
+fn say_how_on(error: AccountError) -> anyhow::Error {
+    if matches!(error, AccountError::LastAdmin) {
+        return anyhow::anyhow!(
+            "{error}, and nobody could administer accounts over HTTP afterwards: make another one first (`user add --role admin`, or `user set-role` with all the roles of an account), or say --force; `user bootstrap` then makes a secret for the next one"
+        );
+    }
+    error.into()
 }
 
 fn list(

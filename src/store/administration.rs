@@ -106,8 +106,9 @@ pub struct Redemption {
 /// The part of a [`Store`](super::Store) that administration and registration need. All fail with
 /// [`StoreError`](super::StoreError).
 pub trait AdministrationStore {
-    /// Does it, if the actor, by `sub`, is an administrator who may sign in at that moment. `None` is an operator's command,
-    /// which may do everything, the removal of the last administrator too.
+    /// Does it, if the actor, by `sub`, is an administrator who may sign in at that moment; `None` is an operator's command,
+    /// which needs no account. The last administrator stays, whoever acts; [`change_user`](super::Store::change_user) spares
+    /// nobody.
     fn administer(&self, actor: Option<Box<str>>, act: Act, times: Times) -> Answer<Acted>;
 
     /// Makes the first administrator's secret in place of the last one; `false` where there is an administrator already.

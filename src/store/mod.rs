@@ -258,7 +258,8 @@ pub trait Store:
     /// Accounts by name, at most `limit`, beginning after the name `after`.
     fn users(&self, after: Box<str>, limit: u32) -> Answer<Vec<User>>;
 
-    /// Changes an account, ends its sessions and says which those were; `None` where there is no such account.
+    /// Changes an account, be it the last administrator's, ends its sessions and says which those were; `None` where there is no
+    /// such account.
     fn change_user(
         &self,
         id: Box<str>,

@@ -10,7 +10,7 @@ use crate::place::{NOW, Place, TIMES, at, session, user};
 
 crate::on_both!(
     a_refused_edit_changes_nothing_and_a_display_name_ends_no_session,
-    auth_10_commands_may_remove_the_last_administrator_and_actors_may_not,
+    auth_10_nobody_removes_the_last_administrator_but_by_force,
     auth_10_of_administrators_who_remove_each_other_on_two_nodes_one_stays,
     auth_10_whoever_is_no_administrator_changes_nothing,
     auth_6_a_pending_account_has_no_session_and_administers_nothing,
@@ -99,7 +99,7 @@ async fn auth_10_of_administrators_who_remove_each_other_on_two_nodes_one_stays(
     }
 }
 
-async fn auth_10_commands_may_remove_the_last_administrator_and_actors_may_not(place: Place) {
+async fn auth_10_nobody_removes_the_last_administrator_but_by_force(place: Place) {
     let store = place.node();
     store.add_user(admin("ann")).await.unwrap();
     let mut shut = admin("shut");
@@ -119,13 +119,18 @@ async fn auth_10_commands_may_remove_the_last_administrator_and_actors_may_not(p
         Act::EditUser("id-ann".into(), Box::new(disable)),
         Act::DeleteUser("id-ann".into()),
     ] {
-        assert_eq!(act(&*store, "id-ann", removal).await, Acted::LastAdmin);
+        let actor = act(&*store, "id-ann", removal.clone()).await;
+        assert_eq!(actor, Acted::LastAdmin);
+        let command = store.administer(None, removal, TIMES).await;
+        assert_eq!(command, Ok(Acted::LastAdmin));
     }
     assert!(store.has_admin().await.unwrap());
     let kept = act(&*store, "id-ann", roles("id-ann", &["clerk", "admin"])).await;
     assert_eq!(kept, Acted::Done(Vec::new()));
-    let command = store.administer(None, roles("id-ann", &[]), TIMES).await;
+    let command = store.administer(None, roles("id-almost", &[]), TIMES).await;
     assert_eq!(command, Ok(Acted::Done(Vec::new())));
+    let forced = store.change_user("id-ann".into(), UserChange::Roles(Vec::new()), TIMES);
+    assert_eq!(forced.await, Ok(Some(Vec::new())));
     assert!(!store.has_admin().await.unwrap());
 }
 

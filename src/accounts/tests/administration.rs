@@ -2,7 +2,7 @@
 
 use super::{Site, password};
 use crate::{
-    accounts::{AccountError, Actor, Edit, NewAccount, NewInvitation},
+    accounts::{AccountError, Actor, Edit, LastAdmin, NewAccount, NewInvitation},
     policy::Rejection,
     store::User,
 };
@@ -35,7 +35,10 @@ async fn auth_10_the_last_administrator_stays() {
     let ann = &admins[0];
     // Whoever cannot sign in does not count.
     site.add("shut", &["admin"]).await;
-    site.accounts.set_disabled("shut", true).await.unwrap();
+    site.accounts
+        .disable_user("shut", LastAdmin::Stays)
+        .await
+        .unwrap();
     site.add("almost", &["administrator", "xadmin", "admin2"])
         .await;
     let grant = site.login("ann").await;
@@ -51,6 +54,35 @@ async fn auth_10_the_last_administrator_stays() {
     assert!(matches!(done, Err(AccountError::LastAdmin)));
     assert!(site.is_live(&grant), "nothing was changed");
     assert!(site.accounts.has_admin().await.unwrap());
+}
+
+#[tokio::test]
+async fn auth_10_commands_remove_the_last_administrator_by_force_alone() {
+    for how in ["delete", "disable", "demote"] {
+        let (site, _) = with_admins(&["ann", "bob"]).await;
+        let grant = site.login("ann").await;
+        let remove = async |name: &str, last| match how {
+            "delete" => site.accounts.delete_user(name, last).await,
+            "disable" => site.accounts.disable_user(name, last).await,
+            _ => {
+                let roles = ["administrator".to_owned()];
+                site.accounts.set_roles(name, &roles, last).await
+            }
+        };
+        assert_eq!(remove("bob", LastAdmin::Stays).await, Ok(()), "{how}");
+        let refused = remove("ann", LastAdmin::Stays).await;
+        assert_eq!(refused, Err(AccountError::LastAdmin), "{how}");
+        assert!(site.is_live(&grant), "{how}: nothing was changed");
+        assert!(site.accounts.has_admin().await.unwrap());
+        // Other roles may change as long as that one stays.
+        let roles = ["clerk".to_owned(), "admin".to_owned()];
+        let kept = site.accounts.set_roles("ann", &roles, LastAdmin::Stays);
+        assert_eq!(kept.await, Ok(()), "{how}");
+        assert_eq!(remove("ann", LastAdmin::MayGo).await, Ok(()), "{how}");
+        assert!(!site.is_live(&grant), "{how}");
+        assert!(!site.accounts.has_admin().await.unwrap());
+        site.accounts.bootstrap().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -78,7 +110,10 @@ async fn auth_10_whoever_is_no_administrator_any_more_does_nothing() {
         .edit_user(by(ann), &bob.id, NO_ROLES)
         .await
         .unwrap();
-    site.accounts.set_disabled("carl", true).await.unwrap();
+    site.accounts
+        .disable_user("carl", LastAdmin::Stays)
+        .await
+        .unwrap();
     site.add("dora", &["clerk"]).await;
     let dora = site.accounts.user("dora").await.unwrap();
     for actor in [bob, carl, &dora] {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{CLIENT, Log, PASSWORD, Site, password, shared_keys::encryption};
 use crate::{
     accounts::{
-        Actor, Edit, Enrolled, ImportedUser, KeyEncryption, NewAccount, NewInvitation,
+        Actor, Edit, Enrolled, ImportedUser, KeyEncryption, LastAdmin, NewAccount, NewInvitation,
         RefreshToken, Registered, StoredKeys, settings::Registration, signing::KeyFolder,
     },
     limit::settings::Quota,
@@ -121,16 +121,22 @@ async fn operator(site: &Site) {
         dry_run: false,
     };
     accounts.import_user(imported).await.unwrap();
-    accounts.set_roles("old", &["clerk".into()]).await.unwrap();
+    accounts
+        .set_roles("old", &["clerk".into()], LastAdmin::Stays)
+        .await
+        .unwrap();
     accounts
         .set_password("old", password(PASSWORD))
         .await
         .unwrap();
-    accounts.set_disabled("old", true).await.unwrap();
+    accounts
+        .disable_user("old", LastAdmin::Stays)
+        .await
+        .unwrap();
     site.try_login("old", PASSWORD).await.unwrap_err();
-    accounts.set_disabled("old", false).await.unwrap();
+    accounts.enable_user("old").await.unwrap();
     accounts.unlock("old").await.unwrap();
-    accounts.delete_user("old").await.unwrap();
+    accounts.delete_user("old", LastAdmin::Stays).await.unwrap();
 }
 
 /// Gives the secrets that it made.

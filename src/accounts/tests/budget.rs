@@ -6,7 +6,7 @@ use super::{
     CLIENT, PASSWORD,
     mailbox::{NEW, change, database, deliver, mails, queued, quota, sent, site, site_with},
 };
-use crate::policy::Rejection;
+use crate::{accounts::LastAdmin, policy::Rejection};
 
 #[tokio::test]
 async fn rst_4_three_mails_an_hour_and_ten_a_day_by_any_mix_of_spellings_and_paths() {
@@ -86,7 +86,10 @@ async fn rst_4_a_notice_beyond_the_budget_comes_later_and_once() {
 #[tokio::test]
 async fn rst_4_an_unknown_address_costs_the_same_write_and_sends_nothing() {
     let site = site().await;
-    site.accounts.set_disabled("bob", true).await.unwrap();
+    site.accounts
+        .disable_user("bob", LastAdmin::Stays)
+        .await
+        .unwrap();
     let mut rows = Vec::new();
     for address in ["ann@example.com", "nobody@example.com", "bob@example.com"] {
         site.accounts

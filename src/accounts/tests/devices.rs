@@ -8,7 +8,9 @@ use super::{
     password,
 };
 use crate::{
-    accounts::{ChangePassword, DEVICE_LIFE, DeviceToken, Grant, settings::AccountSettings},
+    accounts::{
+        ChangePassword, DEVICE_LIFE, DeviceToken, Grant, LastAdmin, settings::AccountSettings,
+    },
     limit::settings::Quota,
     policy::Rejection,
 };
@@ -194,7 +196,10 @@ async fn rate_4_an_unlocked_account_has_its_attempts_anew_on_every_node_and_noth
     let refusal = one.login_on(None, "bob", PASSWORD).await.unwrap_err();
     assert_eq!(refusal.reason(), Some("login_per_account"), "another one");
     two.refresh(ann.token()).await.unwrap();
-    one.accounts.set_disabled("ann", true).await.unwrap();
+    one.accounts
+        .disable_user("ann", LastAdmin::Stays)
+        .await
+        .unwrap();
     one.accounts.unlock("ann").await.unwrap();
     let refusal = one.login_on(None, "ann", PASSWORD).await.unwrap_err();
     assert_eq!(refusal, Rejection::InvalidCredentials, "it stays shut");
@@ -204,7 +209,10 @@ async fn rate_4_an_unlocked_account_has_its_attempts_anew_on_every_node_and_noth
 async fn rate_4_a_device_lets_nobody_in_without_the_password() {
     let site = site().await;
     let ann = site.login("ann").await;
-    site.accounts.set_disabled("ann", true).await.unwrap();
+    site.accounts
+        .disable_user("ann", LastAdmin::Stays)
+        .await
+        .unwrap();
     for secret in ["", PASSWORD] {
         let refused = site.login_on(Some(device(&ann)), "ann", secret).await;
         assert_eq!(refused.unwrap_err(), Rejection::InvalidCredentials);

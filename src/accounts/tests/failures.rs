@@ -8,7 +8,11 @@ use super::{
     mailbox::{change, link},
     password,
 };
-use crate::{accounts::DeviceToken, limit::settings::Quota, policy::Rejection};
+use crate::{
+    accounts::{DeviceToken, LastAdmin},
+    limit::settings::Quota,
+    policy::Rejection,
+};
 
 /// Ten guesses in a row, and no other limit; `ann` and `bob`.
 async fn site() -> Site {
@@ -53,7 +57,10 @@ async fn rate_4_and_auth_1_after_ten_guesses_in_a_row_nobody_may_guess_known_or_
     guess(&site, None, ANN).await;
     guess(&site, None, ["nobody", "NoBody"]).await;
     guess(&site, None, ["not a name!", "NOT a name!"]).await;
-    site.accounts.set_disabled("bob", true).await.unwrap();
+    site.accounts
+        .disable_user("bob", LastAdmin::Stays)
+        .await
+        .unwrap();
     guess(&site, None, ["bob", "bob@example.com"]).await;
 }
 

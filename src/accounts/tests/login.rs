@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{Log, PASSWORD, Site, password};
 use crate::{
-    accounts::{AccountError, Client, Login, NewUser, Password},
+    accounts::{AccountError, Client, LastAdmin, Login, NewUser, Password},
     limit::settings::Quota,
     policy::Rejection,
 };
@@ -29,7 +29,10 @@ async fn auth_1_every_failed_login_is_refused_alike() {
     let site = Site::new();
     site.add("ann", &[]).await;
     site.add("dan", &[]).await;
-    site.accounts.set_disabled("dan", true).await.unwrap();
+    site.accounts
+        .disable_user("dan", LastAdmin::Stays)
+        .await
+        .unwrap();
     for (name, secret) in [
         ("ann", "wrong horse battery staple"),
         ("ann", ""),

@@ -1,7 +1,7 @@
 //! Names and addresses have one form: AUTH-6.
 
 use super::{PASSWORD, Site, password};
-use crate::accounts::{AccountError, NewUser, canonical_email, canonical_username};
+use crate::accounts::{AccountError, LastAdmin, NewUser, canonical_email, canonical_username};
 
 #[track_caller]
 fn name(typed: &str, want: Option<&str>) {
@@ -131,9 +131,12 @@ async fn auth_6_an_address_belongs_to_one_account_and_a_deleted_name_to_nobody_e
     };
     let refused = site.accounts.add_user(new("bob")).await;
     assert_eq!(refused.unwrap_err(), AccountError::Exists);
-    site.accounts.delete_user("ann").await.unwrap();
+    site.accounts
+        .delete_user("ann", LastAdmin::Stays)
+        .await
+        .unwrap();
     assert!(site.try_login("ann", PASSWORD).await.is_err());
-    assert!(site.accounts.set_disabled("ann", false).await.is_err());
+    assert!(site.accounts.enable_user("ann").await.is_err());
     let refused = site.accounts.add_user(new("ann")).await;
     assert_eq!(refused.unwrap_err(), AccountError::Exists);
     site.accounts.add_user(new("bob")).await.unwrap();

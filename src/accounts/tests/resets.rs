@@ -7,7 +7,10 @@ use super::{
     mailbox::{NEW, change, database, link, mails, queued, reset, sent, site, token},
     password,
 };
-use crate::policy::{PasswordFault, Rejection};
+use crate::{
+    accounts::LastAdmin,
+    policy::{PasswordFault, Rejection},
+};
 
 #[tokio::test]
 async fn rst_2_a_link_works_once_and_for_its_time() {
@@ -85,13 +88,19 @@ async fn rst_2_a_link_dies_by_a_newer_one_and_by_any_change_of_the_account() {
         let accounts = &site.accounts;
         match kind {
             "password" => accounts.set_password("bob", password(NEW)).await.unwrap(),
-            "roles" => accounts.set_roles("bob", &["x".into()]).await.unwrap(),
+            "roles" => accounts
+                .set_roles("bob", &["x".into()], LastAdmin::Stays)
+                .await
+                .unwrap(),
             "disabled" => {
-                accounts.set_disabled("bob", true).await.unwrap();
+                accounts
+                    .disable_user("bob", LastAdmin::Stays)
+                    .await
+                    .unwrap();
                 assert_eq!(reset(&site, &token, NEW).await, Err(Rejection::LinkInvalid));
-                accounts.set_disabled("bob", false).await.unwrap();
+                accounts.enable_user("bob").await.unwrap();
             }
-            _ => accounts.delete_user("bob").await.unwrap(),
+            _ => accounts.delete_user("bob", LastAdmin::Stays).await.unwrap(),
         }
         let refused = reset(&site, &token, NEW).await;
         assert_eq!(refused, Err(Rejection::LinkInvalid), "{kind}");
@@ -214,7 +223,10 @@ async fn rst_5_and_auth_6_what_is_no_mailbox_or_another_gets_nothing() {
 #[tokio::test]
 async fn auth_11_a_shut_account_gets_no_link_and_one_without_password_gets_none() {
     let site = site().await;
-    site.accounts.set_disabled("ann", true).await.unwrap();
+    site.accounts
+        .disable_user("ann", LastAdmin::Stays)
+        .await
+        .unwrap();
     database(&site)
         .execute(
             "UPDATE users SET password = NULL WHERE username = 'bob'",

@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{CLIENT, PASSWORD, Site, password};
 use crate::{
-    accounts::{Client, Login},
+    accounts::{Client, LastAdmin, Login},
     policy::Rejection,
 };
 
@@ -62,7 +62,10 @@ async fn auth_11_a_shut_account_is_shut_at_every_door() {
     let site = Site::new();
     site.add("ann", &[]).await;
     let grant = site.login("ann").await;
-    site.accounts.set_disabled("ann", true).await.unwrap();
+    site.accounts
+        .disable_user("ann", LastAdmin::Stays)
+        .await
+        .unwrap();
     assert!(!site.is_live(&grant));
     let refused = site.refresh(grant.token()).await.unwrap_err();
     assert_eq!(refused, Rejection::InvalidGrant);
@@ -70,7 +73,7 @@ async fn auth_11_a_shut_account_is_shut_at_every_door() {
     assert_eq!(refused, Rejection::InvalidCredentials);
     let issued = site.accounts.issue("ann", Duration::from_secs(60)).await;
     issued.unwrap_err();
-    site.accounts.set_disabled("ann", false).await.unwrap();
+    site.accounts.enable_user("ann").await.unwrap();
     site.refresh(grant.token()).await.unwrap_err();
     site.login("ann").await;
 }
@@ -89,7 +92,10 @@ async fn auth_9_a_new_password_and_new_roles_end_every_session() {
     site.refresh(before.token()).await.unwrap_err();
     site.try_login("ann", PASSWORD).await.unwrap_err();
     let admin = site.try_login("ann", new).await.unwrap();
-    site.accounts.set_roles("ann", &[]).await.unwrap();
+    site.accounts
+        .set_roles("ann", &[], LastAdmin::MayGo)
+        .await
+        .unwrap();
     assert!(!site.is_live(&admin), "a demoted admin is none at once");
     let demoted = site.try_login("ann", new).await.unwrap();
     let claims = site.claims(&demoted.access_token).unwrap();
@@ -130,7 +136,11 @@ async fn sess_5_what_another_process_ends_is_refused_here_after_one_poll() {
     assert_eq!(node.accounts.poll().await.unwrap(), 1);
     assert!(!node.is_live(&grants[0]));
     assert!(node.is_live(&grants[1]));
-    command.accounts.set_disabled("ann", true).await.unwrap();
+    command
+        .accounts
+        .disable_user("ann", LastAdmin::Stays)
+        .await
+        .unwrap();
     assert_eq!(node.accounts.poll().await.unwrap(), 2);
     assert!(!node.is_live(&grants[1]));
     assert!(!node.is_live(&grants[2]));

@@ -63,7 +63,10 @@ fn bad_input_is_refused_with_a_sentence_and_adds_nobody() {
     assert!(shell.add("ann", &[]).unwrap_err().contains("at least 15"));
     shell.typed = PASSWORD;
     for command in [
-        UserCommand::Disable { name: "ann".into() },
+        UserCommand::Disable {
+            name: "ann".into(),
+            force: false,
+        },
         UserCommand::SetPassword { name: "ann".into() },
         UserCommand::Logout { name: "ann".into() },
     ] {
@@ -96,12 +99,18 @@ fn state_and_roles_change_and_are_shown() {
     let shell = Shell::new();
     shell.add("ann", &["clerk"]).unwrap();
     let name = || "ann@example.com".to_owned();
-    shell.run(UserCommand::Disable { name: name() }).unwrap();
+    shell
+        .run(UserCommand::Disable {
+            name: name(),
+            force: false,
+        })
+        .unwrap();
     let roles = vec!["admin".into(), "clerk".into()];
     shell
         .run(UserCommand::SetRole {
             name: name(),
             roles,
+            force: false,
         })
         .unwrap();
     let format = Format::Json;
@@ -118,8 +127,51 @@ fn state_and_roles_change_and_are_shown() {
     assert_eq!(shell.list()["users"][0]["disabled"], true);
     shell.run(UserCommand::Enable { name: name() }).unwrap();
     assert_eq!(shell.list()["users"][0]["disabled"], false);
-    shell.run(UserCommand::Delete { name: name() }).unwrap();
+    let delete = |force| UserCommand::Delete {
+        name: name(),
+        force,
+    };
+    let refused = shell.run(delete(false)).unwrap_err();
+    assert!(refused.contains("last administrator"), "{refused}");
+    assert!(refused.contains("--force"), "{refused}");
+    assert_eq!(shell.list()["users"][0]["email"], "ann@example.com");
+    assert_eq!(shell.run(delete(true)).unwrap(), "deleted\n");
     assert_eq!(shell.list()["users"][0]["email"], json!(null));
+}
+
+#[test]
+fn auth_10_no_command_removes_the_last_administrator_unforced() {
+    let shell = Shell::new();
+    shell.add("ann", &["admin"]).unwrap();
+    let name = || "ann".to_owned();
+    let removals = |force| {
+        [
+            UserCommand::Delete {
+                name: name(),
+                force,
+            },
+            UserCommand::Disable {
+                name: name(),
+                force,
+            },
+            UserCommand::SetRole {
+                name: name(),
+                roles: vec!["clerk".into()],
+                force,
+            },
+        ]
+    };
+    for command in removals(false) {
+        let refused = shell.run(command).unwrap_err();
+        assert!(refused.contains("this is the last administrator"));
+    }
+    let ann = &shell.list()["users"][0];
+    assert_eq!(ann["roles"], json!(["admin"]));
+    assert_eq!(ann["disabled"], false);
+    let [delete, _, set_role] = removals(true);
+    shell.run(set_role).unwrap();
+    assert_eq!(shell.list()["users"][0]["roles"], json!(["clerk"]));
+    shell.run(delete).unwrap();
 }
 
 #[test]

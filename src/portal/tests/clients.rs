@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Answer, Portal, bearer};
 use crate::{
-    accounts::{settings::ClientSettings, tests::Site},
+    accounts::{LastAdmin, settings::ClientSettings, tests::Site},
     policy::Unlimited,
 };
 
@@ -196,7 +196,11 @@ async fn sess_8_and_auth_11_the_token_of_a_shut_account_is_inactive() {
     let token = login["access_token"].as_str().unwrap();
     // Another process shuts it; this one has not read the feed.
     let beside = portal.site.beside();
-    beside.accounts.set_disabled("ann", true).await.unwrap();
+    beside
+        .accounts
+        .disable_user("ann", LastAdmin::Stays)
+        .await
+        .unwrap();
     assert!(!is_active(&portal, "orders", token).await);
 }
 

@@ -122,7 +122,6 @@ async fn administer(
     {
         return Ok(Acted::Forbidden);
     }
-    let guarded = actor.is_some();
     match act {
         Act::AddInvite(new) => admit_invite(transaction, new, times.now).await,
         Act::AddUser(user) => {
@@ -138,7 +137,7 @@ async fn administer(
             Ok(Acted::NotFound)
         }
         Act::DeleteUser(id) => {
-            if guarded && is_last(transaction, id).await? {
+            if is_last(transaction, id).await? {
                 return Ok(Acted::LastAdmin);
             }
             let found = users::change(transaction, id, &UserChange::Delete, times.now).await?;
@@ -148,7 +147,7 @@ async fn administer(
             let keeps = |roles: &Vec<Box<str>>| roles.iter().any(|role| **role == *ADMIN);
             let removes = edit.disabled == Some(true)
                 || edit.roles.as_ref().is_some_and(|roles| !keeps(roles));
-            if guarded && removes && is_last(transaction, id).await? {
+            if removes && is_last(transaction, id).await? {
                 return Ok(Acted::LastAdmin);
             }
             edit_user(transaction, id, edit, times).await
