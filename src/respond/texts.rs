@@ -23,6 +23,8 @@ pub struct Texts {
     pub limited_after: &'static str,
     /// The gateway has too much to do.
     pub overloaded: &'static str,
+    /// The password was right, and the browser kept no cookie.
+    pub cookies_refused: &'static str,
     /// Something does not work.
     pub unavailable: &'static str,
     /// The form was not filled in.
@@ -175,6 +177,8 @@ pub const ENGLISH: Texts = Texts {
     limited_before: "Too many attempts. Try again in",
     limited_after: "seconds.",
     overloaded: "Too much is going on at the moment. Try again in a few seconds.",
+    cookies_refused: "You gave the right password, but this browser keeps no cookies of this site, and without them you cannot stay \
+        signed in. Allow cookies for this site, then sign in again.",
     unavailable: "This does not work at the moment. Try again later.",
     unfit: "Fill in every field.",
     renewing: "One moment",

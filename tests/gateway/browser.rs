@@ -49,6 +49,11 @@ async fn gateway(upstream: &Upstream) -> Gateway {
 struct Jar(BTreeMap<String, String>);
 
 impl Jar {
+    /// Of a browser that has been at the application, which gave it a cookie.
+    fn of_visitor() -> Self {
+        Self([("theme".to_owned(), "dark".to_owned())].into())
+    }
+
     fn take(&mut self, answer: &Answer) {
         for (name, line) in &answer.head.fields {
             if name.eq_ignore_ascii_case("set-cookie") {
@@ -111,10 +116,15 @@ async fn signed_in(gateway: &Gateway) -> Jar {
     let answer = submit(gateway, "/auth/login", &jar, &body).await;
     assert_eq!(
         answer.is(303).header("location"),
-        Some("https://localhost:8443/auth/account")
+        Some("https://localhost:8443/auth/login?done=login")
     );
     jar.take(&answer);
     assert_eq!(jar.0.len(), 4, "{:?}", jar.0.keys());
+    let answer = open(gateway, "/auth/login?done=login", &jar, &[SAME]).await;
+    assert_eq!(
+        answer.is(303).header("location"),
+        Some("https://localhost:8443/auth/account")
+    );
     jar
 }
 
@@ -558,7 +568,7 @@ async fn uri_6_a_login_leads_to_our_own_pages_alone() {
             "username=alice&password={}&next={next}",
             PASSWORD.replace(' ', "+")
         );
-        let answer = submit(&gateway, "/auth/login", &Jar::default(), &body).await;
+        let answer = submit(&gateway, "/auth/login", &Jar::of_visitor(), &body).await;
         let location = answer.is(303).header("location").unwrap();
         let own = location.starts_with("https://localhost:8443/")
             || location.starts_with("https://app.example:8443/");
@@ -580,9 +590,59 @@ async fn uri_6_a_login_leads_to_our_own_pages_alone() {
             "username=alice&password={}&next={next}",
             PASSWORD.replace(' ', "+")
         );
-        let answer = submit(&gateway, "/auth/login", &Jar::default(), &body).await;
+        let answer = submit(&gateway, "/auth/login", &Jar::of_visitor(), &body).await;
+        assert_eq!(answer.is(303).header("location"), Some(want), "{next}");
+        let mut jar = Jar::default();
+        let answer = submit(&gateway, "/auth/login", &jar, &body).await;
+        jar.take(&answer);
+        let between = target(answer.is(303).header("location").unwrap());
+        assert!(between.starts_with("/auth/login?done=login"), "{between}");
+        let answer = open(&gateway, &between, &jar, &[SAME]).await;
         assert_eq!(answer.is(303).header("location"), Some(want), "{next}");
     }
+}
+
+#[tokio::test]
+async fn a_browser_that_keeps_no_cookies_is_told_so_after_the_right_password_alone() {
+    const TOLD: &str = "this browser keeps no cookies of this site";
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream).await;
+    let nobody = Jar::default();
+    let answer = open(&gateway, "/private", &nobody, &[]).await;
+    let login = target(answer.is(302).header("location").unwrap());
+    let answer = open(&gateway, &login, &nobody, &[]).await;
+    is_page(&answer, 200, None);
+    assert!(!text(&answer).contains(TOLD));
+    let answer = submit(
+        &gateway,
+        "/auth/login",
+        &nobody,
+        "username=alice&password=wrong+password+long&next=%2Fprivate",
+    )
+    .await;
+    is_page(&answer, 401, None);
+    assert!(!text(&answer).contains(TOLD));
+    let body = format!(
+        "username=alice&password={}&next=%2Fprivate%3Fa%3Db",
+        PASSWORD.replace(' ', "+")
+    );
+    let answer = submit(&gateway, "/auth/login", &nobody, &body).await;
+    let between = target(answer.is(303).header("location").unwrap());
+    let answer = open(&gateway, &between, &nobody, &[SAME]).await;
+    is_page(&answer, 400, None);
+    let page = text(&answer);
+    assert!(
+        page.contains(TOLD) && page.contains("role=\"alert\""),
+        "{page}"
+    );
+    assert_eq!(answer.header("set-cookie"), None);
+    // Once they are allowed, the same form leads where he was going.
+    assert!(page.contains("value=\"https://localhost:8443/private?a=b\""));
+    // Cookies that are kept and open nothing are another matter.
+    let answer = open(&gateway, &between, &Jar::of_visitor(), &[SAME]).await;
+    is_page(&answer, 200, None);
+    assert!(!text(&answer).contains(TOLD));
+    assert!(upstream.seen().is_empty());
 }
 
 #[tokio::test]
@@ -875,7 +935,7 @@ async fn signing_in_once_opens_another_host_in_the_same_browser_alone() {
         "username=alice&password={}&next={next}",
         PASSWORD.replace(' ', "+")
     );
-    let answer = submit(&gateway, "/auth/login", &Jar::default(), &body).await;
+    let answer = submit(&gateway, "/auth/login", &Jar::of_visitor(), &body).await;
     assert_eq!(answer.is(303).header("location"), Some(location));
     // Signed in: a code, good once.
     let arrive = || async {

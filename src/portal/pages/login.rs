@@ -2,9 +2,9 @@
 
 use askama::Template;
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, header::COOKIE};
 
-use super::{Pages, form::told, parameter, renewal};
+use super::{Pages, form::told, parameter, query, renewal};
 use crate::{
     accounts::{
         Accounts, Client, Login, RefreshToken, passwords::Password, settings::Registration,
@@ -21,6 +21,9 @@ use crate::{
         page::{Look, redirect},
     },
 };
+
+/// What `done` says where the cookies of a login were given out a moment ago, to a browser that had sent none.
+const LOGIN: &str = "login";
 
 #[derive(Template)]
 #[template(path = "login.html")]
@@ -52,13 +55,29 @@ pub(super) fn show(accounts: &Accounts, call: &Call, pages: &Pages) -> Answered 
     {
         return Ok(answer);
     }
+    let are_cookies_refused =
+        parameter(call, "done").as_deref() == Some(LOGIN) && !has_cookies(&call.parts.headers);
+    let (status, error) = if are_cookies_refused {
+        (
+            StatusCode::BAD_REQUEST,
+            Some(pages.look.texts.cookies_refused.to_owned()),
+        )
+    } else {
+        (StatusCode::OK, None)
+    };
     let page = LoginPage {
         done,
+        error,
         ..form(accounts, pages, next.as_ref(), "")
     };
     pages
         .look
-        .page(StatusCode::OK, &page, pages.form_target(next.as_ref()))
+        .page(status, &page, pages.form_target(next.as_ref()))
+}
+
+/// Whether the browser keeps cookies of this host. One without any may be new here, or refuse them all.
+fn has_cookies(headers: &HeaderMap) -> bool {
+    headers.contains_key(COOKIE)
 }
 
 /// Whether the browser's session cookie is good.
@@ -147,6 +166,19 @@ pub(super) async fn submit(accounts: &Accounts, call: Call, pages: &Pages) -> An
     if let Some(token) = before.as_deref().and_then(|text| RefreshToken::parse(text)) {
         accounts.logout(&token).await?;
     }
-    let response: Response<Bytes> = redirect(StatusCode::SEE_OTHER, &pages.goal(next.as_ref()))?;
+    let goal = if has_cookies(headers) {
+        pages.goal(next.as_ref())
+    } else {
+        past_login(pages, next.as_ref())
+    };
+    let response: Response<Bytes> = redirect(StatusCode::SEE_OTHER, &goal)?;
     cookies::grant(response, &grant, accounts.settings())
+}
+
+/// Where somebody who has signed in goes whose browser may refuse cookies: by way of the login page, which sends him on if it is given
+/// one, and else tells him. The page that he wants could only ask for a login once more.
+fn past_login(pages: &Pages, next: Option<&RedirectTarget>) -> String {
+    let mut pairs = vec![("done", LOGIN)];
+    pairs.extend(next.map(|next| ("next", next.as_str())));
+    format!("{}{}/login?{}", pages.origin, pages.path, query(&pairs))
 }

@@ -58,9 +58,10 @@ login_limit = { per_ip = "1000/1s", per_account = "1000/1s" }"""
         self.browser = self.open_browser()
         self.echo.seen.clear()
 
-    def open_browser(self):
-        profile = self.folder / f"profile-{self.id().rpartition('.')[2]}"
-        browser = open_browser(profile, words=("disable-quic", "ignore-certificate-errors"))
+    def open_browser(self, preferences=None):
+        kind = "changed" if preferences else "profile"
+        profile = self.folder / f"{kind}-{self.id().rpartition('.')[2]}"
+        browser = open_browser(profile, words=("disable-quic", "ignore-certificate-errors"), preferences=preferences)
         self.addCleanup(browser.quit)
         browser.set_page_load_timeout(PATIENCE)
         return browser
@@ -130,6 +131,16 @@ login_limit = { per_ip = "1000/1s", per_account = "1000/1s" }"""
         self.arrives(f"{self.url}/app?a=b")
         self.assertIn("alice", str(self.echo.seen))
         self.assertNotIn("__Host-portcullis", str(self.echo.seen))
+
+    def test_without_cookies_a_right_password_is_answered_with_what_is_missing(self):
+        refuses_cookies = {"profile.default_content_setting_values.cookies": 2}
+        self.browser = self.open_browser(refuses_cookies)
+        for url in (f"{self.url}/app", f"{self.other}/page"):
+            self.browser.get(url)
+            self.is_at("Sign in")
+            self.fill_in()
+            self.says("keeps no cookies of this site")
+        self.assertEqual(self.echo.seen, [])
 
     def test_an_expired_session_is_renewed_behind_a_link_of_another_site(self):
         self.sign_in(f"{self.url}/app")
