@@ -304,14 +304,8 @@ impl Gateway {
     ) -> Result<Option<Response<Answer>>, Rejection> {
         let client = self.proxies.client_ip(peer.ip, &request.headers);
         let head = Head::read(request, &self.head)?;
-        let announced = request.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let method = announced.and_then(|name| Method::from_bytes(name.as_bytes()).ok());
-        let route = method.and_then(|method| {
-            let found = self.routes.find(&head.host, head.path.as_str(), &method);
-            found.ok()
-        });
-        let Some((route, cors)) = route.and_then(|route| Some((route, route.cors.as_ref()?)))
-        else {
+        let announced = self.routes.find_announced(&head, &request.headers);
+        let Some((route, cors)) = announced else {
             return Ok(None);
         };
         record.client = Some(client.ip());

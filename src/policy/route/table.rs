@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, slice, sync::Arc};
 
-use http::Method;
+use http::{HeaderMap, Method, header::ACCESS_CONTROL_REQUEST_METHOD};
 
 use super::{
-    super::{path::decoded_segments, rejection::Rejection},
+    super::{cors::Cors, head::Head, path::decoded_segments, rejection::Rejection},
     HostPattern, PathPattern, Route,
 };
 
@@ -167,6 +167,20 @@ impl Routes {
         } else {
             Err(Rejection::MethodNotAllowed(allowed))
         }
+    }
+
+    /// Finds the route of the request that a preflight announces, where that route says something of other origins. It is the
+    /// announced method that counts: `OPTIONS` itself may have another route, or none.
+    #[must_use]
+    pub fn find_announced(
+        &self,
+        head: &Head<'_>,
+        preflight: &HeaderMap,
+    ) -> Option<(&Route, &Cors)> {
+        let method = preflight.get(ACCESS_CONTROL_REQUEST_METHOD)?;
+        let method = Method::from_bytes(method.as_bytes()).ok()?;
+        let route = self.find(&head.host, head.path.as_str(), &method).ok()?;
+        Some((route, route.cors.as_ref()?))
     }
 
     /// Walks the routes of one host and the built-in ones side by side, as if they were one trie.
