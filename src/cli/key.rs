@@ -5,11 +5,10 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{Format, say, tell};
+use super::{Format, say, show_time, tell};
 use crate::{
     accounts::{
         ASSERTION_ALGORITHM, Clock, KeyFolder, KeyInfo, KeyWrapping, PUBLISH_AHEAD,
@@ -198,9 +197,9 @@ fn line(key: &KeyInfo) -> String {
     // The first key of all signs since nobody knows when.
     let from = match key.from {
         0 | 1 => "-".to_owned(),
-        from => time(from),
+        from => show_time(from),
     };
-    let until = key.until.map_or_else(|| "-".to_owned(), time);
+    let until = key.until.map_or_else(|| "-".to_owned(), show_time);
     let state = key.state.name();
     let wrapping = key.wrapping.map_or("", KeyWrapping::name);
     let line = format!(
@@ -208,14 +207,6 @@ fn line(key: &KeyInfo) -> String {
         key.kid
     );
     line.trim_end().to_owned()
-}
-
-fn time(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().map(Timestamp::from_second);
-    match time {
-        Some(Ok(time)) => time.to_string(),
-        Some(Err(_)) | None => seconds.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use std::{
 use anyhow::Context;
 use arguments::Format;
 use clap::{CommandFactory, Parser, Subcommand};
+use jiff::Timestamp;
 use tokio::runtime::{self, Runtime};
 
 use crate::{
@@ -175,6 +176,16 @@ pub(crate) fn say(text: &str) -> anyhow::Result<()> {
 /// Writes a line to standard error, which nobody may be reading.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A moment, of seconds since 1970, as people are shown it: RFC 3339, in UTC. Programs get the seconds.
+pub(crate) fn show_time(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().map(Timestamp::from_second);
+    match time {
+        Some(Ok(time)) => time.to_string(),
+        Some(Err(_beyond_all_calendars)) => seconds.to_string(),
+        None => seconds.to_string(),
+    }
 }
 
 /// Writes a report to standard error, in colour on a terminal unless `NO_COLOR` is set.

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use super::Console;
 use crate::{
     accounts::{Accounts, Actor, InviteSecret, NewInvitation, settings::Registration},
-    cli::{Format, arguments::duration},
+    cli::{Format, arguments::duration, show_time},
     store::Invite,
 };
 
@@ -116,7 +116,7 @@ pub(super) fn list(
             for invite in &invites {
                 let email = invite.email.as_deref().unwrap_or("(anybody)");
                 let roles = invite.roles.join(",");
-                let expires = invite.expires_at;
+                let expires = show_time(invite.expires_at);
                 writeln!(
                     console.output,
                     "{} {email:<32} until {expires} {roles}",

@@ -1,7 +1,10 @@
 //! What the commands over accounts say and do.
 
 use super::*;
-use crate::accounts::tests::{PASSWORD, settings};
+use crate::accounts::{
+    settings::Registration,
+    tests::{PASSWORD, settings},
+};
 
 struct Shell {
     folder: tempfile::TempDir,
@@ -348,4 +351,41 @@ fn auth_3_a_users_file_of_authelia_is_imported_with_groups_and_state() {
     assert_eq!(users[2]["disabled"], true);
     let (_, error) = import("ann:x\n", &[]);
     assert!(error.contains("--email-domain"), "{error}");
+}
+
+#[test]
+fn invitations_are_listed_with_the_time_at_which_they_end() {
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: UserCommand,
+    }
+    let shell = Shell::new();
+    let open = AccountSettings {
+        registration: Registration::Invite,
+        ..settings(&shell.folder)
+    };
+    let run = |line: &[&str]| {
+        let mut output = Vec::new();
+        let mut typed = || Ok(Zeroizing::new(String::new()));
+        let mut console = Console {
+            output: &mut output,
+            password: &mut typed,
+        };
+        let line = ["p"].iter().chain(line);
+        let command = Program::parse_from(line).command;
+        execute(command, &open, &mut console).unwrap();
+        String::from_utf8(output).unwrap()
+    };
+    run(&["invite", "--role", "clerk"]);
+    let listed = run(&["invites", "--format", "json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let ends = listed["invites"][0]["expires"].as_u64().unwrap();
+    let text = run(&["invites"]);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let want = crate::cli::show_time(ends);
+    assert_eq!(words[1..], ["(anybody)", "until", &want, "clerk"]);
+    assert!(want.starts_with("20") && want.ends_with('Z'), "{want}");
 }
