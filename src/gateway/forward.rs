@@ -45,6 +45,9 @@ impl Gateway {
         };
         record.upstream_asked = Some(sent.saturating_duration_since(record.started));
         record.upstream_time = Some(sent.elapsed());
+        if let Some(trace) = &mut record.trace {
+            trace.asked = upstream.asked(&progress).cloned();
+        }
         record.bytes_in = progress.bytes();
         let mut response = outcome?;
         // Whoever asked for a tunnel would take this for one.

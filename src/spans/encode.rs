@@ -199,6 +199,11 @@ fn client<'a>(record: &'a Record, trace: &'a Trace) -> Option<Span<'a>> {
     if let Some(upstream) = upstream {
         attributes.push(text("peer.service", upstream));
     }
+    if let Some(asked) = &trace.asked {
+        let (host, port) = address(asked.server());
+        attributes.push(text("server.address", host));
+        attributes.extend(port.map(|port| number("server.port", port.into())));
+    }
     let status = record.status.as_u16();
     // Where there is a code, the answer is ours.
     let error = match record.code {
@@ -218,6 +223,21 @@ fn client<'a>(record: &'a Record, trace: &'a Trace) -> Option<Span<'a>> {
         status: is_error.then_some(Status { code: ERROR }),
         ..span(record, trace, (CLIENT, &trace.client.span), attributes)
     })
+}
+
+/// Host and port of a server by its name in metrics; the path and no port of a Unix socket.
+fn address(server: &str) -> (&str, Option<u16>) {
+    if let Some(path) = server.strip_prefix("unix:") {
+        return (path, None);
+    }
+    let (authority, usual) = match server.strip_prefix("https://") {
+        Some(authority) => (authority, 443),
+        None => (server, 80),
+    };
+    let named = authority.rsplit_once(':');
+    let named = named.and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (host, port) = named.unwrap_or((authority, usual));
+    (host.trim_matches(['[', ']']), Some(port))
 }
 
 fn span<'a>(

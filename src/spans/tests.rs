@@ -72,6 +72,8 @@ fn an_export_is_what_the_protocols_json_says() {
         record.upstream = Some(telemetry.upstream("legacy", "127.0.0.1:9000"));
         record.upstream_asked = Some(Duration::from_nanos(7));
         record.upstream_time = Some(Duration::from_nanos(20));
+        let second = telemetry.upstream("legacy", "127.0.0.1:9001");
+        record.trace.as_mut().unwrap().asked = Some(second);
     }));
     let resource = &body["resourceSpans"][0]["resource"];
     let name = attribute(resource, "service.name");
@@ -99,6 +101,39 @@ fn an_export_is_what_the_protocols_json_says() {
     assert_eq!((id.len(), spans[2].is_null()), (16, true));
     let status = attribute(server, "http.response.status_code");
     assert_eq!(status, &json!({ "intValue": "200" }));
+    let port = attribute(client, "server.port");
+    assert_eq!(port, &json!({ "intValue": "9001" }));
+}
+
+#[test]
+fn the_server_that_was_asked_is_told_by_host_and_port() {
+    for (server, host, port) in [
+        ("10.0.0.1:9000", "10.0.0.1", Some("9000")),
+        ("backend.example", "backend.example", Some("80")),
+        ("https://backend.example", "backend.example", Some("443")),
+        ("https://[2001:db8::1]:8443", "2001:db8::1", Some("8443")),
+        ("[2001:db8::1]", "2001:db8::1", Some("80")),
+        ("unix:/run/app:1.sock", "/run/app:1.sock", None),
+    ] {
+        let spans = spans(traced(|telemetry, record| {
+            record.upstream_asked = Some(Duration::ZERO);
+            record.upstream_time = Some(Duration::ZERO);
+            let asked = telemetry.upstream("legacy", server);
+            record.trace.as_mut().unwrap().asked = Some(asked);
+        }));
+        let told = |key| &attribute(&spans[1], key)["stringValue"];
+        assert_eq!(told("server.address"), host);
+        let told = attribute(&spans[1], "server.port")["intValue"].as_str();
+        assert_eq!(told, port, "{server}");
+    }
+    // Where no server could be asked there is none to tell.
+    let spans = spans(traced(|telemetry, record| {
+        record.upstream = Some(telemetry.upstream("legacy", "10.0.0.1:9000"));
+        record.upstream_asked = Some(Duration::ZERO);
+        record.upstream_time = Some(Duration::ZERO);
+        record.code = Some("no_healthy_upstream");
+    }));
+    assert_eq!(attribute(&spans[1], "server.address"), &Value::Null);
 }
 
 #[test]

@@ -303,6 +303,13 @@ impl UpstreamMetrics {
         &self.labels.upstream
     }
 
+    /// The server, as metrics name it: host and port, which is left out where it is the scheme's own; `https://` before them where it
+    /// is reached by TLS; or `unix:` and a path.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.labels.server
+    }
+
     /// Says whether the server takes requests. Until told otherwise it does.
     pub fn set_healthy(&self, healthy: bool) {
         self.healthy.set(i64::from(healthy));

@@ -3,7 +3,7 @@
 //! A request of which nothing is recorded costs one look at a number. One that is recorded is handed over when it has ended: into a
 //! bounded queue, and where that is full it is dropped and counted, so that no request waits for a collector.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method};
 use prometheus_client::{
@@ -13,7 +13,7 @@ use prometheus_client::{
 use tokio::sync::mpsc;
 
 use super::{
-    Record, RequestId, RequestIds,
+    Record, RequestId, RequestIds, UpstreamMetrics,
     labels::ResultLabel,
     line::{bare_host, bare_path},
     results::SpanResult,
@@ -41,6 +41,8 @@ pub struct Trace {
     pub server: [u8; 16],
     /// The span of the request to the upstream, which the upstream is told of; and the trace that all are in.
     pub client: TraceParent,
+    /// The server of the upstream that was asked last; `None` where none was.
+    pub asked: Option<Arc<UpstreamMetrics>>,
     /// Where it goes when it has ended. Not kept beyond that: while anybody has it, the queue does not end.
     queue: Option<SpanQueue>,
 }
@@ -106,6 +108,7 @@ impl Tracer {
                     span: client,
                     sampled: true,
                 },
+                asked: None,
                 queue: Some(self.queue.clone()),
             })
         })

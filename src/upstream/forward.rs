@@ -118,6 +118,7 @@ async fn attempt(
         if let Some(request) = request {
             address(request, picked.server, &terms.target)?;
         }
+        terms.progress.asks(picked.server);
         let pool = choice.pools().of(picked.server);
         let outcome = exchange(&pool, (&picked, lease), request, terms, attempts)
             .await

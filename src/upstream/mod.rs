@@ -209,6 +209,14 @@ impl Upstream {
         self.servers.first().map(|server| server.metrics())
     }
 
+    /// The handles of the server that was asked last for this exchange; `None` where none could be.
+    #[must_use]
+    pub fn asked(&self, progress: &UploadProgress) -> Option<&Arc<UpstreamMetrics>> {
+        let mut servers = self.servers.iter();
+        let server = servers.find(|server| progress.has_asked(server))?;
+        Some(server.metrics())
+    }
+
     /// Its servers, in the order of the configuration.
     #[must_use]
     pub fn servers(&self) -> &[Arc<Server>] {

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::Server;
 use crate::{
     moment,
     policy::{HeadFault, Rejection},
@@ -23,6 +24,8 @@ pub struct UploadProgress {
     rest: RefCell<Rest>,
     /// When anything last went either way, for exchanges that silence ends.
     stirred: Cell<Option<Instant>>,
+    /// The id of the server that was asked last.
+    asked: Cell<Option<u64>>,
 }
 
 /// Whether what is left of a body is still wanted.
@@ -60,6 +63,16 @@ impl UploadProgress {
             finished: Cell::new(Some(moment::recent_timer())),
             ..Self::default()
         })
+    }
+
+    /// Another server is asked, or the same one again.
+    pub(super) fn asks(&self, server: &Server) {
+        self.asked.set(Some(server.id()));
+    }
+
+    /// Whether this server was the one that was asked last.
+    pub(super) fn has_asked(&self, server: &Server) -> bool {
+        self.asked.get() == Some(server.id())
     }
 
     /// Bytes handed to the upstream so far.

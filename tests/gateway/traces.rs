@@ -272,6 +272,31 @@ async fn a_refusals_span_has_its_code_and_no_upstream_below() {
 }
 
 #[tokio::test]
+async fn the_lower_span_names_the_server_that_was_asked_and_not_the_first_one() {
+    let (one, two) = (Upstream::start().await, Upstream::start().await);
+    let collector = Collector::start().await;
+    let servers = format!("[\"{}\", \"{}\"]", one.url, two.url);
+    let site = traced(&one, &collector)
+        .on_upstream("servers", &servers)
+        .on_upstream("balance", "\"round_robin\"");
+    let gateway = site.start().await;
+    for _ in 0..4 {
+        get(&gateway, "/public", &[]).await.is(200);
+    }
+    let spans = collector.has(8).await;
+    for upstream in [&one, &two] {
+        let port = upstream.address.port().to_string();
+        let asked = of_kind(&spans, CLIENT);
+        let asked = asked.iter().filter(|span| {
+            attribute(span, "server.address") == "127.0.0.1"
+                && attribute(span, "server.port") == &*port
+        });
+        let seen = upstream.seen().len();
+        assert_eq!((asked.count(), seen > 0), (seen, true), "{port}");
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_fails_is_an_error_of_both_spans() {
     let upstream = Upstream::scripted(|seen| match &*seen.target {
         "/public/own" => Reply::with(503, &[], "busy"),
