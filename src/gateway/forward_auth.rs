@@ -1,16 +1,11 @@
 //! The endpoint that other proxies ask before they forward a request themselves: the same decision, and no forwarding.
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, Response, StatusCode, header, request::Parts, uri::PathAndQuery,
-};
+use http::{Response, StatusCode, header, request::Parts, uri::PathAndQuery};
 
 use super::{Answer, Gateway, Inbound, browser::wants_page, note};
 use crate::{
-    policy::{
-        Access, ClientIp, Cors, Head, PathPattern, Permit, Rejection, Route, Target,
-        original_request,
-    },
+    policy::{Access, Head, PathPattern, Permit, Rejection, Route, Target, original_request},
     respond,
     telemetry::Record,
 };
@@ -37,13 +32,6 @@ pub fn routes(settings: &ForwardAuthSettings) -> Vec<Route> {
         route("forward_auth.alias", PathPattern::Exact(ALIAS.into())),
     ]
 }
-
-/// What a browser never sends with a preflight.
-const CREDENTIALS: [HeaderName; 3] = [
-    header::AUTHORIZATION,
-    header::COOKIE,
-    header::PROXY_AUTHORIZATION,
-];
 
 impl Gateway {
     /// Answers a proxy's question about a request: 200 with the headers that tell its upstream who is calling, or the refusal.
@@ -97,12 +85,6 @@ impl Gateway {
         let head = Head::read(original, &self.head)?;
         self.keep_for_log(&head, record);
         let client = self.proxies.client_ip(inbound.peer.ip, &original.headers);
-        if let Some(told) = self.decide_preflight(client, &head, original, record)? {
-            let mut response = Response::new(Answer::from_bytes(Bytes::new()));
-            *response.headers_mut() = told;
-            respond::answer::finish_own(response.headers_mut(), self.hsts);
-            return Ok(response);
-        }
         let mut decided = self.decide(client, &head, original, record);
         if let Some(rejection) = refused(&decided).cloned() {
             let waited = self.await_arrival(rejection, client, &original.headers);
@@ -127,34 +109,6 @@ impl Gateway {
         *response.headers_mut() = self.headers.identity(&permit, &inbound.request_id)?;
         respond::answer::finish_own(response.headers_mut(), self.hsts);
         Ok(response)
-    }
-
-    /// What a browser's preflight is told that the announced request's route grants; `None` for what is a request like any other.
-    ///
-    /// Browsers send none of a user's credentials with it (Fetch, CORS protocol and credentials), so none can be asked for. But the
-    /// other proxy forwards what we allow: whatever does bear some is no browser's preflight and has to be good itself, and so has
-    /// the preflight of a route without `cors`, whose operator has not said that other origins may come.
-    fn decide_preflight(
-        &self,
-        client: ClientIp,
-        head: &Head<'_>,
-        original: &Parts,
-        record: &mut Record,
-    ) -> Result<Option<HeaderMap>, Rejection> {
-        let fields = &original.headers;
-        let has_credentials = CREDENTIALS.iter().any(|name| fields.contains_key(name));
-        if !Cors::is_preflight(original) || has_credentials {
-            return Ok(None);
-        }
-        let Some((route, cors)) = self.routes.find_announced(head, fields) else {
-            return Ok(None);
-        };
-        record.route = self.route_metrics.of(route.index, &route.name);
-        if route.enforce {
-            route.addresses.check(client)?;
-        }
-        let (_, told) = cors.preflight(fields).ok_or(Rejection::OriginDenied)?;
-        Ok(Some(told))
     }
 
     /// The path behind the endpoint's own, with the query; `None` where there is none.
