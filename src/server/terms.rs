@@ -1,16 +1,25 @@
 //! What a connection is made under: it keeps these terms to its end, whatever is loaded meanwhile.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
-use hyper::server::conn::{http1, http2};
+use hyper::{
+    rt::{Sleep, Timer},
+    server::conn::{http1, http2},
+};
 use hyper_util::rt::TokioTimer;
 
 use super::{
     settings::{ServerSettings, Timeouts},
     worker::LocalExecutor,
 };
-use crate::{limit::settings::Quota, policy::TrustedProxies};
+use crate::{limit::settings::Quota, moment, policy::TrustedProxies};
 
 /// HTTP/2 flow-control windows: what one stream and one connection may send unread, and so keep in memory. An upload gets one
 /// stream window through in each round trip.
@@ -89,6 +98,27 @@ impl Terms {
     }
 }
 
+/// The timer of HTTP/2 connections. hyper asks it for the time at each request, only to know since when a client is silent.
+struct TurnTimer(TokioTimer);
+
+impl Timer for TurnTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.0.sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        self.0.sleep_until(deadline)
+    }
+
+    fn now(&self) -> Instant {
+        moment::recent()
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, new_deadline: Instant) {
+        self.0.reset(sleep, new_deadline);
+    }
+}
+
 fn http1_builder(settings: &ServerSettings) -> http1::Builder {
     let head_bytes = settings.head.header_bytes + settings.head.uri_bytes + HEAD_SLACK;
     let mut builder = http1::Builder::new();
@@ -109,7 +139,7 @@ fn http2_builder(settings: &ServerSettings) -> http2::Builder<LocalExecutor> {
     let head_bytes = settings.head.header_bytes + settings.head.uri_bytes + HEAD_SLACK;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
-        .timer(TokioTimer::new())
+        .timer(TurnTimer(TokioTimer::new()))
         .max_concurrent_streams(settings.h2_streams)
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)

@@ -60,8 +60,12 @@ impl RequestId {
     #[must_use]
     pub fn to_header_value(self) -> http::HeaderValue {
         // Letters, digits and hyphens fit every header.
-        http::HeaderValue::from_str(self.as_str())
-            .unwrap_or(http::HeaderValue::from_static("unknown"))
+        let value = http::HeaderValue::from_str(self.as_str());
+        let mut value = value.unwrap_or(http::HeaderValue::from_static("unknown"));
+        // It is no secret, but never comes again: the header compression of HTTP/2 must not remember it (RFC 7541 §6.2.3). It would
+        // forget for it what does come again, and look through all ids that it remembers at each request.
+        value.set_sensitive(true);
+        value
     }
 }
 
@@ -208,6 +212,16 @@ mod tests {
                 assert_eq!(RequestId::accept(text), Some(id));
                 assert!(seen.insert(id));
             }
+        }
+    }
+
+    #[test]
+    fn the_header_compression_of_http2_remembers_no_id() {
+        let foreign = RequestId::accept("a").unwrap();
+        for id in [RequestIds::new().next(), foreign] {
+            let value = id.to_header_value();
+            assert!(value.is_sensitive());
+            assert_eq!(value, id.as_str());
         }
     }
 
