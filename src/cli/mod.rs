@@ -134,7 +134,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let accounts = config.accounts.as_ref();
             let accounts =
                 accounts.context("accounts are off: the configuration has no [accounts]")?;
-            user::run(command, accounts)
+            user::run(command, accounts, &config.tls)
         }),
         Command::Key(arguments) => audited(&config, |config| key::run(&arguments, config)),
         Command::Token(command) => audited(&config, |config| {

@@ -24,6 +24,7 @@ use crate::{
         settings::AccountSettings,
     },
     authn::Revocations,
+    server::settings::TlsSettings,
     store::User,
 };
 
@@ -132,16 +133,30 @@ pub enum UserCommand {
 ///
 /// # Errors
 /// What could not be done; then nothing has changed.
-pub fn run(command: UserCommand, settings: &AccountSettings) -> anyhow::Result<ExitCode> {
+pub fn run(
+    command: UserCommand,
+    settings: &AccountSettings,
+    tls: &TlsSettings,
+) -> anyhow::Result<ExitCode> {
     let stdin = io::stdin();
     let mut terminal = Console {
         output: &mut io::stdout().lock(),
         password: &mut || read_password(&stdin),
+        curl: &curl(tls),
     };
     match execute(command, settings, &mut terminal) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if is_unread(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
+    }
+}
+
+/// curl, told to believe the development certificate where there is one.
+fn curl(tls: &TlsSettings) -> String {
+    let made = tls.certificates.first().filter(|_| tls.development);
+    match made {
+        Some(files) => format!("curl --cacert {}", files.cert.display()),
+        None => "curl".to_owned(),
     }
 }
 
@@ -156,6 +171,8 @@ fn is_unread(error: &anyhow::Error) -> bool {
 struct Console<'a> {
     output: &'a mut dyn Write,
     password: &'a mut dyn FnMut() -> io::Result<Zeroizing<String>>,
+    /// How curl is called in what it tells people to type.
+    curl: &'a str,
 }
 
 impl Console<'_> {

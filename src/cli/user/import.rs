@@ -235,9 +235,11 @@ impl Import<'_, '_> {
             "{added} added, {skipped} skipped, {refused} refused"
         )?;
         if refused > 0 {
-            anyhow::bail!(
-                "{refused} lines were refused; `user add` makes those accounts with new passwords"
-            );
+            let lines = match refused {
+                1 => "1 line was".to_owned(),
+                _ => format!("{refused} lines were"),
+            };
+            anyhow::bail!("{lines} refused; `user add` makes such accounts, with new passwords");
         }
         Ok(())
     }

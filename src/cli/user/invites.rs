@@ -45,7 +45,7 @@ pub(super) fn bootstrap(
     writeln!(
         console.output,
         "{}",
-        bootstrap_text(accounts, &made, "curl")
+        bootstrap_text(accounts, &made, console.curl)
     )?;
     Ok(())
 }

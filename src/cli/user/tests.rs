@@ -1,9 +1,13 @@
 //! What the commands over accounts say and do.
 
 use super::*;
-use crate::accounts::{
-    settings::Registration,
-    tests::{PASSWORD, settings},
+use crate::{
+    accounts::{
+        settings::Registration,
+        tests::{PASSWORD, settings},
+    },
+    policy::TlsPolicies,
+    server::settings::{CertificateFiles, ClientRule, TlsVersion},
 };
 
 struct Shell {
@@ -25,6 +29,7 @@ impl Shell {
         let mut console = Console {
             output: &mut output,
             password: &mut typed,
+            curl: "curl",
         };
         execute(command, &settings(&self.folder), &mut console)
             .map_err(|error| format!("{error:#}"))?;
@@ -245,6 +250,7 @@ fn auth_3_an_htpasswd_file_is_imported_once_and_what_cannot_be_verified_is_named
         let mut console = Console {
             output: &mut output,
             password: &mut typed,
+            curl: "curl",
         };
         let command = Program::parse_from(line).command;
         execute(command, &settings(&shell.folder), &mut console).unwrap_err();
@@ -287,6 +293,7 @@ fn auth_3_a_users_file_of_authelia_is_imported_with_groups_and_state() {
         let mut console = Console {
             output: &mut output,
             password: &mut typed,
+            curl: "curl",
         };
         let command = Program::parse_from(line).command;
         let done = execute(command, &settings(&shell.folder), &mut console);
@@ -373,6 +380,7 @@ fn invitations_are_listed_with_the_time_at_which_they_end() {
         let mut console = Console {
             output: &mut output,
             password: &mut typed,
+            curl: "curl",
         };
         let line = ["p"].iter().chain(line);
         let command = Program::parse_from(line).command;
@@ -388,4 +396,22 @@ fn invitations_are_listed_with_the_time_at_which_they_end() {
     let want = crate::cli::show_time(ends);
     assert_eq!(words[1..], ["(anybody)", "until", &want, "clerk"]);
     assert!(want.starts_with("20") && want.ends_with('Z'), "{want}");
+}
+
+#[test]
+fn the_request_that_is_printed_believes_the_certificate_that_was_made() {
+    let files = CertificateFiles {
+        cert: "certs/dev.crt".into(),
+        key: "certs/dev.key".into(),
+        clients: ClientRule::default(),
+    };
+    let mut tls = TlsSettings {
+        certificates: vec![files],
+        development: true,
+        min_version: TlsVersion::default(),
+        policies: TlsPolicies::default(),
+    };
+    assert_eq!(curl(&tls), "curl --cacert certs/dev.crt");
+    tls.development = false;
+    assert_eq!(curl(&tls), "curl");
 }
