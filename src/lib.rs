@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod config;
 mod files;
 pub mod gateway;
+mod jitter;
 mod keepalive;
 pub mod limit;
 pub mod mail;

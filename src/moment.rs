@@ -4,12 +4,7 @@
 //! a dozen times on its way, each time some tens of nanoseconds; most of what it asks for is when a wait or a silence began. So
 //! the time is read once a turn. What is measured, and what a token is judged by, is read anew.
 
-use std::{
-    cell::Cell,
-    time::{Duration, Instant},
-};
-
-use aws_lc_rs::rand;
+use std::{cell::Cell, time::Instant};
 
 thread_local! {
     static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -44,18 +39,10 @@ pub(crate) fn recent_timer() -> tokio::time::Instant {
     begun.map_or_else(tokio::time::Instant::now, tokio::time::Instant::from_std)
 }
 
-/// Half to all of a time, by chance: gateways that lost one server at the same moment must not come back to it at the same moment.
-#[must_use]
-pub(crate) fn spread(whole: Duration) -> Duration {
-    let mut byte = [0];
-    // Without randomness they do, which is no reason to stop.
-    let _ = rand::fill(&mut byte);
-    let [byte] = byte;
-    whole / 2 + (whole / 2) * u32::from(byte) / 255
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

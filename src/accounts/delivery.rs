@@ -10,7 +10,6 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use aws_lc_rs::rand;
 use tokio::{
     runtime::Handle,
     task::{JoinHandle, JoinSet},
@@ -21,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::{Accounts, seconds};
 use crate::{
+    jitter,
     mail::{Facts, Letter, Mailer, Purpose, SendError},
     store::{Claim, MailStatus, QueuedMail, StoreError},
     telemetry::{MailResult, Telemetry},
@@ -318,14 +318,7 @@ async fn one(
 /// nodes do not come back together (FAULT-5).
 fn back_off(failures: u32, most: Duration) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-    let wait = RETRY_FIRST.saturating_mul(doubled).min(most);
-    let mut random = [0; 1];
-    // Without randomness all wait for the longest.
-    let part = match rand::fill(&mut random) {
-        Ok(()) => 256 + u32::from(u8::from_ne_bytes(random)),
-        Err(_) => 511,
-    };
-    wait.saturating_mul(part) / 512
+    jitter::half_to_all(RETRY_FIRST.saturating_mul(doubled).min(most))
 }
 
 impl Delivery {

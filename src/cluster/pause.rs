@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::moment::spread;
+use crate::jitter;
 
 const LEAST: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ impl Pauses {
         }
         let whole = LEAST.saturating_mul(1 << self.0.min(10)).min(MOST);
         self.0 = self.0.saturating_add(1);
-        spread(whole)
+        jitter::half_to_all(whole)
     }
 
     /// Whether a connection that has held for this long is a good one.

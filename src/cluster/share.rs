@@ -16,8 +16,8 @@ use super::{
     resp::Reply,
 };
 use crate::{
+    jitter,
     limit::{Due, Settlements, Spent, settings::Quota},
-    moment::spread,
     telemetry::Telemetry,
 };
 
@@ -89,7 +89,7 @@ impl Settler {
                     let begun = Instant::now();
                     self.settle(round.split_off(0)).await;
                     let rest = max(begun.elapsed() * REST, PERIOD).min(REST_MAX);
-                    sleep(spread(rest)).await;
+                    sleep(jitter::half_to_all(rest)).await;
                 }
             }
         }

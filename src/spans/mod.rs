@@ -27,7 +27,7 @@ use self::{
     settings::TracingSettings,
 };
 use crate::{
-    moment::spread,
+    jitter,
     telemetry::{SpanMetrics, SpanResult, Telemetry, Traced, Tracer},
     upstream::TlsFault,
 };
@@ -205,7 +205,7 @@ impl Exporter {
                 break;
             }
             tokio::select! {
-                () = sleep(asked.unwrap_or_default().max(spread(wait))) => {}
+                () = sleep(asked.unwrap_or_default().max(jitter::half_to_all(wait))) => {}
                 // Once more, at once.
                 () = self.leave.cancelled() => {}
             }

@@ -1,7 +1,6 @@
 //! Active health checks: each server is asked now and then, on a connection of its own, far from the workers.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     io,
     pin::pin,
     sync::{
@@ -23,11 +22,12 @@ use tokio::{
 };
 
 use super::{
-    Server, balance,
+    Server,
     connect::{Stream, connect},
     resolve,
     settings::HealthSettings,
 };
+use crate::jitter;
 
 /// What is done for one upstream in the background: its checks, and look-ups of names. They end when this is dropped, which is when its configuration is.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ impl Drop for Checks {
 
 async fn watch(server: Arc<Server>, settings: HealthSettings) {
     // Many gateways that start at once shall not ask at once.
-    sleep(jitter(settings.interval)).await;
+    sleep(jitter::between(Duration::ZERO, settings.interval)).await;
     let mut ticks = interval(settings.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut against = 0;
@@ -100,12 +100,6 @@ async fn watch(server: Arc<Server>, settings: HealthSettings) {
             against = 0;
         }
     }
-}
-
-fn jitter(interval: Duration) -> Duration {
-    let millis = usize::try_from(interval.as_millis()).unwrap_or(usize::MAX);
-    let millis = balance::spread(RandomState::new().hash_one(millis), millis.max(1));
-    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
 async fn passes(server: &Server, settings: &HealthSettings) -> bool {

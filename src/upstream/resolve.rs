@@ -4,9 +4,7 @@
 //! up; what a client writes into its request is none of them.
 
 use std::{
-    fmt,
-    hash::{BuildHasher, RandomState},
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
@@ -17,9 +15,10 @@ use arc_swap::ArcSwap;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Server, balance,
+    Server,
     settings::{Endpoint, ServerAddress},
 };
+use crate::jitter;
 
 /// How long a look-up in the background may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -138,14 +137,6 @@ pub(super) async fn refresh(server: Arc<Server>, every: Duration) {
             Ok(false) | Err(_) => {}
         }
         failing = outcome.is_err();
-        sleep(spread(every)).await;
+        sleep(jitter::about(every)).await;
     }
-}
-
-/// A tenth more or less: many gateways that start at once shall not ask at once for ever.
-fn spread(every: Duration) -> Duration {
-    let fifth = every / 5;
-    let millis = usize::try_from(fifth.as_millis()).unwrap_or(usize::MAX);
-    let part = balance::spread(RandomState::new().hash_one(millis), millis.max(1));
-    every - fifth / 2 + Duration::from_millis(u64::try_from(part).unwrap_or(0))
 }

@@ -13,17 +13,11 @@ use crate::authn::settings::RemoteSettings;
 /// Where the answer says nothing.
 const UNTOLD: Duration = Duration::from_secs(15 * 60);
 
-/// The wait until the next refresh, within the bounds of the configuration. `chance`, 0 to 255, takes up to a tenth away, so
-/// that many gateways do not ask at one time.
-pub(super) fn refresh_after(
-    headers: &HeaderMap,
-    settings: &RemoteSettings,
-    chance: u8,
-) -> Duration {
+/// The wait until the next refresh, within the bounds of the configuration.
+pub(super) fn refresh_after(headers: &HeaderMap, settings: &RemoteSettings) -> Duration {
     let told = lifetime(headers).unwrap_or(UNTOLD);
     // The configuration sees to it that the least is not more than the most.
-    let bounded = told.min(settings.refresh_max).max(settings.refresh_min);
-    bounded - bounded.mul_f64(f64::from(chance) / 2560.0)
+    told.min(settings.refresh_max).max(settings.refresh_min)
 }
 
 /// `Cache-Control` before `Expires`; what an intermediary kept is as much older.
@@ -111,16 +105,14 @@ mod tests {
     #[test]
     fn key_2_the_configuration_bounds_what_answers_say() {
         let settings = settings(http::Uri::from_static("http://127.0.0.1:1/"));
-        let after = |value: &'static str, chance| {
+        let after = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(value));
-            refresh_after(&headers, &settings, chance)
+            refresh_after(&headers, &settings)
         };
-        assert_eq!(after("max-age=0", 0), settings.refresh_min);
-        assert_eq!(after("max-age=31536000", 0), settings.refresh_max);
-        assert_eq!(after("max-age=1200", 0), Duration::from_secs(1200));
-        let jittered = after("max-age=1200", 255);
-        assert!(jittered > Duration::from_secs(1080) && jittered < Duration::from_secs(1082));
-        assert_eq!(refresh_after(&HeaderMap::new(), &settings, 0), UNTOLD);
+        assert_eq!(after("max-age=0"), settings.refresh_min);
+        assert_eq!(after("max-age=31536000"), settings.refresh_max);
+        assert_eq!(after("max-age=1200"), Duration::from_secs(1200));
+        assert_eq!(refresh_after(&HeaderMap::new(), &settings), UNTOLD);
     }
 }

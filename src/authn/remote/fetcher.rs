@@ -19,9 +19,12 @@ use super::{
     client::{Client, Exchange, ExchangeFault},
     copy::Copy,
 };
-use crate::authn::{
-    keys::{Demand, KeyFault, KeySet, LiveKeys},
-    settings::{IssuerSettings, KeyPlace, RemoteSettings},
+use crate::{
+    authn::{
+        keys::{Demand, KeyFault, KeySet, LiveKeys},
+        settings::{IssuerSettings, KeyPlace, RemoteSettings},
+    },
+    jitter,
 };
 
 /// Why a fetch brought no keys.
@@ -169,7 +172,7 @@ impl Fetcher {
 
     fn succeed(&mut self, keys: &LiveKeys, fetched: Fetched) -> Duration {
         let issuer = &*self.name;
-        let pause = caching::refresh_after(&fetched.headers, &self.settings, chance());
+        let pause = jitter::tenth_less(caching::refresh_after(&fetched.headers, &self.settings));
         let (usable, skipped) = (fetched.set.count(), fetched.set.skipped);
         keys.replace(fetched.set, &self.around.revocations);
         self.good_until = Instant::now().checked_add(self.settings.max_stale);
@@ -209,8 +212,7 @@ impl Fetcher {
         (self.around.report)(issuer, Err(fault.to_owned()));
         self.withdraw_stale(keys);
         // Later rather than earlier: the cooldown holds for every fetch.
-        let cooldown = self.settings.cooldown;
-        cooldown + cooldown.mul_f64(f64::from(chance()) / 2560.0)
+        jitter::tenth_more(self.settings.cooldown)
     }
 
     fn withdraw_stale(&mut self, keys: &LiveKeys) {
@@ -303,12 +305,4 @@ fn result(fault: &FetchFault) -> &'static str {
         FetchFault::Keys(..) => "keys",
         FetchFault::Status(..) => "status",
     }
-}
-
-/// A random byte; without randomness, none that differs.
-pub(super) fn chance() -> u8 {
-    let mut byte = [0];
-    let _ = aws_lc_rs::rand::fill(&mut byte);
-    let [byte] = byte;
-    byte
 }

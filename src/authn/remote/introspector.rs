@@ -28,7 +28,6 @@ use zeroize::Zeroizing;
 use super::{
     Around,
     client::{Client, ExchangeFault},
-    fetcher::chance,
 };
 use crate::{
     authn::{
@@ -37,6 +36,7 @@ use crate::{
         settings::IntrospectionSettings,
         strict_json::members,
     },
+    jitter,
     policy::Rejection,
 };
 
@@ -309,9 +309,7 @@ impl Breaker {
     fn fail(&mut self, cooldown: Duration) -> bool {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_MAX {
-            let pause = self.pause(cooldown);
-            // Up to a tenth more, so that many gateways do not come back at one time.
-            let pause = pause + pause.mul_f64(f64::from(chance()) / 2560.0);
+            let pause = jitter::tenth_more(self.pause(cooldown));
             self.until = Instant::now().checked_add(pause);
         }
         self.failures == 1
