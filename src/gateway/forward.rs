@@ -55,6 +55,9 @@ impl Gateway {
             return Err(Rejection::UpstreamInvalid);
         }
         let_streams_go_on(&mut response, route.streams, progress);
+        if record.version == Version::HTTP_2 {
+            respond::answer::detach(response.headers_mut());
+        }
         if admitted.permit.caller().identity().is_some() {
             respond::answer::keep_private(response.headers_mut());
         }

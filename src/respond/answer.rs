@@ -53,6 +53,19 @@ pub fn finish_upstream(headers: &mut HeaderMap, hsts: bool) {
     insert_missing(headers, REFERRER_OF_UPSTREAM, hsts);
 }
 
+/// Gives values memory of their own, for an answer over HTTP/2. Those that an upstream sent are pieces of the buffer that they were
+/// read into, 8 KiB or many times that, and the compression of header fields remembers values for as long as the client's connection
+/// lives (RFC 7541 §2.3.2): an idle connection would keep a buffer for each.
+pub fn detach(headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        // It is a value, so it makes one.
+        if let Ok(mut own) = HeaderValue::from_bytes(value.as_bytes()) {
+            own.set_sensitive(value.is_sensitive());
+            *value = own;
+        }
+    }
+}
+
 /// What an upstream says that knows of shared caches, and what keeps them from giving the answer to others by itself.
 const KNOWING: [&[u8]; 6] = [
     b"must-revalidate",

@@ -36,6 +36,7 @@ use crate::{
     keepalive,
     limit::MemoryStage,
     policy::PeerIp,
+    respond::answer::detach,
     socket::Socket,
     telemetry::HandshakeResult,
 };
@@ -293,7 +294,12 @@ impl Body for Marked {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = self.get_mut();
         this.mark.clients_turn(false);
-        let frame = Pin::new(&mut this.answer).poll_frame(cx);
+        let mut frame = Pin::new(&mut this.answer).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            detach(trailers);
+        }
         // hyper holds a piece of an HTTP/2 answer until a window is open, and the body with it, were it the last piece.
         this.mark
             .clients_turn(matches!(frame, Poll::Ready(Some(Ok(_)))));

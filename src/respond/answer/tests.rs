@@ -184,3 +184,26 @@ fn hdr_9_an_answer_to_a_caller_who_is_known_is_in_no_shared_cache_unawares() {
         "private"
     );
 }
+
+#[test]
+fn detached_values_keep_no_buffer() {
+    let mut buffer = vec![b' '; 64 << 10];
+    buffer[..5].copy_from_slice(b"nginx");
+    buffer[5..7].copy_from_slice(b"\xe9t");
+    let buffer = bytes::Bytes::from(buffer);
+    let piece = |range| HeaderValue::from_maybe_shared(buffer.slice(range)).unwrap();
+    let mut secret = piece(5..7);
+    secret.set_sensitive(true);
+    let mut headers = HeaderMap::new();
+    headers.insert(header::SERVER, piece(0..5));
+    headers.append(header::SERVER, piece(0..3));
+    headers.insert(header::SET_COOKIE, secret);
+    let before = headers.clone();
+    assert!(!buffer.is_unique());
+    detach(&mut headers);
+    assert_eq!(headers, before);
+    assert!(headers[header::SET_COOKIE].is_sensitive());
+    assert!(!headers[header::SERVER].is_sensitive());
+    drop(before);
+    assert!(buffer.is_unique());
+}
