@@ -280,6 +280,23 @@ impl AnswerStream {
         self.switched.take()
     }
 
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self {
+            incoming, lease, ..
+        } = self;
+        let Some(lease) = lease else {
+            return Pin::new(incoming).poll_frame(cx);
+        };
+        // A short answer has come with its head.
+        if let Some(frame) = lease.peek(|cx| Pin::new(&mut *incoming).poll_frame(cx)) {
+            return Poll::Ready(frame);
+        }
+        lease.poll_with(cx, |cx| Pin::new(incoming).poll_frame(cx))
+    }
+
     /// Wakes at the deadline, and once before that for whoever looks after exchanges that go on.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline;
@@ -340,7 +357,7 @@ impl Body for AnswerStream {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerFault>>> {
         let stream = self.get_mut();
         loop {
-            let frame = match Pin::new(&mut stream.incoming).poll_frame(cx) {
+            let frame = match stream.poll_incoming(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     ready!(stream.poll_deadline(cx));

@@ -235,7 +235,7 @@ async fn exchange(
         let spare = may_repeat.then(|| lease.spare(&unsent));
         let outcome = {
             let sent = pin!(lease.send(unsent));
-            within(terms, sent).await
+            within(terms, &mut lease, sent).await
         };
         let outcome = outcome.ok_or(Rejection::UpstreamTimeout)?;
         match outcome {
@@ -304,13 +304,17 @@ fn address(
 
 /// Waits for an answer until the deadline, and no longer than allowed after the request's last byte; `None` when the time is
 /// over. While the client still uploads, only the upload's own idle limit counts.
-async fn within<F: Future>(terms: &Terms<'_>, mut answer: Pin<&mut F>) -> Option<F::Output> {
+async fn within<F: Future>(
+    terms: &Terms<'_>,
+    lease: &mut Lease,
+    mut answer: Pin<&mut F>,
+) -> Option<F::Output> {
     let allowed = terms.upstream.settings().response_timeout;
     let (deadline, progress) = (terms.deadline, &terms.progress);
     let due = deadline.min(moment::recent_timer() + allowed);
     let mut limit = terms.patience.until(due);
     poll_fn(|cx| {
-        if let Poll::Ready(output) = answer.as_mut().poll(cx) {
+        if let Poll::Ready(output) = lease.poll_with(cx, |cx| answer.as_mut().poll(cx)) {
             return Poll::Ready(Some(output));
         }
         while limit.poll(cx).is_ready() {
@@ -383,6 +387,10 @@ fn answer(
     }
     if !framing::is_clear(response.version(), response.headers()) {
         return Err(Rejection::UpstreamInvalid);
+    }
+    // The answer is polled when its client takes more of it, and that one may be waiting to have sent its request first.
+    if terms.progress.finished().is_none() {
+        lease.detach();
     }
     // hyper would speak HTTP/1.0 on it from now on, where a body of unknown length has no framing at all.
     if response.version() == Version::HTTP_10 {

@@ -9,7 +9,7 @@ use http::Request;
 
 use crate::policy::interim;
 
-/// The interim answers to one request that were not yet taken. Filled in the task of the upstream connection, emptied in that
+/// The interim answers to one request that were not yet taken. Filled where the upstream connection is polled, emptied in the task
 /// of the client's; both are on one thread, but hyper wants a callback that need not be.
 #[derive(Debug, Default)]
 pub struct Hints(Mutex<Heard>);

@@ -1,6 +1,11 @@
 //! A connection in use by one exchange, whichever version of HTTP it speaks.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 use futures_util::{TryFutureExt, future::Either};
 use http::{HeaderValue, Request, Response, header};
@@ -8,10 +13,11 @@ use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1::SendRequest},
 };
-use tokio::task::AbortHandle;
+use tokio::task::coop::unconstrained;
 
 use super::{
     body::RequestBody,
+    driver::Driver,
     heard::Ear,
     http2::{self, Place},
     pins,
@@ -46,7 +52,7 @@ struct Watched(Option<Rc<UploadProgress>>);
 #[derive(Debug)]
 pub(super) enum Connection {
     /// All of it.
-    Own(Own),
+    Own(Box<Own>),
     /// One stream.
     Shared(Place),
 }
@@ -55,7 +61,7 @@ pub(super) enum Connection {
 #[derive(Debug)]
 pub(super) struct Own {
     pub(super) sender: SendRequest<RequestBody>,
-    pub(super) task: AbortHandle,
+    pub(super) driver: Driver,
     pub(super) open: OpenCount,
     pub(super) ear: Ear,
     /// Where it leads.
@@ -85,8 +91,10 @@ impl Lease {
     }
 
     /// The lease of a connection that was pinned, as soon as it is ready; `None` when it has closed.
-    pub(super) async fn pinned(mut connection: Own, turn: pins::Turn) -> Option<Self> {
-        connection.sender.ready().await.ok()?;
+    pub(super) async fn pinned(mut connection: Box<Own>, turn: pins::Turn) -> Option<Self> {
+        let Own { sender, driver, .. } = &mut *connection;
+        let ready = poll_fn(|cx| driver.poll_with(cx, |cx| sender.poll_ready(cx)));
+        ready.await.ok()?;
         let mut lease = Self::new(Connection::Own(connection), true);
         lease.end = End::Pinned(turn);
         Some(lease)
@@ -105,8 +113,8 @@ impl Lease {
         matches!(self.end, End::Pinned(_))
     }
 
-    /// Sends a request, and waits for the head of its answer. Dropped, it takes the request back: what was sent of it is
-    /// not a whole one.
+    /// Sends a request, and waits for the head of its answer, polled by [`Lease::poll_with`]. Dropped, it takes the request back:
+    /// what was sent of it is not a whole one.
     ///
     /// # Errors
     /// Why there is no answer, with the request where no byte of it was sent.
@@ -115,8 +123,36 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, SendFault>> + use<> {
         match &mut self.connection {
-            Connection::Own(own) => Either::Left(own.send(request)),
+            // Its budget is the connection's: what that has brought can be taken.
+            Connection::Own(own) => Either::Left(unconstrained(own.send(request))),
             Connection::Shared(place) => Either::Right(place.send(request)),
+        }
+    }
+
+    /// Polls something that waits for the connection, and before that the connection itself where nobody else does.
+    pub(super) fn poll_with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        waiting: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        match &mut self.connection {
+            Connection::Own(own) => own.driver.poll_with(cx, waiting),
+            Connection::Shared(_) => waiting(cx),
+        }
+    }
+
+    /// Polls what the connection may have brought already; `None` where it is not there.
+    pub(super) fn peek<T>(&self, waiting: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+        match &self.connection {
+            Connection::Own(own) => own.driver.peek(waiting),
+            Connection::Shared(_) => None,
+        }
+    }
+
+    /// Has the connection go on while this exchange waits for something else.
+    pub(super) fn detach(&mut self) {
+        if let Connection::Own(own) = &mut self.connection {
+            own.driver.detach();
         }
     }
 
@@ -175,11 +211,15 @@ impl Lease {
     /// Gives the connection back after an answer that ended properly.
     pub fn release(self) {
         // A place among streams is given back by its drop.
-        let Connection::Own(connection) = self.connection else {
+        let Connection::Own(mut connection) = self.connection else {
             return;
         };
         if !self.upload.is_over() || connection.sender.is_closed() {
             return;
+        }
+        if !connection.sender.is_ready() {
+            // It has something left to do, and nobody would poll it.
+            connection.driver.detach();
         }
         let pool = Rc::clone(connection.open.pool());
         match self.end {
@@ -249,11 +289,5 @@ impl Drop for Watched {
         if let Some(upload) = &self.0 {
             upload.abandon();
         }
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }

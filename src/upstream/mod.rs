@@ -9,6 +9,7 @@ mod checks;
 mod client_body;
 mod connect;
 mod contain;
+mod driver;
 mod forward;
 mod framing;
 mod health;

@@ -141,7 +141,7 @@ impl Seat {
 
 impl Turn {
     /// Leaves the connection for the next exchange, and is over.
-    pub(super) fn keep(self, connection: Own) {
+    pub(super) fn keep(self, connection: Box<Own>) {
         *self.seat.kept.borrow_mut() = Some(Idle::now(connection));
     }
 }
@@ -161,16 +161,20 @@ impl Seats {
 
     /// Closes the connections that were idle too long by now.
     pub(super) fn sweep(&self, now: Instant, idle_timeout: Duration) {
-        let is_old = |idle: &Idle| now.duration_since(idle.since) >= idle_timeout;
+        let is_old = |idle: &mut Idle| {
+            idle.connection.driver.look();
+            let has_ended = idle.connection.sender.is_closed();
+            has_ended || now.duration_since(idle.since) >= idle_timeout
+        };
         while self.take_where(is_old).is_some() {}
     }
 
     /// Takes a connection out; it is dropped outside the borrow, for that wakes a waiter.
-    fn take_where(&self, may_go: impl Fn(&Idle) -> bool) -> Option<Idle> {
+    fn take_where(&self, may_go: impl Fn(&mut Idle) -> bool) -> Option<Idle> {
         let seats = self.0.borrow();
         seats.iter().filter_map(Weak::upgrade).find_map(|seat| {
             let mut kept = seat.kept.borrow_mut();
-            let goes = kept.as_ref().is_some_and(&may_go);
+            let goes = kept.as_mut().is_some_and(&may_go);
             if goes { kept.take() } else { None }
         })
     }

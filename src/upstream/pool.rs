@@ -18,6 +18,7 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{
     Server,
     connect::{Stream, connect},
+    driver::Driver,
     heard::{Ear, Heard},
     http2::{Place, Shared},
     lease::{Connection, Lease, Own},
@@ -61,7 +62,7 @@ type Outcome = Result<(), Rejection>;
 /// A connection that waits for its next exchange.
 #[derive(Debug)]
 pub(super) struct Idle {
-    pub(super) connection: Own,
+    pub(super) connection: Box<Own>,
     pub(super) since: Instant,
 }
 
@@ -152,16 +153,15 @@ impl Pool {
 
     /// Closes the connections that were not used for the idle timeout, and all that nobody will use.
     pub fn sweep(&self, now: Instant) {
-        let keep = |idle: &Idle| {
+        let keep = |idle: &mut Idle| {
+            idle.connection.driver.look();
             !idle.connection.sender.is_closed()
                 && !self.has_expired(idle.since, now)
                 && self.server.target().has(idle.connection.peer)
         };
         let expired: Vec<Idle> = {
             let mut idle = self.idle.borrow_mut();
-            let (kept, expired) = idle.drain(..).partition(keep);
-            *idle = kept;
-            expired
+            idle.extract_if(.., |idle| !keep(idle)).collect()
         };
         // Dropped outside the borrow: each drop wakes a waiter.
         drop(expired);
@@ -199,13 +199,18 @@ impl Pool {
         self.take_place(now).map(Connection::Shared)
     }
 
-    fn take_idle(&self, now: Instant) -> Option<Own> {
+    fn take_idle(&self, now: Instant) -> Option<Box<Own>> {
         let mut idle = self.idle.borrow_mut();
         // The one used last is the one most likely still open. One that is not ready has just been given back and its task
         // has not run yet: it stays for the next request.
-        let usable =
-            |idle: &Idle| idle.connection.sender.is_ready() && !self.has_expired(idle.since, now);
-        let place = idle.iter().rposition(usable)?;
+        let usable = |idle: &mut Idle| {
+            let Own { driver, sender, .. } = &mut *idle.connection;
+            if driver.has_rung() {
+                driver.look();
+            }
+            sender.is_ready() && !self.has_expired(idle.since, now)
+        };
+        let place = idle.iter_mut().rposition(usable)?;
         Some(idle.remove(place).connection)
     }
 
@@ -325,18 +330,13 @@ impl Pool {
             .handshake(TokioIo::new(Heard::new(stream, ear.clone())))
             .await;
         let (sender, driver) = handshake.map_err(unreachable)?;
-        let task = tokio::task::spawn_local(async move {
-            if let Err(error) = driver.with_upgrades().await {
-                tracing::debug!(%error, "upstream connection ended");
-            }
-        });
-        Ok(Connection::Own(Own {
+        Ok(Connection::Own(Box::new(Own {
             sender,
-            task: task.abort_handle(),
+            driver: Driver::new(driver.with_upgrades()),
             open,
             ear,
             peer,
-        }))
+        })))
     }
 }
 
@@ -366,7 +366,8 @@ impl<'p> Dial<'p> {
 }
 
 impl Idle {
-    pub(super) fn now(connection: Own) -> Self {
+    pub(super) fn now(connection: Box<Own>) -> Self {
+        connection.driver.rest();
         Self {
             connection,
             since: moment::recent(),

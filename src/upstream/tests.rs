@@ -429,3 +429,23 @@ async fn idle_connections_are_swept() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_its_server_has_closed_is_swept() {
+    local(async {
+        // It closes after the one answer.
+        let (settings, _) = upstream(vec![vec![OK]]).await;
+        let (pools, upstream) = (Pools::new(1), make(settings));
+        text(get(&pools, &upstream).await.unwrap()).await.unwrap();
+        let pool = pools.of(&upstream.servers[0]);
+        for _ in 0..1000 {
+            if pool.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            pools.sweep(std::time::Instant::now());
+        }
+        assert!(pool.is_empty());
+    })
+    .await;
+}

@@ -94,13 +94,15 @@ impl Switched {
     /// an answer to this request (MSG-3).
     pub(super) fn new(
         response: &mut Response<Incoming>,
-        lease: Lease,
+        mut lease: Lease,
         handshake: Option<&Handshake>,
     ) -> Result<Self, Rejection> {
         if !handshake.is_some_and(|handshake| handshake.is_met(response.headers())) {
             return Err(Rejection::UpstreamInvalid);
         }
         let upgrade = hyper::upgrade::on(response);
+        // What is left of it hands the stream over.
+        lease.detach();
         Ok(Self { upgrade, lease })
     }
 

@@ -11,7 +11,11 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::Notify,
+};
 
 use crate::harness::{
     Broken, Gateway, H2, Raw, Reply, Site, Step, Upstream, client::full, get, request,
@@ -456,6 +460,42 @@ async fn up_8_a_client_that_does_not_read_holds_the_upstream_back() {
     upstream
         .until("the upstream to be let go", |upstream| upstream.open() == 0)
         .await;
+}
+
+/// More than the buffers of two connections hold.
+const MUCH: usize = 24 << 20;
+
+#[tokio::test]
+async fn an_upload_goes_on_while_its_client_takes_nothing_of_the_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = tokio::spawn(async move {
+        let (mut requests, mut answers) = listener.accept().await.unwrap().0.into_split();
+        tokio::spawn(async move {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {MUCH}\r\n\r\n");
+            let _ = answers.write_all(head.as_bytes()).await;
+            let _ = answers.write_all(&vec![b'd'; MUCH]).await;
+        });
+        let mut seen = 0;
+        let mut piece = vec![0; 1 << 16];
+        while seen < MUCH {
+            let count = requests.read(&mut piece).await.unwrap();
+            assert!(count > 0, "it ended after {seen} bytes");
+            seen += piece[..count].iter().filter(|byte| **byte == b'U').count();
+        }
+    });
+    let gateway = Site::new(address)
+        .set("server", "workers", "1")
+        .route("big", "/big", "public")
+        .on_route("max_body", "\"200MiB\"")
+        .start()
+        .await;
+    let mut raw = Raw::connect(&gateway).await;
+    let head = format!("POST /big HTTP/1.1\r\nHost: localhost\r\nContent-Length: {MUCH}\r\n\r\n");
+    raw.send(head).await;
+    raw.head().await;
+    raw.send(vec![b'U'; MUCH]).await;
+    upstream.await.unwrap();
 }
 
 #[tokio::test]
