@@ -150,7 +150,7 @@ impl Gateway {
         let client = self.proxies.client_ip(peer.ip, &request.headers);
         self.tls.check(peer.tls, &head.host)?;
         let permit = self.decide(client, &head, request, record)?;
-        Admitted::new(permit, head, request.headers.get(header::HOST))
+        Admitted::new(permit, head)
     }
 
     /// Goes on with what earlier configurations have counted for its routes, however long theirs live.

@@ -17,16 +17,14 @@ pub struct Admitted<'g> {
     path: Option<NormalPath<'static>>,
     /// Host and port as the client named them.
     pub(super) host: HeaderValue,
+    /// Whether the request's `Host` field says the same.
+    pub(super) says_host: bool,
 }
 
 impl<'g> Admitted<'g> {
-    /// `field` is the request's own `Host`, shared where it says the same.
-    pub(super) fn new(
-        permit: Permit<'g>,
-        head: Head<'_>,
-        field: Option<&HeaderValue>,
-    ) -> Result<Self, Rejection> {
-        let host = match field.filter(|field| field.as_bytes() == head.authority.as_bytes()) {
+    pub(super) fn new(permit: Permit<'g>, head: Head<'_>) -> Result<Self, Rejection> {
+        let field = head.field.filter(|field| *field == head.authority);
+        let host = match field {
             Some(field) => field.clone(),
             None => HeaderValue::from_str(head.authority).map_err(|_| Rejection::Internal)?,
         };
@@ -35,7 +33,12 @@ impl<'g> Admitted<'g> {
         } else {
             Some(head.path.into_owned())
         };
-        Ok(Self { permit, path, host })
+        Ok(Self {
+            permit,
+            path,
+            host,
+            says_host: field.is_some(),
+        })
     }
 
     /// The address that the request is charged to.

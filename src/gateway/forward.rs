@@ -2,7 +2,7 @@
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 
-use http::{HeaderMap, HeaderValue, Response, Version, header};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::body::Body;
 
 use super::{Admitted, Answer, Gateway, Inbound, Tunnel};
@@ -34,13 +34,14 @@ impl Gateway {
             let origin = cors.granted(&inbound.parts.headers)?;
             Some((Arc::clone(cors), origin))
         });
-        let outbound = self.outbound(upstream, admitted, inbound, record)?;
+        let mut outbound = self.outbound(upstream, admitted, inbound, record)?;
         let hints = outbound.hints.clone();
         let progress = Rc::clone(&outbound.progress);
         let sent = Instant::now();
         let outcome = {
             let (lane, early) = (inbound.lane, &inbound.peer.early);
-            let sending = pin!(forward(&lane.pools, upstream, &admitted.permit, outbound));
+            let permit = &admitted.permit;
+            let sending = pin!(forward(&lane.pools, upstream, permit, &mut outbound));
             early.relay(hints.as_deref(), sending).await
         };
         record.upstream_asked = Some(sent.saturating_duration_since(record.started));
@@ -84,11 +85,14 @@ impl Gateway {
             return Err(Rejection::BodyTooLarge);
         }
         let target = admitted.target(&inbound.parts)?;
-        let (parts, body) = inbound.take();
+        let (mut parts, body) = inbound.take();
         let (peer, handshake) = (inbound.peer, inbound.handshake.take());
-        let mut headers = told_host(parts.headers, &admitted.host);
+        let headers = &mut parts.headers;
+        if !admitted.says_host {
+            headers.insert(header::HOST, admitted.host.clone());
+        }
         let believed = self.proxies.believed(peer.ip);
-        let mut trailers = (self.headers).trailers(Direction::Request, &headers, route, &self.head);
+        let mut trailers = (self.headers).trailers(Direction::Request, headers, route, &self.head);
         let from = Forwarding {
             peer: &peer.field,
             believed,
@@ -97,25 +101,26 @@ impl Gateway {
             request_id: &inbound.request_id,
             trace: self.trace_field(record.trace.as_deref(), believed.is_some()),
         };
-        self.headers
-            .prepare(&mut headers, &admitted.permit, &from)?;
+        self.headers.prepare(headers, &admitted.permit, &from)?;
         let request = (&parts.method, &target);
         headers.extend(self.statement(inbound.lane, admitted, upstream, request)?);
         if handshake.is_some() {
-            Handshake::mark(&mut headers);
+            Handshake::mark(headers);
         } else if let Some(trailers) = &mut trailers {
-            trailers.tell(&mut headers);
+            trailers.tell(headers);
         }
-        let (body, progress) = self.upload(body, &headers, route);
+        let (body, progress) = self.upload(body, headers, route);
+        let hints = upstream.hints(parts.version);
+        // What hyper keeps there belongs to the client's connection.
+        parts.extensions = Extensions::new();
+        parts.version = Version::HTTP_11;
         Ok(Outbound {
-            method: parts.method,
+            request: Some(Request::from_parts(parts, body.followed_by(trailers))),
             target,
-            headers,
-            body: body.followed_by(trailers),
             progress,
             deadline: moment::recent_timer() + route.timeout,
             handshake,
-            hints: upstream.hints(parts.version),
+            hints,
             // What a trusted proxy sends on one connection may come from many.
             pins: believed.is_none().then(|| Rc::clone(&peer.pins)),
         })
@@ -158,14 +163,6 @@ impl Gateway {
         }
         response.body_mut().follow_with(trailers);
     }
-}
-
-/// The headers with the host that was decided on.
-fn told_host(mut headers: HeaderMap, host: &HeaderValue) -> HeaderMap {
-    if headers.get(header::HOST) != Some(host) {
-        headers.insert(header::HOST, host.clone());
-    }
-    headers
 }
 
 /// Whether a `Content-Type` is that of events, whatever its parameters.

@@ -21,9 +21,10 @@ use http::{
 pub use edits::{HeaderEdits, is_reserved_name};
 pub use forwarding::{Forwarding, X_REQUEST_ID};
 use forwarding::{TrustedChain, Via};
-pub use hop_by_hop::strip_hop_by_hop;
+pub use hop_by_hop::HopByHop;
 pub use templates::{IdentityHeaders, MultiValue, Preset, Template};
 use templates::{RequestPlaces, check_size, header_value};
+use trace::{TRACEPARENT, TRACESTATE};
 pub use trace::{TraceField, TraceParent};
 pub use trailers::{Direction, Trailers, TrailersTooLarge};
 
@@ -120,6 +121,17 @@ pub struct HeaderPolicy {
     pass_token: bool,
 }
 
+/// What a client has sent that does not go on as it is.
+#[derive(Debug, Default)]
+struct Found {
+    hops: HopByHop,
+    /// Reserved names, in all their spellings, and names with an underscore.
+    reserved: Vec<HeaderName>,
+    has_via: bool,
+    has_cookie: bool,
+    has_trace: bool,
+}
+
 /// The names that no client may send.
 #[derive(Debug, Clone)]
 struct Reserved {
@@ -194,18 +206,30 @@ impl HeaderPolicy {
         permit: &Permit<'_>,
         from: &Forwarding<'_>,
     ) -> Result<(), Rejection> {
-        if self.via.is_in(headers) {
+        let found = self.look_through(headers);
+        if found.has_via && self.via.is_in(headers) {
             return Err(Rejection::LoopDetected);
         }
         let chain = TrustedChain::take(headers, from.believed);
-        strip_hop_by_hop(headers, &[]);
-        self.strip_reserved(headers);
-        self.strip_credentials(headers, permit.consumed_credential());
+        found.hops.strip(headers, &[]);
+        for name in found.reserved {
+            headers.remove(name);
+        }
+        if permit.consumed_credential() && !self.pass_token {
+            headers.remove(header::AUTHORIZATION);
+        }
+        if found.has_cookie {
+            strip_cookies(headers);
+        }
         // Before the injection: what the gateway says of the caller stands whatever the operator wrote.
-        permit.route().request_headers.apply(headers);
+        let edits = &permit.route().request_headers;
+        edits.apply(headers);
         headers.reserve(INJECTED_USUALLY);
         self.inject_identity(headers, permit, from.request_id)?;
-        forwarding::inject(headers, permit, from, chain, &self.via)
+        forwarding::inject(headers, permit, from, chain, &self.via)?;
+        let has_trace = found.has_trace || !edits.set.is_empty();
+        trace::pass_on(headers, from.request_id, from.trace, has_trace);
+        Ok(())
     }
 
     /// What may follow a message on a route whose trailers pass; `None` on others (MSG-13). `headers` are those that came.
@@ -241,26 +265,20 @@ impl HeaderPolicy {
         Ok(headers)
     }
 
-    /// Removes every reserved name, in all its spellings, and every name with an underscore.
-    fn strip_reserved(&self, headers: &mut HeaderMap) {
-        let forged: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| self.reserved.has(name.as_str()))
-            .cloned()
-            .collect();
-        for name in forged {
-            headers.remove(name);
+    /// Looks once at every name that a client has sent: most of those that matter are in few requests, and a look-up of each
+    /// would cost more.
+    fn look_through(&self, headers: &HeaderMap) -> Found {
+        let mut found = Found::default();
+        for name in headers.keys() {
+            found.hops.look_at(name);
+            found.has_via |= *name == header::VIA;
+            found.has_cookie |= *name == header::COOKIE;
+            found.has_trace |= *name == TRACEPARENT || *name == TRACESTATE;
+            if self.reserved.has(name.as_str()) {
+                found.reserved.push(name.clone());
+            }
         }
-    }
-
-    /// Removes what the gateway consumed: its token, unless tokens are passed on, and its cookies always (HDR-8).
-    fn strip_credentials(&self, headers: &mut HeaderMap, consumed: bool) {
-        if consumed && !self.pass_token {
-            headers.remove(header::AUTHORIZATION);
-        }
-        if headers.contains_key(header::COOKIE) {
-            strip_cookies(headers);
-        }
+        found
     }
 
     fn inject_identity(

@@ -5,7 +5,7 @@ use http::{
     header::{self, Entry, HeaderName, HeaderValue},
 };
 
-use crate::policy::headers::{OWN_COOKIES, strip_hop_by_hop};
+use crate::policy::headers::{HopByHop, OWN_COOKIES};
 
 /// Keeps browsers from guessing a type.
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -39,14 +39,16 @@ pub fn finish_upstream(headers: &mut HeaderMap, hsts: bool) {
     let has_repeated = headers.len() > headers.keys_len();
     // One look at all names is cheaper than a look-up of each of these.
     let (mut is_coded, mut has_cookies) = (false, false);
+    let mut hops = HopByHop::default();
     for name in headers.keys() {
+        hops.look_at(name);
         is_coded |= *name == header::TRANSFER_ENCODING;
         has_cookies |= *name == header::SET_COOKIE;
     }
     if is_coded || has_repeated {
         unify_framing(headers);
     }
-    strip_hop_by_hop(headers, &NOT_CONNECTION_OPTIONS);
+    hops.strip(headers, &NOT_CONNECTION_OPTIONS);
     if has_cookies {
         strip_reserved_cookies(headers);
     }

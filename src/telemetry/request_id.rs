@@ -6,6 +6,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
+
 /// The longest request id, in bytes.
 const LEN_MAX: usize = 64;
 
@@ -59,13 +61,20 @@ impl RequestId {
     /// The id as a header value, to be shared by the request to the upstream and the answer.
     #[must_use]
     pub fn to_header_value(self) -> http::HeaderValue {
-        // Letters, digits and hyphens fit every header.
-        let value = http::HeaderValue::from_str(self.as_str());
+        // Letters, digits and hyphens fit every header. With its owner, for bytes without one are moved to the heap again as soon as
+        // they are shared.
+        let value = http::HeaderValue::from_maybe_shared(Bytes::from_owner(self));
         let mut value = value.unwrap_or(http::HeaderValue::from_static("unknown"));
         // It is no secret, but never comes again: the header compression of HTTP/2 must not remember it (RFC 7541 §6.2.3). It would
         // forget for it what does come again, and look through all ids that it remembers at each request.
         value.set_sensitive(true);
         value
+    }
+}
+
+impl AsRef<[u8]> for RequestId {
+    fn as_ref(&self) -> &[u8] {
+        self.as_str().as_bytes()
     }
 }
 

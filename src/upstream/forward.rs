@@ -10,10 +10,7 @@ use std::{
     task::Poll,
 };
 
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header,
-    uri::PathAndQuery,
-};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
@@ -42,14 +39,10 @@ const STALE_CONNECTIONS_MAX: usize = 3;
 /// A request as it leaves: headers already rewritten by `policy`.
 #[derive(Debug)]
 pub struct Outbound {
-    /// The method.
-    pub method: Method,
+    /// Its method, its headers with `Host` as the client named it, and its body. Taken when it is sent.
+    pub request: Option<Request<RequestBody>>,
     /// Normalised path and query, without the upstream's base path.
     pub target: PathAndQuery,
-    /// The headers, `Host` as the client named it.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: RequestBody,
     /// What becomes of the body.
     pub progress: Rc<UploadProgress>,
     /// When the whole exchange must be over.
@@ -77,21 +70,23 @@ pub async fn forward(
     pools: &Pools,
     upstream: &Upstream,
     permit: &Permit<'_>,
-    outbound: Outbound,
+    outbound: &mut Outbound,
 ) -> Result<Response<Box<AnswerStream>>, Rejection> {
     let mut attempts = Attempts::new(upstream);
+    if let (Some(request), Some(hints)) = (&mut outbound.request, &outbound.hints) {
+        hints.listen(request);
+    }
     let terms = Terms {
         upstream,
         patience: &pools.patience,
-        progress: Rc::clone(&outbound.progress),
-        pins: outbound.pins.clone(),
+        progress: &outbound.progress,
+        pins: outbound.pins.as_ref(),
         deadline: outbound.deadline,
-        target: outbound.target.clone(),
-        handshake: outbound.handshake.clone(),
+        target: &outbound.target,
+        handshake: outbound.handshake.as_ref(),
     };
     let choice = Choice::new(upstream, pools, permit);
-    let mut request = Some(request(outbound));
-    let outcome = attempt(choice, &terms, &mut request, &mut attempts).await;
+    let outcome = attempt(choice, &terms, &mut outbound.request, &mut attempts).await;
     attempts.end(outcome.is_ok());
     outcome
 }
@@ -116,13 +111,11 @@ async fn attempt(
             ),
         };
         if let Some(request) = request {
-            address(request, picked.server, &terms.target)?;
+            address(request, picked.server, terms.target)?;
         }
         terms.progress.asks(picked.server);
         let pool = choice.pools().of(picked.server);
-        let outcome = exchange(&pool, (&picked, lease), request, terms, attempts)
-            .await
-            .and_then(|(response, lease)| Ok(answer(response, lease, terms)?));
+        let outcome = exchange(&pool, (&picked, lease), request, terms, attempts).await;
         // A client that was still uploading when the time was over is no fault of the server.
         let ended = outcome.as_ref().map(drop).map_err(|fault| &fault.rejection);
         if !matches!(ended, Err(Rejection::UpstreamTimeout)) || terms.progress.finished().is_some()
@@ -159,17 +152,17 @@ async fn attempt(
 struct Terms<'u> {
     upstream: &'u Upstream,
     patience: &'u Patience,
-    progress: Rc<UploadProgress>,
-    pins: Option<Rc<Pins>>,
+    progress: &'u Rc<UploadProgress>,
+    pins: Option<&'u Rc<Pins>>,
     deadline: Instant,
-    target: PathAndQuery,
-    handshake: Option<Handshake>,
+    target: &'u PathAndQuery,
+    handshake: Option<&'u Handshake>,
 }
 
 impl<'u> Terms<'u> {
     /// The connection that belongs to the client's connection, when it is this request's turn.
     async fn pinned(&self) -> Result<Option<(&'u Arc<Server>, Lease)>, Rejection> {
-        let Some(pins) = self.pins.as_ref().filter(|pins| !pins.is_empty()) else {
+        let Some(pins) = self.pins.filter(|pins| !pins.is_empty()) else {
             return Ok(None);
         };
         let lease = Box::pin(pins.lease(self.upstream));
@@ -182,7 +175,7 @@ impl<'u> Terms<'u> {
     /// # Errors
     /// [`Rejection::UpstreamInvalid`] where others use the connection already (RFC 9113 has no such authentication).
     fn pin(&self, lease: &mut Lease, server: &Server) -> Result<(), Rejection> {
-        match &self.pins {
+        match self.pins {
             _ if lease.is_shared() => return Err(Rejection::UpstreamInvalid),
             _ if lease.is_pinned() => {}
             Some(pins) => pins.pin(lease, self.upstream, server),
@@ -216,7 +209,7 @@ async fn exchange(
     request: &mut Option<Request<RequestBody>>,
     terms: &Terms<'_>,
     attempts: &Attempts<'_>,
-) -> Result<(Response<Incoming>, Lease), Failed> {
+) -> Result<Response<Box<AnswerStream>>, Failed> {
     let mut stale = 0;
     loop {
         let mut lease = match pinned.take() {
@@ -226,14 +219,15 @@ async fn exchange(
                 None => wait_for_lease(pool, stale, picked, terms).await?,
             },
         };
-        lease.watch(Rc::clone(&terms.progress));
-        let unsent = request.take().ok_or(Rejection::Internal)?;
+        lease.watch(Rc::clone(terms.progress));
+        let unsent = request.as_ref().ok_or(Rejection::Internal)?;
         if pins::binds(unsent.headers().get_all(header::AUTHORIZATION)) {
             terms.pin(&mut lease, picked.server)?;
         }
-        let may_repeat = attempts.may_repeat(&unsent);
-        let spare = may_repeat.then(|| lease.spare(&unsent));
+        let may_repeat = attempts.may_repeat(unsent);
+        let spare = may_repeat.then(|| lease.spare(unsent));
         let outcome = {
+            let unsent = request.take().ok_or(Rejection::Internal)?;
             let sent = pin!(lease.send(unsent));
             within(terms, &mut lease, sent).await
         };
@@ -243,9 +237,9 @@ async fn exchange(
                 if pins::binds(response.headers().get_all(header::WWW_AUTHENTICATE)) {
                     terms.pin(&mut lease, picked.server)?;
                 }
-                return Ok((response, lease));
+                return Ok(answer(response, lease, terms)?);
             }
-            Err(failure) => *request = Some(resend(failure, spare, &lease, &terms.progress)?),
+            Err(failure) => *request = Some(resend(failure, spare, &lease, terms.progress)?),
         }
         stale += 1;
     }
@@ -263,17 +257,6 @@ async fn wait_for_lease(
     let lease = Box::pin(pool.lease(fresh, picked.dial));
     let lease = timeout_at(terms.deadline, lease).await;
     lease.map_err(|_elapsed| Rejection::UpstreamTimeout)?
-}
-
-fn request(outbound: Outbound) -> Request<RequestBody> {
-    let mut request = Request::new(outbound.body);
-    *request.method_mut() = outbound.method;
-    *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = outbound.headers;
-    if let Some(hints) = &outbound.hints {
-        hints.listen(&mut request);
-    }
-    request
 }
 
 /// Writes what depends on the server: its base path, and its name where it is to be told that.
@@ -310,7 +293,7 @@ async fn within<F: Future>(
     mut answer: Pin<&mut F>,
 ) -> Option<F::Output> {
     let allowed = terms.upstream.settings().response_timeout;
-    let (deadline, progress) = (terms.deadline, &terms.progress);
+    let (deadline, progress) = (terms.deadline, terms.progress);
     let due = deadline.min(moment::recent_timer() + allowed);
     let mut limit = terms.patience.until(due);
     poll_fn(|cx| {
@@ -382,7 +365,7 @@ fn answer(
         lease.retire();
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let switched = Switched::new(&mut response, lease, terms.handshake.as_ref())?;
+        let switched = Switched::new(&mut response, lease, terms.handshake)?;
         return Ok(response.map(|body| Box::new(AnswerStream::switched(body, switched))));
     }
     if !framing::is_clear(response.version(), response.headers()) {

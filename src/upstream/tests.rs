@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, uri::PathAndQuery};
+use http::uri::PathAndQuery;
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -142,11 +142,10 @@ async fn get_from(
     upstream: &Arc<Upstream>,
     client: IpAddr,
 ) -> Result<Response, Rejection> {
-    let outbound = Outbound {
-        method: Method::GET,
+    let request = http::Request::builder().header(http::header::HOST, "test");
+    let mut outbound = Outbound {
+        request: Some(request.body(RequestBody::Empty).unwrap()),
         target: PathAndQuery::from_static("/"),
-        headers: HeaderMap::from_iter([(http::header::HOST, "test".parse().unwrap())]),
-        body: RequestBody::Empty,
         progress: UploadProgress::finished_now(),
         deadline: tokio::time::Instant::now() + Duration::from_secs(60),
         handshake: None,
@@ -156,7 +155,7 @@ async fn get_from(
     let route = route();
     let client = ClientIp::from(PeerIp::new(client));
     let permit = authorize(&route, client, Ok(Caller::Anonymous)).unwrap();
-    forward(pools, upstream, &permit, outbound).await
+    forward(pools, upstream, &permit, &mut outbound).await
 }
 
 type Response = http::Response<Box<AnswerStream>>;

@@ -5,7 +5,7 @@ use http::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use super::trace::{self, TraceField};
+use super::trace::TraceField;
 use crate::policy::{
     authorize::Permit, client_ip::ForwardedHeaders, forwarded, rejection::Rejection,
 };
@@ -115,9 +115,6 @@ impl Via {
     /// Whether a request has passed this gateway before (MSG-14). By bytes: a neighbour's hop that is not ASCII must not hide
     /// ours on the same line.
     pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
-        if !headers.contains_key(header::VIA) {
-            return false;
-        }
         let mut hops = headers
             .get_all(header::VIA)
             .iter()
@@ -131,7 +128,7 @@ impl Via {
     }
 }
 
-/// Sets every field that tells of the way.
+/// Sets every field that tells of the way, the trace excepted.
 pub(super) fn inject(
     headers: &mut HeaderMap,
     permit: &Permit<'_>,
@@ -168,6 +165,5 @@ pub(super) fn inject(
         &via.http1
     };
     headers.append(header::VIA, via.clone());
-    trace::pass_on(headers, from.request_id, from.trace);
     Ok(())
 }

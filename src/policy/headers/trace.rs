@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The length of a `traceparent` of version 00, and of the part of later versions that is known.
 const KNOWN_BYTES: usize = 55;
@@ -69,10 +69,16 @@ fn single(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Leaves the one well-formed `traceparent` of a request as it is, with its `tracestate`, unless `told` says otherwise. One of a
 /// later version is told as far as it is known here, as version 00. Where there is none, several, or one that is not well-formed, a
-/// trace begins, and the state of another, of which nobody knows which it was, is left out.
-pub(super) fn pass_on(headers: &mut HeaderMap, request_id: &HeaderValue, told: TraceField<'_>) {
-    let parent = single(headers).and_then(Version::of);
-    if parent.is_none() {
+/// trace begins, and the state of another, of which nobody knows which it was, is left out. `came` says whether either field came.
+pub(super) fn pass_on(
+    headers: &mut HeaderMap,
+    request_id: &HeaderValue,
+    told: TraceField<'_>,
+    came: bool,
+) {
+    let parent = came.then(|| single(headers).and_then(Version::of));
+    let parent = parent.flatten();
+    if came && parent.is_none() {
         headers.remove(TRACESTATE);
     }
     let claimed = || TraceParent::of(headers).filter(|parent| parent.sampled);
@@ -142,8 +148,9 @@ fn unrecorded(parent: &TraceParent, request_id: &HeaderValue) -> Option<HeaderVa
 
 /// The last 16 digits of a request id that we made.
 fn own_parent(request_id: &HeaderValue) -> Option<&[u8]> {
-    let id = request_id.as_bytes();
-    let ours = id.len() == 32 && id.iter().all(is_hex);
+    let id: &[u8; 32] = request_id.as_bytes().try_into().ok()?;
+    // Without a way out at the first that is none, sixteen are compared at once.
+    let ours = id.iter().fold(true, |ours, digit| ours & is_hex(digit));
     id.get(16..).filter(|_| ours)
 }
 
@@ -194,7 +201,8 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        pass_on(&mut headers, &HeaderValue::from_static(ID), told);
+        let came = !fields.is_empty();
+        pass_on(&mut headers, &HeaderValue::from_static(ID), told, came);
         let all = |name| {
             let values = headers.get_all(name).iter();
             values

@@ -153,9 +153,11 @@ impl Routes {
             wildcard,
             any,
         } = &*self.hosts;
-        let wildcard = host
-            .split_once('.')
-            .and_then(|(_, parent)| wildcard.get(parent));
+        let parent = match wildcard.is_empty() {
+            true => None,
+            false => host.split_once('.'),
+        };
+        let wildcard = parent.and_then(|(_, parent)| wildcard.get(parent));
         let tables = [exact.get(host), wildcard, Some(any)];
         for segments in tables.into_iter().flatten() {
             if let Some(route) = self.search(segments, (path, method), &mut allowed) {
