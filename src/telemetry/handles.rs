@@ -433,3 +433,6 @@ impl Drop for OpenTunnel {
         self.0.dec();
     }
 }
+
+#[cfg(test)]
+mod tests;

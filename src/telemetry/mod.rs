@@ -19,6 +19,7 @@ mod accounts;
 mod audit_file;
 mod cluster;
 mod events;
+mod faults;
 mod handles;
 mod histogram;
 mod labels;
@@ -28,10 +29,12 @@ mod memory;
 mod metrics;
 mod record;
 mod refusals;
+mod reloads;
 mod request_id;
 mod results;
 pub mod settings;
 mod spans;
+mod tokens;
 mod totals;
 
 pub use accounts::AccountMetrics;
@@ -88,7 +91,7 @@ impl Telemetry {
         let metrics = Metrics::new();
         let access_log = settings
             .access
-            .then(|| access_log::start(settings.format, sink, metrics.log_dropped.clone()));
+            .then(|| access_log::start(settings.format, sink, metrics.faults.log_dropped.clone()));
         Arc::new(Self {
             no_route: metrics.routes.route(NO_ROUTE),
             handshakes: [
@@ -207,20 +210,20 @@ impl Telemetry {
     /// Counts a fetch of an issuer's keys; `result` is a word of a closed set.
     pub fn jwks_fetched(&self, issuer: &str, result: &'static str) {
         let issuer = issuer.into();
-        let fetches = &self.metrics.jwks_fetches;
+        let fetches = &self.metrics.tokens.fetches;
         fetches.get_or_create(&FetchLabels { issuer, result }).inc();
     }
 
     /// Counts a question to an issuer about an opaque token; `result` is a word of a closed set.
     pub fn introspected(&self, issuer: &str, result: &'static str) {
         let issuer = issuer.into();
-        let asked = &self.metrics.introspections;
+        let asked = &self.metrics.tokens.introspections;
         asked.get_or_create(&FetchLabels { issuer, result }).inc();
     }
 
     /// Counts certificate files that changed.
     pub fn certificate_reload(&self, result: CertificateReload) {
-        self.metrics.certificate_reload(result).inc();
+        self.metrics.reloads.certificate(result).inc();
     }
 
     /// Counts attempts to send a mail.
@@ -275,27 +278,27 @@ impl Telemetry {
 
     /// Counts an attempt to load the configuration anew.
     pub fn config_reload(&self, result: ConfigReload) {
-        self.metrics.config_reload(result);
+        self.metrics.reloads.config_loaded(result);
     }
 
     /// Counts a task that panicked.
     pub fn panicked(&self) {
-        self.metrics.panics.inc();
+        self.metrics.faults.panics.inc();
     }
 
     /// Counts a connection that could not be accepted.
     pub fn accept_failed(&self) {
-        self.metrics.accept_errors.inc();
+        self.metrics.faults.accept_errors.inc();
     }
 
     /// Counts a request whose head could not be read.
     pub fn head_malformed(&self) {
-        self.metrics.malformed.inc();
+        self.metrics.faults.malformed.inc();
     }
 
     /// Counts an HTTP/2 connection that was ended for its control frames.
     pub fn flooded(&self) {
-        self.metrics.floods.inc();
+        self.metrics.faults.floods.inc();
     }
 
     /// Counts a client connection that was closed for want of memory.
@@ -305,7 +308,7 @@ impl Telemetry {
 
     /// Counts a turn of a worker that took too long.
     pub fn stalled(&self) {
-        self.metrics.stalls.inc();
+        self.metrics.faults.stalls.inc();
     }
 
     /// Runs `sampler` at each scrape, in place of an earlier one of this name. It must be quick and must not scrape.
@@ -324,7 +327,10 @@ impl Telemetry {
         for sampler in samplers.values() {
             sampler(&mut scrape);
         }
-        self.metrics.log_dropped.inc_by(events::newly_dropped());
+        self.metrics
+            .faults
+            .log_dropped
+            .inc_by(events::newly_dropped());
         self.metrics.encode()
     }
 

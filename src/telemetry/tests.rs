@@ -118,7 +118,7 @@ impl Write for Broken {
 }
 
 fn dropped(telemetry: &Telemetry) -> u64 {
-    telemetry.metrics.log_dropped.get()
+    telemetry.metrics.faults.log_dropped.get()
 }
 
 #[test]

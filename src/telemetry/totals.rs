@@ -156,13 +156,13 @@ impl Telemetry {
     /// Log lines that were dropped.
     #[must_use]
     pub fn log_dropped(&self) -> u64 {
-        self.metrics.log_dropped.get()
+        self.metrics.faults.log_dropped.get()
     }
 
     /// Tasks that panicked.
     #[must_use]
     pub fn panics(&self) -> u64 {
-        self.metrics.panics.get()
+        self.metrics.faults.panics.get()
     }
 }
 
