@@ -1,12 +1,10 @@
 """What a request costs while the limits know a million clients."""
 
 import math
-import tempfile
-from pathlib import Path
 
 from . import accounting
 from .load import BadRun, execute, read_wrk
-from .peers import Portcullis
+from .variant import Variant
 
 ADDRESSES = 1_000_000
 CONNECTIONS = 64
@@ -14,23 +12,16 @@ FILL_SECONDS_MAX = 90
 PATH = "/public/x"
 
 
-class Addressed(Portcullis):
+class Addressed(Variant):
     """Behind a proxy that names clients. A client who has sent one request is remembered for a minute at least, and may send a million."""
 
     name = "addressed"
     rate, burst = "1/1m", 1_000_000
     trusted_proxies = ("127.0.0.1",)
 
-    def __init__(self, peer):
-        folder = Path(tempfile.mkdtemp(dir=peer.folder))
-        super().__init__(folder, peer.cores, peer.keys, peer.upstream, peer.options)
-        self.binary = peer.binary
-
 
 def take(bench, peer, seconds):
-    gateway = Addressed(peer)
-    try:
-        gateway.start()
+    with Addressed(peer).running() as gateway:
         run(bench, gateway, 1, 1)
         alone, rate = run(bench, gateway, seconds, 1)
         before = accounting.resident_kib(gateway.pids)
@@ -42,8 +33,6 @@ def take(bench, peer, seconds):
         memory = accounting.resident_kib(gateway.pids) - before
         many, _ = run(bench, gateway, seconds, ADDRESSES)
         among, _ = run(bench, gateway, seconds, 1)
-    finally:
-        gateway.stop()
     return {
         "CPU µs a request, one client alone": alone,
         "one of a million": among,

@@ -9,7 +9,9 @@ import time
 from . import accounting, addresses, http2, limited
 from .cases import CHECKING, WITH_TRIAL
 from .load import BadRun, execute, read_wrk
+from .peers import Portcullis
 from .tokens import badly_signed
+from .variant import Budgeted
 
 IDLE_CONNECTIONS = 900
 # Gateways may take a while before they call a connection idle.
@@ -29,7 +31,14 @@ def headers(token):
 
 
 def rate_kept(bench, peer, seconds):
-    """Per cent of the good clients' rate that is left while others send RS256 tokens with bad signatures."""
+    """Per cent of the good clients' rate that is left while others send RS256 tokens with bad signatures. Portcullis has its budget of them."""
+    if isinstance(peer, Portcullis):
+        with Budgeted(peer).running() as gateway:
+            return rate_beside(bench, gateway, seconds)
+    return rate_beside(bench, peer, seconds)
+
+
+def rate_beside(bench, peer, seconds):
     url, token = peer.url("RS256", "/"), bench.token("RS256")
     good = bench.load.wrk_command(url, seconds, GOOD_CONNECTIONS, headers(token))
     alone = read_wrk(execute(good, seconds))

@@ -5,13 +5,11 @@ import json
 import secrets
 import ssl
 import subprocess
-import tempfile
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 from .load import BadRun, execute, read_refusals, read_wrk
-from .peers import Portcullis
+from .variant import Variant
 
 # Requests a second of one client that are let through: all of the good one's, and next to none of the flood's.
 RATE = 250
@@ -23,7 +21,7 @@ LOGINS = 20
 PATH = "/public/x"
 
 
-class Limited(Portcullis):
+class Limited(Variant):
     """With a limit that one client reaches, accounts, and two addresses, so that there are two clients: the flood comes over IPv4, the
     good one over IPv6."""
 
@@ -31,9 +29,7 @@ class Limited(Portcullis):
     rate, burst = f"{RATE}/s", RATE
 
     def __init__(self, peer):
-        folder = Path(tempfile.mkdtemp(dir=peer.folder))
-        super().__init__(folder, peer.cores, peer.keys, peer.upstream, peer.options)
-        self.binary = peer.binary
+        super().__init__(peer)
         self.password = secrets.token_urlsafe(24)
 
     def listen(self):
@@ -67,9 +63,7 @@ login_limit = {{ per_ip = "1000/1m", per_account = "1000/1m", failures = "100/1d
 
 def take(bench, peer, seconds):
     """One row: `bench` has the load generators, `peer` the build of Portcullis."""
-    gateway = Limited(peer)
-    try:
-        gateway.start()
+    with Limited(peer).running() as gateway:
         refusal, rate = refusals(bench, gateway, seconds)
         login = logins(bench, gateway)
         alone = good(bench, gateway)
@@ -77,8 +71,6 @@ def take(bench, peer, seconds):
             beside = good(bench, gateway)
         with flood(bench, gateway, None):
             flooded = good(bench, gateway)
-    finally:
-        gateway.stop()
     return {
         "429/s of one core": rate,
         "CPU µs of a 429": refusal,

@@ -435,6 +435,8 @@ class Portcullis(Gateway):
     access_log = False
     # Requests of one client, the highest that its limit can be, and who may name another client.
     rate, burst = f"{RATE}/s", RATE
+    # Bad tokens of one client: out of the way, for where a refusal is measured, it is that of a token.
+    bad_tokens = f'{{ rate = "{RATE}/s", burst = {RATE} }}'
     trusted_proxies = ()
 
     def binary(self):
@@ -484,7 +486,7 @@ min_version = "1.3"
 preset = "portcullis"
 [rate_limit]
 per_ip = {{ rate = "{self.rate}", burst = {self.burst} }}
-bad_tokens = {{ rate = "{RATE}/s", burst = {RATE} }}
+bad_tokens = {self.bad_tokens}
 [[upstream]]
 name = "app"
 servers = ["http://127.0.0.1:{self.upstream.ports['http']}"]
