@@ -59,12 +59,11 @@ impl Tokens {
     pub(crate) fn new(settings: &Settings) -> Result<Self, Box<dyn Error>> {
         let mut verifiers = Vec::new();
         for (name, entry) in &settings.issuers {
-            let algorithm: Algorithm = name.parse()?;
             let bytes = fs::read(&entry.key_file)?;
-            let key = match algorithm {
-                Algorithm::HS256 => DecodingKey::from_secret(&bytes),
-                Algorithm::RS256 => DecodingKey::from_rsa_pem(&bytes)?,
-                Algorithm::ES256 => DecodingKey::from_ec_pem(&bytes)?,
+            let (algorithm, key) = match name.as_str() {
+                "HS256" => (Algorithm::HS256, DecodingKey::from_secret(&bytes)),
+                "RS256" => (Algorithm::RS256, DecodingKey::from_rsa_pem(&bytes)?),
+                "ES256" => (Algorithm::ES256, DecodingKey::from_ec_pem(&bytes)?),
                 _ => return Err(format!("{name} is not supported").into()),
             };
             let mut validation = Validation::new(algorithm);
