@@ -14,8 +14,7 @@ class Pingora(Built):
     package, binary_name = "pingora", "pingora-gate"
 
     def version(self):
-        # The crate that OpenSSL's source comes with says its version after a plus sign.
-        return f"{self.locked('pingora')} (OpenSSL {self.locked('openssl-src').split('+')[-1]})"
+        return f"{self.locked('pingora')} (rustls {self.locked('rustls')})"
 
     def command(self):
         program = self.program()

@@ -13,7 +13,6 @@ use pingora::{
     listeners::{L4BufferSettings, ListenerConfig, tls::TlsSettings},
     proxy::http_proxy_service,
     server::{Server, configuration::ServerConf},
-    tls::ssl::SslVersion,
 };
 
 use crate::{gate::Gate, settings::Settings};
@@ -51,9 +50,6 @@ fn configuration(settings: &Settings) -> ServerConf {
 
 fn listener(settings: &Settings) -> Result<ListenerConfig, Box<dyn Error>> {
     let mut tls = TlsSettings::intermediate(&settings.cert, &settings.cert_key)?;
-    tls.set_min_proto_version(Some(SslVersion::TLS1_3))?;
-    // A client that resumes needs one; each costs an encryption and its bytes.
-    tls.set_num_tickets(1)?;
     tls.enable_h2();
     let buffers = L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES);
     Ok(ListenerConfig::tcp(&settings.listen)
