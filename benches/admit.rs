@@ -358,6 +358,7 @@ fn per_ip(max_keys: usize) -> IpLimitSettings {
     IpLimitSettings {
         per_ip: LASTING,
         bad_tokens: LASTING,
+        bad_tokens_wait: Duration::ZERO,
         exempt: Vec::new(),
         ipv6_prefix: 64,
         max_keys,

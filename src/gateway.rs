@@ -8,6 +8,7 @@ mod answer;
 pub mod assertion;
 mod browser;
 mod contain;
+mod deferral;
 mod early;
 pub mod explain;
 mod forward;
@@ -223,6 +224,11 @@ impl Gateway {
         let lane = inbound.lane;
         inbound.request_id = request_id.clone();
         let served = self.serve(inbound, record).await;
+        if let Err(rejection) = &served
+            && let Some(wait) = self.defer(rejection, inbound.peer)
+        {
+            wait.await;
+        }
         let mut response = served.unwrap_or_else(|rejection| {
             let mut refusal = self.refuse(&rejection, (grpc, is_page), record);
             self.let_page_read(inbound, refusal.headers_mut());

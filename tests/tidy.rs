@@ -16,7 +16,14 @@ use std::{
 /// together: they may not import each other, save those listed in [`SIDEWAYS`].
 const LAYERS: [&[&str]; 11] = [
     &["policy"],
-    &["files", "jitter", "keepalive", "moment", "socket", "telemetry"],
+    &[
+        "files",
+        "jitter",
+        "keepalive",
+        "moment",
+        "socket",
+        "telemetry",
+    ],
     &["authn", "limit", "upstream", "respond", "store"],
     &["cluster", "mail", "spans"],
     &["accounts"],

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::policy::{Allowance, ClientIp, rejection::Exceeded};
 
+/// The limit's name.
+const LIMIT: &str = "bad_tokens";
+
 /// For how long after the last failure somebody may be refused at most.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -24,6 +27,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 pub struct BadTokens<C: Clock = DefaultClock> {
     limiter: Arc<KeyedLimiter<IpAddr, C>>,
     keys: ClientKeys,
+    wait: Duration,
 }
 
 /// One client's budget.
@@ -70,19 +74,24 @@ impl<C: Clock> BadTokens<C> {
         let (quota, max_keys) = (settings.bad_tokens, settings.max_keys);
         let sharing = share.map(|share| Sharing {
             share: share.clone(),
-            title: format!("bad_tokens {}", quota.title()).into(),
+            title: format!("{LIMIT} {}", quota.title()).into(),
             wait_max: WAIT_MAX.saturating_sub(one(quota)),
         });
         Self {
-            limiter: Arc::new(KeyedLimiter::shared(
-                "bad_tokens",
-                quota,
-                max_keys,
-                clock,
-                sharing,
-            )),
+            limiter: Arc::new(KeyedLimiter::shared(LIMIT, quota, max_keys, clock, sharing)),
             keys: ClientKeys::new(settings.ipv6_prefix),
+            wait: settings.bad_tokens_wait,
         }
+    }
+
+    /// The limit's name: a label of metrics and of `RateLimit-Policy`.
+    pub const fn limit(&self) -> &'static str {
+        LIMIT
+    }
+
+    /// How long a client who has used its budget up is to wait for each refusal; zero for not at all.
+    pub const fn wait(&self) -> Duration {
+        self.wait
     }
 
     /// The budget of one client.

@@ -22,6 +22,8 @@ pub struct IpLimitSettings {
     pub per_ip: Quota,
     /// How many failed verifications of tokens one client address may cause.
     pub bad_tokens: Quota,
+    /// How long a client waits for a refusal beyond that; zero for not at all.
+    pub bad_tokens_wait: Duration,
     /// Networks that `per_ip` and limits of routes by client address skip.
     pub exempt: Vec<IpNet>,
     /// IPv6 addresses with this many leading bits in common share a budget: 32 to 128.

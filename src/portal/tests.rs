@@ -47,6 +47,7 @@ fn limits(burst: u32) -> IpLimitSettings {
     IpLimitSettings {
         per_ip: quota(1000),
         bad_tokens: quota(burst),
+        bad_tokens_wait: Duration::ZERO,
         exempt: Vec::new(),
         ipv6_prefix: 64,
         max_keys: 1000,

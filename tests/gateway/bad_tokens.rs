@@ -1,9 +1,12 @@
 //! RATE-8: whoever sends bad tokens soon has none of them looked at, and nobody else notices.
 
+use std::time::{Duration, Instant};
+
 use jsonwebtoken::Algorithm;
 
 use crate::harness::{
-    Answer, Gateway, Kind, Raw, Site, Token, Upstream,
+    Answer, Gateway, H2, Kind, Raw, Site, Token, Upstream,
+    client::full,
     keys::{bearer, keys, now, rsa_key},
     request,
 };
@@ -147,5 +150,68 @@ async fn rate_6_and_rate_8_many_connections_get_no_more_than_one() {
     });
     let looked_at = futures_util::future::join_all(connections).await;
     assert_eq!(looked_at.iter().sum::<usize>(), BURST);
+    assert_eq!(upstream.count(), 0);
+}
+
+/// The longest wait there is: far longer than anything takes that must not wait for it.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// A gateway that lets whoever is beyond the budget wait, and believes these networks to be proxies.
+async fn slow_to_refuse(upstream: &Upstream, proxies: &str) -> Gateway {
+    let budget = format!("{{ rate = \"1/1m\", burst = {BURST} }}");
+    Site::new(upstream.address)
+        .set("server", "trusted_proxies", proxies)
+        .set("rate_limit", "bad_tokens", &budget)
+        .set("rate_limit", "bad_tokens_wait", "\"5s\"")
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn rate_8_whoever_goes_on_beyond_the_budget_waits_and_nobody_else_does() {
+    let upstream = Upstream::start().await;
+    let gateway = slow_to_refuse(&upstream, "[]").await;
+    let mut raw = Raw::connect(&gateway).await;
+    let good = bearer(&Token::new(Kind::Rs).sign());
+    let bad = [0, 1].map(|number| bearer(&badly_signed(1000 + number)));
+    let get = |field: &str| request("GET", "/private", &[("Authorization", field)], "");
+    raw.exchange(get(&good)).await.is(200);
+    use_up(&mut raw, "203.0.113.1").await;
+
+    let begun = Instant::now();
+    raw.send(get(&bad[0])).await;
+    let mut h2 = H2::connect(&gateway).await;
+    let waiting = http::Request::get("https://localhost/private").header("authorization", &bad[1]);
+    let waiting = tokio::spawn(h2.begin(waiting.body(full("")).unwrap()));
+    // Another stream of the same connection, and another connection of the same address.
+    h2.get("/private", &[("authorization", &good)])
+        .await
+        .is(200);
+    let mut other = Raw::connect(&gateway).await;
+    other.exchange(get(&good)).await.is(200);
+    other
+        .exchange(request("GET", "/public", &[], ""))
+        .await
+        .is(200);
+    assert!(!waiting.is_finished(), "others were served only afterwards");
+
+    raw.answer().await.refused(429, "rate_limited");
+    assert!(begun.elapsed() >= WAIT);
+    assert_eq!(waiting.await.unwrap().unwrap().status(), 429);
+    assert_eq!(upstream.count(), 4);
+}
+
+#[tokio::test]
+async fn rate_8_behind_a_proxy_nobody_waits_for_the_refusal_of_another() {
+    let upstream = Upstream::start().await;
+    let gateway = slow_to_refuse(&upstream, r#"["127.0.0.1/32"]"#).await;
+    let mut raw = Raw::connect(&gateway).await;
+    use_up(&mut raw, "203.0.113.1").await;
+    let begun = Instant::now();
+    for number in 0..20 {
+        let answer = send(&mut raw, "203.0.113.1", "/private", &badly_signed(number)).await;
+        answer.refused(429, "rate_limited");
+    }
+    assert!(begun.elapsed() < 20 * WAIT);
     assert_eq!(upstream.count(), 0);
 }

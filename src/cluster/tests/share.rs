@@ -12,6 +12,7 @@ fn limits(per_ip: Quota, bad_tokens: Quota) -> IpLimitSettings {
     IpLimitSettings {
         per_ip,
         bad_tokens,
+        bad_tokens_wait: Duration::ZERO,
         exempt: Vec::new(),
         ipv6_prefix: 64,
         max_keys: 100_000,

@@ -209,6 +209,7 @@ fn rate_limits() {
     refused_each(
         "[rate_limit]",
         r#"
+        bad_tokens_wait = "5001ms"           | rate_limit.bad_tokens_wait | above the most
         ipv6_prefix = 31                     | rate_limit.ipv6_prefix   | below the least
         ipv6_prefix = 129                    | rate_limit.ipv6_prefix   | above the most
         ipv6_site_factor = 0                 | rate_limit.ipv6_site_factor | below the least

@@ -22,6 +22,7 @@ fn budget(max_keys: usize) -> (BadTokens<FakeRelativeClock>, FakeRelativeClock) 
     let settings = IpLimitSettings {
         per_ip: quota(1),
         bad_tokens: quota(50),
+        bad_tokens_wait: Duration::ZERO,
         exempt: vec!["192.0.2.0/24".parse().unwrap()],
         ipv6_prefix: 64,
         max_keys,

@@ -22,6 +22,7 @@ fn limiter(ipv6_prefix: u8, exempt: &[&str]) -> IpLimiter<FakeRelativeClock> {
             window: Duration::from_secs(1),
             burst: 1,
         },
+        bad_tokens_wait: Duration::ZERO,
         exempt: exempt
             .iter()
             .map(|network| network.parse().unwrap())
@@ -131,6 +132,7 @@ fn cfg_2_a_reload_renews_no_budget_that_did_not_change() {
     let settings = IpLimitSettings {
         per_ip: quota(3),
         bad_tokens: quota(2),
+        bad_tokens_wait: Duration::ZERO,
         exempt: vec![],
         ipv6_prefix: 64,
         max_keys: 100,

@@ -36,6 +36,7 @@ fn limits(
     let clients = IpLimitSettings {
         per_ip: quota,
         bad_tokens: quota,
+        bad_tokens_wait: Duration::ZERO,
         exempt: vec!["10.0.0.0/8".parse().unwrap()],
         ipv6_prefix: 64,
         max_keys,
@@ -225,6 +226,7 @@ fn cfg_2_a_reload_renews_no_budget_that_did_not_change() {
     let clients = |exempt: &str, ipv6_prefix| IpLimitSettings {
         per_ip: slow(LimitKey::Ip, 1).quota,
         bad_tokens: slow(LimitKey::Ip, 1).quota,
+        bad_tokens_wait: Duration::ZERO,
         exempt: vec![exempt.parse().unwrap()],
         ipv6_prefix,
         max_keys: 100,
