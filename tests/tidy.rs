@@ -329,6 +329,15 @@ fn policy_knows_no_io_no_clock_and_no_async() {
 }
 
 #[test]
+fn fault_4_limits_know_no_wall_clock() {
+    let limits = ["limit", "cluster"];
+    none(&faults(|file, line| {
+        let asks = line.contains("SystemTime") || line.contains("UNIX_EPOCH");
+        (asks && limits.contains(&file.module())).then(|| "the wall clock in a limit".into())
+    }));
+}
+
+#[test]
 fn jwt_12_only_the_verifier_vouches_for_an_identity() {
     none(&faults(|file, line| {
         let call = line.contains("assert_verified(") && !line.contains("fn assert_verified(");

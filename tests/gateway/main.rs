@@ -21,6 +21,7 @@ mod browser;
 mod bypasses;
 mod cache;
 mod certificates;
+mod claimed_addresses;
 mod client_certificates;
 mod clients;
 mod cluster;
