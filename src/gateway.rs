@@ -16,6 +16,7 @@ pub mod forward_auth;
 mod frames;
 mod inbound;
 mod last_hop;
+mod limits;
 mod meter;
 mod timing;
 mod tunnel;
@@ -107,6 +108,8 @@ pub struct Gateway {
     pub server_timing: Vec<IpNet>,
     /// Whether answers tell browsers to use TLS alone from now on; off with a development certificate.
     pub hsts: bool,
+    /// Whether 429 bears `X-RateLimit-*` too, for clients that know no other fields.
+    pub x_rate_limit: bool,
 }
 
 impl Gateway {
@@ -372,6 +375,7 @@ impl Gateway {
         let mut response = portal.call(call).await;
         if let Some(rejection) = response.extensions().get::<Rejection>().cloned() {
             note(&rejection, record);
+            self.tell_limit(&rejection, response.headers_mut());
             if !respond::page::is_one(&response) {
                 response = self.shown(&rejection, is_page, record, response);
             }
@@ -426,7 +430,8 @@ impl Gateway {
         record: &mut Record,
     ) -> Response<Answer> {
         note(rejection, record);
-        let response = respond::refusal(rejection, &record.request_id);
+        let mut response = respond::refusal(rejection, &record.request_id);
+        self.tell_limit(rejection, response.headers_mut());
         let mut response = self.shown(rejection, is_page, record, response);
         if let Some(grpc) = grpc {
             response = grpc.refusal(rejection, response);

@@ -142,6 +142,7 @@ pub fn succeed(
         },
         server_timing: config.log.server_timing.clone(),
         hsts: !config.tls.development,
+        x_rate_limit: config.x_rate_limit,
     })
 }
 

@@ -31,8 +31,17 @@ const BAD_TOKENS_WAIT: Duration = Duration::from_millis(100);
 /// The most limits of one route.
 const ROUTE_LIMITS_MAX: usize = 8;
 
-/// The section, and how many times the budget of one client the account routes give a whole /48 of IPv6.
-pub(super) fn read(mut table: Table<'_>) -> (IpLimitSettings, u32) {
+/// The section `[rate_limit]`.
+pub(super) struct RateLimit {
+    /// What one client address may do.
+    pub(super) per_client: IpLimitSettings,
+    /// How many times the budget of one client the account routes give a whole /48 of IPv6.
+    pub(super) ipv6_site_factor: u32,
+    /// Whether refusals bear `X-RateLimit-*` too.
+    pub(super) x_headers: bool,
+}
+
+pub(super) fn read(mut table: Table<'_>) -> RateLimit {
     let per_ip = quota(&mut table, "per_ip", PER_IP);
     let bad_tokens = bad_tokens(&mut table);
     let wait = Bounds::new(Duration::ZERO, secs(5))
@@ -51,8 +60,9 @@ pub(super) fn read(mut table: Table<'_>) -> (IpLimitSettings, u32) {
         .because("one client is not to have more than its site, which has 65536 networks at most");
     let ipv6_site_factor = table.number("ipv6_site_factor", factor).unwrap_or(4);
     let max_keys = table.number("max_keys", Bounds::new(1000, 100_000_000));
+    let x_headers = table.flag("x_headers").unwrap_or(false);
     table.finish();
-    let settings = IpLimitSettings {
+    let per_client = IpLimitSettings {
         per_ip,
         bad_tokens,
         bad_tokens_wait: bad_tokens_wait.unwrap_or(BAD_TOKENS_WAIT),
@@ -60,7 +70,11 @@ pub(super) fn read(mut table: Table<'_>) -> (IpLimitSettings, u32) {
         ipv6_prefix,
         max_keys: max_keys.unwrap_or(1_000_000),
     };
-    (settings, ipv6_site_factor)
+    RateLimit {
+        per_client,
+        ipv6_site_factor,
+        x_headers,
+    }
 }
 
 pub(super) fn read_cache(mut table: Table<'_>) -> CacheSettings {

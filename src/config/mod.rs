@@ -103,6 +103,8 @@ pub struct Config {
     pub assertion: Option<AssertionSettings>,
     /// Limits per client address.
     pub limit: IpLimitSettings,
+    /// Whether 429 bears `X-RateLimit-*` too.
+    pub x_rate_limit: bool,
     /// Backends, in the order of the file: a route's `UpstreamId` is the place here.
     pub upstreams: Vec<UpstreamSettings>,
     /// Routes in the order of the file, without the built-in ones.

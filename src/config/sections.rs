@@ -38,9 +38,9 @@ pub(super) fn read<'d>(
     let issuers = issuer::read(top.sections("issuer"), server);
     let token_cache = limit::read_cache(top.section("token_cache"));
     let (identity, statements) = identity::read(top.section("identity"));
-    let (limit, site_factor) = limit::read(top.section("rate_limit"));
+    let limit = limit::read(top.section("rate_limit"));
     let upstreams = upstream::read(top.sections("upstream"), statements.is_some());
-    let accounts = accounts_with_mail(&mut top, site_factor, server, tls.development);
+    let accounts = accounts_with_mail(&mut top, limit.ipv6_site_factor, server, tls.development);
     let cluster = cluster::read(top.section("cluster"), server, accounts.as_ref());
     let assertion = statements.zip(server).and_then(|(statements, server)| {
         statements.settle(&context.problems, server, (accounts.as_ref(), context.root))
@@ -81,7 +81,8 @@ pub(super) fn read<'d>(
         token_cache,
         identity,
         assertion,
-        limit,
+        limit: limit.per_client,
+        x_rate_limit: limit.x_headers,
         upstreams: upstreams.settings,
         route_limits: route::limits(&routes),
         table: table?,

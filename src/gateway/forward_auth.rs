@@ -57,7 +57,8 @@ impl Gateway {
         Ok(decided.unwrap_or_else(|rejection| {
             note(&rejection, record);
             let status = understood(rejection.status());
-            let refusal = respond::refusal_as(status, &rejection, &record.request_id);
+            let mut refusal = respond::refusal_as(status, &rejection, &record.request_id);
+            self.tell_limit(&rejection, refusal.headers_mut());
             let mut answer = match &original {
                 Ok(original) => {
                     let refusal = self.shown(&rejection, wants_page(original), record, refusal);

@@ -24,6 +24,9 @@ pub mod texts;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const X_RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -182,6 +185,15 @@ fn insert_limit(headers: &mut HeaderMap, exceeded: &Exceeded) {
         format!("\"{limit}\";q={quota};w={window}"),
     );
     insert_text(headers, RATE_LIMIT, format!("\"{limit}\";r=0;t={wait}"));
+}
+
+/// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`, which no standard describes: requests in the limit's window,
+/// none of them left, and the seconds until one is, as in `Retry-After`.
+pub fn insert_x_rate_limit(headers: &mut HeaderMap, exceeded: &Exceeded) {
+    headers.insert(X_RATE_LIMIT_LIMIT, exceeded.quota.into());
+    headers.insert(X_RATE_LIMIT_REMAINING, 0.into());
+    let wait = whole_seconds(exceeded.retry_after);
+    headers.insert(X_RATE_LIMIT_RESET, wait.into());
 }
 
 /// Whole seconds, rounded up, one at least: a client that waits so long does not come too early.

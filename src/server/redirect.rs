@@ -177,7 +177,9 @@ fn answer(worker: &Worker, peer: PeerIp, request: Request<Incoming>) -> Response
         Err(rejection) => {
             record.code = Some(rejection.code());
             record.reason = rejection.reason();
-            respond::refusal(&rejection, &record.request_id)
+            let mut refusal = respond::refusal(&rejection, &record.request_id);
+            gateway.tell_limit(&rejection, refusal.headers_mut());
+            refusal
         }
     };
     // Without TLS nothing may be said of HSTS (RFC 6797 §7.2).

@@ -1,6 +1,6 @@
 //! Who asks too often: charged to the address that was decided, whatever a client says of itself.
 
-use crate::harness::{Gateway, H2, Raw, Site, Token, Upstream, get, keys::bearer, request};
+use crate::harness::{Answer, Gateway, H2, Raw, Site, Token, Upstream, get, keys::bearer, request};
 
 /// Sends this many requests on one connection and counts those that were limited.
 async fn limited(gateway: &Gateway, count: usize, field: impl Fn(usize) -> String) -> usize {
@@ -238,6 +238,96 @@ async fn rate_7_a_refusal_says_when_to_come_again() {
             .await,
         Some(1.0)
     );
+}
+
+/// `X-RateLimit-Limit`, `-Remaining` and `-Reset` of an answer, and `Retry-After`.
+fn x_fields(answer: &Answer) -> [Option<&str>; 4] {
+    [
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "retry-after",
+    ]
+    .map(|name| answer.header(name))
+}
+
+#[tokio::test]
+async fn rate_7_x_fields_are_on_every_429_where_they_are_wanted_and_on_nothing_else() {
+    let upstream = Upstream::start().await;
+    let login = r#"{"username":"ann","password":"a wrong password"}"#;
+    let page = [("Accept", "text/html"), ("Sec-Fetch-Mode", "navigate")];
+    for wanted in [true, false] {
+        let site = Site::new(upstream.address)
+            .accounts()
+            .set("accounts", "login_limit", r#"{ per_account = "1/1h" }"#)
+            .set("rate_limit", "x_headers", &wanted.to_string())
+            .route("few", "/few", "public")
+            .on_route(
+                "rate_limit",
+                r#"[{ key = "ip", rate = "1/1h", burst = 1 }]"#,
+            );
+        let gateway = site.start().await;
+        let json = [("Content-Type", "application/json")];
+        let ask = async || {
+            let mut raw = Raw::connect(&gateway).await;
+            [
+                raw.exchange(request("GET", "/few", &[], "")).await,
+                raw.exchange(request("GET", "/few", &page, "")).await,
+                raw.exchange(request("POST", "/auth/login", &json, login))
+                    .await,
+            ]
+        };
+        let [answer, ..] = ask().await;
+        answer.is(200);
+        assert_eq!(x_fields(&answer), [None; 4]);
+        for answer in ask().await {
+            answer.is(429);
+            let [limit, remaining, reset, wait] = x_fields(&answer);
+            assert!(wait.is_some());
+            if wanted {
+                assert_eq!((limit, remaining, reset), (Some("1"), Some("0"), wait));
+            } else {
+                assert_eq!((limit, remaining, reset), (None, None, None));
+            }
+        }
+        get(&gateway, "/nowhere", &[])
+            .await
+            .refused(404, "route_not_found");
+    }
+}
+
+#[tokio::test]
+async fn rate_7_a_refused_login_says_the_same_whether_or_not_the_account_exists() {
+    let upstream = Upstream::start().await;
+    let site = Site::new(upstream.address).accounts().set(
+        "accounts",
+        "login_limit",
+        r#"{ per_ip = "1000/1h", per_account = "2/1h" }"#,
+    );
+    site.write();
+    site.user("ann", "correct horse battery staple", &[]).await;
+    let gateway = site.start().await;
+    let mut said = Vec::new();
+    for name in ["ann", "ann@example.com", "nobody", "nobody@example.com"] {
+        let login = format!(r#"{{"username":"{name}","password":"a wrong password"}}"#);
+        let json = [("Content-Type", "application/json")];
+        let mut raw = Raw::connect(&gateway).await;
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            answers.push(
+                raw.exchange(request("POST", "/auth/login", &json, &login))
+                    .await,
+            );
+        }
+        let last = answers.pop().unwrap();
+        last.refused(429, "rate_limited");
+        // Some part of the half hour until the next one is over.
+        let mut body = last.json();
+        body["request_id"] = "".into();
+        said.push((last.head.start.clone(), last.head.names().join(" "), body));
+    }
+    said.dedup();
+    assert_eq!(said.len(), 1, "{said:?}");
 }
 
 #[tokio::test]

@@ -215,6 +215,7 @@ fn rate_limits() {
         ipv6_site_factor = 0                 | rate_limit.ipv6_site_factor | below the least
         ipv6_site_factor = 65537             | rate_limit.ipv6_site_factor | above the most
         ipv6_site_factor = "4"               | rate_limit.ipv6_site_factor | expected a whole number
+        x_headers = "yes"                    | rate_limit.x_headers        | expected true or false
         max_keys = 0                         | rate_limit.max_keys      | below the least
         exempt = ["0.0.0.0/0"]               | rate_limit.exempt        | every address
         per_ip = {}                          | rate_limit.per_ip.rate   | missing
