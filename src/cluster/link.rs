@@ -242,7 +242,7 @@ impl Task {
             tracing::error!(
                 event = "cluster_lost",
                 %error,
-                "Redis cannot be used: each node counts alone, logins at half of the limits, clients and routes at the whole of theirs"
+                "Redis cannot be used: each node counts alone until it is back, what /auth counts at half of the limits, clients and routes at the whole of theirs"
             );
         }
     }

@@ -223,6 +223,8 @@ fn filter(level: LogLevel) -> Targets {
     };
     Targets::new()
         .with_default(LevelFilter::from_level(ours.min(Level::WARN)))
+        // It warns of each connection that a server ends, of which the store tells once.
+        .with_target("deadpool", LevelFilter::ERROR)
         .with_target("portcullis", ours)
         .with_target("audit", ours)
 }

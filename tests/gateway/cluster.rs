@@ -273,7 +273,7 @@ async fn check_says_what_is_shared_and_what_is_not() {
     let stdout = &checked.stdout;
     assert!(stdout.contains("limits are those of all nodes"), "{stdout}");
     assert!(
-        stdout.contains("logins, registrations and mail exactly"),
+        stdout.contains("logins, refreshes, registrations and mail exactly"),
         "{stdout}"
     );
     assert!(checked.stderr.contains("a file of one machine"));

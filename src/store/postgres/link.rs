@@ -137,7 +137,7 @@ impl Link {
             }
         };
         if self.outage().take().is_some() {
-            tracing::info!(store = %self.place, "the account store is reached again");
+            tracing::info!(event = "store_back", store = %self.place, "the account store is reached again");
         }
         let current = self.schema.get_or_try_init(|| async {
             match schema::migrate(&mut client).await {
@@ -157,6 +157,7 @@ impl Link {
         let pause = match &*outage {
             None => {
                 tracing::error!(
+                    event = "store_lost",
                     store = %self.place,
                     error = %Chain(error),
                     "the account store cannot be reached; it is tried again"
@@ -337,12 +338,16 @@ pub(super) struct Chain<'a>(pub(super) &'a dyn std::error::Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut told = self.0.to_string();
         let mut next = self.0.source();
         while let Some(error) = next {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            // Some tell of what they come from themselves.
+            if !told.ends_with(&text) {
+                told = format!("{told}: {text}");
+            }
             next = error.source();
         }
-        Ok(())
+        f.write_str(&told)
     }
 }
