@@ -115,3 +115,30 @@ async fn rate_4_a_stop_in_redis_ends_and_what_is_no_count_stops_nobody() {
     tokio::time::sleep(refused.retry_after + Duration::from_millis(2)).await;
     try_once(&limiter).await.unwrap();
 }
+
+#[tokio::test]
+async fn fault_4_a_budget_of_another_time_is_full_or_makes_nobody_wait_for_more_than_one_try() {
+    let Some(server) = RedisServer::start(Some(PASSWORD)) else {
+        return;
+    };
+    let node = Node::new(&settings(server.port), AMPLE);
+    node.up().await;
+    let limiter = node.attempts(quota(4));
+    let key = name(
+        &super::super::keys(&settings(1)),
+        &["limit", NAMES[0], "ann"],
+    );
+    let key = String::from_utf8(key).unwrap();
+    // The clock of Redis was set ahead since: as if nothing had been used.
+    server.ask(&format!("SET {key} 1"));
+    for _ in 0..4 {
+        assert_eq!(try_once(&limiter).await, Ok(()));
+    }
+    // It was set back since, by ten years: as if all had been used just now.
+    server.ask(&format!("SET {key} 9007199254740991"));
+    let refused = try_once(&limiter).await.unwrap_err();
+    assert_eq!(refused.limit, NAMES[0]);
+    let one = Duration::from_secs(3600 / 4);
+    assert!(refused.retry_after <= one, "{refused:?}");
+    assert!(node.has("portcullis_cluster_fallbacks_total 0"));
+}
