@@ -5,11 +5,13 @@ use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt};
 use super::*;
 use tempfile::TempDir;
 
+mod accounts;
 mod callers;
 mod certificates;
 mod cluster;
 mod diagnostics;
 mod environment;
+mod introspection;
 mod keys;
 mod mail;
 mod overlaps;
