@@ -1,3 +1,5 @@
+//! The admin listener over HTTP: who is refused, what it tells, and how a reload is asked for.
+
 use std::net::SocketAddr;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};

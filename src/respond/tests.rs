@@ -1,3 +1,5 @@
+//! JWT-11: every refusal as it is sent, against a file of all of them.
+
 use std::sync::Arc;
 
 use http::{Method, StatusCode};

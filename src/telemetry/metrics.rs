@@ -1,4 +1,4 @@
-//! Every metric of the process, under the names that the contract fixes, and the handles by which others count.
+//! Every metric of the process, under the names that the contract fixes: each subject has its file, and all are told together here.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! What is seen from outside: access log, metrics, request ids.
+//! What is seen from outside: access log, events, metrics, spans, request ids.
 //!
 //! One [`Telemetry`] lives as long as the process, over all reloads. Requests give it one [`Record`] each, at their end;
 //! nothing here makes a request wait. It never learns headers, cookies, tokens or queries (LOG-1).

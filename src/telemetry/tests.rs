@@ -1,3 +1,5 @@
+//! The access log and its sink: what is slow or broken drops lines and stops nobody. And what the tests of telemetry share.
+
 use std::{
     io,
     net::IpAddr,

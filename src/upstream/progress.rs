@@ -15,7 +15,7 @@ use crate::{
     policy::{HeadFault, Rejection},
 };
 
-/// What became of a client's body, seen by whoever waits for the answer.
+/// What became of a client's body and which server it went to, seen by whoever waits for the answer.
 #[derive(Debug, Default)]
 pub struct UploadProgress {
     bytes: Cell<u64>,

@@ -1,3 +1,5 @@
+//! The status page: what strangers wrote is text in it, and what it tells is what was counted.
+
 use std::{
     collections::BTreeSet,
     net::IpAddr,

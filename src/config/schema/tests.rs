@@ -1,3 +1,5 @@
+//! The schema and the reader hold the same for good, and what is written down of them is in step.
+
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::LazyLock};
 
 use boon::{Compiler, SchemaIndex, Schemas};

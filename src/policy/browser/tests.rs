@@ -1,3 +1,5 @@
+//! SESS-6 and MSG-11: whose page may change something, and what is a page at all.
+
 use std::sync::Arc;
 
 use http::Request;

@@ -1,3 +1,5 @@
+//! HDR-9: what of an upstream's answer goes on, and what is added to every answer.
+
 use super::*;
 
 fn map(fields: &[(&str, &str)]) -> HeaderMap {

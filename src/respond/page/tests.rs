@@ -1,3 +1,5 @@
+//! Pages run nothing, load nothing and are kept by nobody.
+
 use super::*;
 use crate::respond;
 

@@ -1,3 +1,5 @@
+//! LOG-2: whatever strangers write, an exchange is one line.
+
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
