@@ -1,5 +1,7 @@
 //! What the commands over accounts say and do.
 
+use clap::{CommandFactory, Parser};
+
 use super::*;
 use crate::{
     accounts::{
@@ -9,6 +11,12 @@ use crate::{
     policy::TlsPolicies,
     server::settings::{CertificateFiles, ClientRule, TlsVersion},
 };
+
+#[derive(Debug, Parser)]
+struct Program {
+    #[command(subcommand)]
+    command: UserCommand,
+}
 
 struct Shell {
     folder: tempfile::TempDir,
@@ -24,6 +32,23 @@ impl Shell {
     }
 
     fn run(&self, command: UserCommand) -> Result<String, String> {
+        let (output, done) = self.run_over(&settings(&self.folder), command);
+        done.map(|()| output)
+    }
+
+    /// Runs the command of these words, and gives what it printed, and why it failed.
+    fn type_line(&self, settings: &AccountSettings, words: &[&str]) -> (String, String) {
+        let line = ["p"].iter().chain(words);
+        let command = Program::parse_from(line).command;
+        let (output, done) = self.run_over(settings, command);
+        (output, done.err().unwrap_or_default())
+    }
+
+    fn run_over(
+        &self,
+        settings: &AccountSettings,
+        command: UserCommand,
+    ) -> (String, Result<(), String>) {
         let mut output = Vec::new();
         let mut typed = || Ok(Zeroizing::new(self.typed.to_owned()));
         let mut console = Console {
@@ -31,9 +56,9 @@ impl Shell {
             password: &mut typed,
             curl: "curl",
         };
-        execute(command, &settings(&self.folder), &mut console)
-            .map_err(|error| format!("{error:#}"))?;
-        Ok(String::from_utf8(output).unwrap())
+        let done = execute(command, settings, &mut console);
+        let done = done.map_err(|error| format!("{error:#}"));
+        (String::from_utf8(output).unwrap(), done)
     }
 
     fn add(&self, name: &str, roles: &[&str]) -> Result<String, String> {
@@ -203,13 +228,6 @@ fn auth_4_a_line_of_input_is_the_password_without_its_end_alone() {
 
 #[test]
 fn no_argument_takes_a_password() {
-    use clap::{CommandFactory, Parser};
-
-    #[derive(Debug, Parser)]
-    struct Program {
-        #[command(subcommand)]
-        _command: UserCommand,
-    }
     Program::command().debug_assert();
     let line = [
         "p",
@@ -226,13 +244,6 @@ fn no_argument_takes_a_password() {
 
 #[test]
 fn auth_3_an_htpasswd_file_is_imported_once_and_what_cannot_be_verified_is_named() {
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Program {
-        #[command(subcommand)]
-        command: UserCommand,
-    }
     let shell = Shell::new();
     shell.add("ann", &[]).unwrap();
     let hash = bcrypt::hash("open sesame", 4).unwrap();
@@ -242,19 +253,12 @@ fn auth_3_an_htpasswd_file_is_imported_once_and_what_cannot_be_verified_is_named
     );
     std::fs::write(&file, text).unwrap();
     let import = |more: &[&str]| {
-        let mut line = vec!["p", "import", file.to_str().unwrap()];
+        let mut line = vec!["import", file.to_str().unwrap()];
         line.extend(["--email-domain", "example.org", "--role", "clerk"]);
         line.extend(more);
-        let mut output = Vec::new();
-        let mut typed = || Ok(Zeroizing::new(String::new()));
-        let mut console = Console {
-            output: &mut output,
-            password: &mut typed,
-            curl: "curl",
-        };
-        let command = Program::parse_from(line).command;
-        execute(command, &settings(&shell.folder), &mut console).unwrap_err();
-        String::from_utf8(output).unwrap()
+        let (output, error) = shell.type_line(&settings(&shell.folder), &line);
+        assert!(error.contains("refused"), "{error}");
+        output
     };
     let text = import(&["--dry-run"]);
     assert!(text.contains("would add bob"), "{text}");
@@ -272,36 +276,15 @@ fn auth_3_an_htpasswd_file_is_imported_once_and_what_cannot_be_verified_is_named
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a line for each case")]
 fn auth_3_a_users_file_of_authelia_is_imported_with_groups_and_state() {
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Program {
-        #[command(subcommand)]
-        command: UserCommand,
-    }
     let shell = Shell::new();
     let hash = bcrypt::hash("open sesame", 4).unwrap();
     let file = shell.folder.path().join("users.yml");
     let import = |text: &str, more: &[&str]| {
         std::fs::write(&file, text).unwrap();
-        let mut line = vec!["p", "import", file.to_str().unwrap()];
+        let mut line = vec!["import", file.to_str().unwrap()];
         line.extend(more);
-        let mut output = Vec::new();
-        let mut typed = || Ok(Zeroizing::new(String::new()));
-        let mut console = Console {
-            output: &mut output,
-            password: &mut typed,
-            curl: "curl",
-        };
-        let command = Program::parse_from(line).command;
-        let done = execute(command, &settings(&shell.folder), &mut console);
-        let error = done.err().map(|error| format!("{error:#}"));
-        (
-            String::from_utf8(output).unwrap(),
-            error.unwrap_or_default(),
-        )
+        shell.type_line(&settings(&shell.folder), &line)
     };
     for (text, wanted) in [
         ("---\nnobody: 1\n", "no mapping `users`"),
@@ -362,30 +345,15 @@ fn auth_3_a_users_file_of_authelia_is_imported_with_groups_and_state() {
 
 #[test]
 fn invitations_are_listed_with_the_time_at_which_they_end() {
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Program {
-        #[command(subcommand)]
-        command: UserCommand,
-    }
     let shell = Shell::new();
     let open = AccountSettings {
         registration: Registration::Invite,
         ..settings(&shell.folder)
     };
-    let run = |line: &[&str]| {
-        let mut output = Vec::new();
-        let mut typed = || Ok(Zeroizing::new(String::new()));
-        let mut console = Console {
-            output: &mut output,
-            password: &mut typed,
-            curl: "curl",
-        };
-        let line = ["p"].iter().chain(line);
-        let command = Program::parse_from(line).command;
-        execute(command, &open, &mut console).unwrap();
-        String::from_utf8(output).unwrap()
+    let run = |words: &[&str]| {
+        let (output, error) = shell.type_line(&open, words);
+        assert_eq!(error, "");
+        output
     };
     run(&["invite", "--role", "clerk"]);
     let listed = run(&["invites", "--format", "json"]);
