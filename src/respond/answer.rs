@@ -59,7 +59,11 @@ pub fn finish_upstream(headers: &mut HeaderMap, hsts: bool) {
 /// read into, 8 KiB or many times that, and the compression of header fields remembers values for as long as the client's connection
 /// lives (RFC 7541 §2.3.2): an idle connection would keep a buffer for each.
 pub fn detach(headers: &mut HeaderMap) {
-    for value in headers.values_mut() {
+    for (name, value) in headers.iter_mut() {
+        // The one does not go on to the client, and the other is never remembered.
+        if *name == header::CONNECTION || *name == header::CONTENT_LENGTH {
+            continue;
+        }
         // It is a value, so it makes one.
         if let Ok(mut own) = HeaderValue::from_bytes(value.as_bytes()) {
             own.set_sensitive(value.is_sensitive());
