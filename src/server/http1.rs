@@ -108,9 +108,9 @@ async fn talk(
     let parts = connection.into_parts();
     let (mut stream, early) = (parts.io.into_inner().undriven(), parts.read_buf);
     if let (Ended::Closed, Some(tunnel)) = (ended, tunnel.take()) {
-        tunnel
-            .join(&mut stream, early, worker.drain.requested())
-            .await;
+        // On the heap: few connections become a tunnel, and each would have room for one, as much as a buffer of its TLS session. The
+        // allocator would put both side by side, and what is freed between buffers that stay does not go back to the system.
+        Box::pin(tunnel.join(&mut stream, early, worker.drain.requested())).await;
     }
     let _ = match ended {
         Ended::Closed => timeout(FAREWELL, linger(stream)).await,
