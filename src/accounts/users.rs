@@ -143,7 +143,13 @@ impl Accounts {
         let roles = checked_roles(roles)?;
         let user = self.user(name).await?;
         let what = roles.join(",");
-        self.remove(&user, UserChange::Roles(roles), last).await?;
+        let edit = UserEdit {
+            roles: Some(roles.clone()),
+            ..UserEdit::default()
+        };
+        let act = Act::EditUser(user.id.clone(), Box::new(edit));
+        self.remove(&user, act, UserChange::Roles(roles), last)
+            .await?;
         audit("roles_set", Actor::Operator, About::User(&user.id), &what);
         Ok(())
     }
@@ -154,7 +160,13 @@ impl Accounts {
     /// [`AccountError::NotFound`], [`AccountError::LastAdmin`].
     pub async fn disable_user(&self, name: &str, last: LastAdmin) -> Result<(), AccountError> {
         let user = self.user(name).await?;
-        self.remove(&user, UserChange::Disabled(true), last).await?;
+        let edit = UserEdit {
+            disabled: Some(true),
+            ..UserEdit::default()
+        };
+        let act = Act::EditUser(user.id.clone(), Box::new(edit));
+        self.remove(&user, act, UserChange::Disabled(true), last)
+            .await?;
         audit("user_disabled", Actor::Operator, About::User(&user.id), "");
         Ok(())
     }
@@ -192,7 +204,8 @@ impl Accounts {
     /// [`AccountError::NotFound`], [`AccountError::LastAdmin`].
     pub async fn delete_user(&self, name: &str, last: LastAdmin) -> Result<(), AccountError> {
         let user = self.user(name).await?;
-        self.remove(&user, UserChange::Delete, last).await?;
+        let act = Act::DeleteUser(user.id.clone());
+        self.remove(&user, act, UserChange::Delete, last).await?;
         audit("user_deleted", Actor::Operator, About::User(&user.id), "");
         Ok(())
     }
@@ -214,37 +227,19 @@ impl Accounts {
         [&user.username, email, name, self.settings.host()]
     }
 
-    /// Makes a change that may take an administrator away. The store asks whether he is the last one, in the transaction of the
-    /// change: another node may be removing the other one.
+    /// Makes a change that may take an administrator away: as an act of administration, in whose transaction the store spares the
+    /// last one, for another node may be removing the other one; or as the same change that spares nobody.
     async fn remove(
         &self,
         user: &User,
+        act: Act,
         change: UserChange,
         last: LastAdmin,
     ) -> Result<(), AccountError> {
-        if last == LastAdmin::MayGo {
-            return self.change(user, change).await;
+        match last {
+            LastAdmin::Stays => self.act(Actor::Operator, act).await,
+            LastAdmin::MayGo => self.change(user, change).await,
         }
-        let edit = match change {
-            UserChange::Delete => {
-                let act = Act::DeleteUser(user.id.clone());
-                return self.act(Actor::Operator, act).await;
-            }
-            UserChange::Disabled(disabled) => UserEdit {
-                disabled: Some(disabled),
-                ..UserEdit::default()
-            },
-            UserChange::Password(password) => UserEdit {
-                password: Some(password),
-                ..UserEdit::default()
-            },
-            UserChange::Roles(roles) => UserEdit {
-                roles: Some(roles),
-                ..UserEdit::default()
-            },
-        };
-        let act = Act::EditUser(user.id.clone(), Box::new(edit));
-        self.act(Actor::Operator, act).await
     }
 
     async fn change(&self, user: &User, change: UserChange) -> Result<(), AccountError> {

@@ -201,8 +201,8 @@ impl Pool {
 
     fn take_idle(&self, now: Instant) -> Option<Box<Own>> {
         let mut idle = self.idle.borrow_mut();
-        // The one used last is the one most likely still open. One that is not ready has just been given back and its task
-        // has not run yet: it stays for the next request.
+        // The one used last is the one most likely still open. One that is not ready has something left to do and a task for that
+        // ([`Lease::release`]): it stays for the next request.
         let usable = |idle: &mut Idle| {
             let Own { driver, sender, .. } = &mut *idle.connection;
             if driver.has_rung() {
