@@ -31,12 +31,17 @@ def tree(pid):
 
 
 def cpu_seconds(pids):
-    """utime + stime of all threads of the processes. The kernel keeps the sum in nanoseconds and shows it in ticks."""
-    ticks = 0
+    """CPU time of all threads of the processes, to the nanosecond. utime + stime come in ticks of ten milliseconds, which would be
+    twelve microseconds a request where 800 are counted. What a thread has used that has ended is not in it: no gateway ends one
+    of those that serve."""
+    nanoseconds = 0
     for pid in pids:
-        fields = stat_fields(pid)
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICK
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            try:
+                nanoseconds += int((task / "schedstat").read_text().split()[0])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return nanoseconds / 1e9
 
 
 def resident_kib(pids):
