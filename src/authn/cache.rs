@@ -49,6 +49,8 @@ pub(super) struct TokenCache {
     /// answers for the policy that made it alone (CACHE-1).
     secret: [u8; SHA256_OUTPUT_LEN],
     counts: Counts,
+    /// How many entries were ever put in.
+    insertions: AtomicU64,
 }
 
 /// How look-ups ended: each once.
@@ -123,6 +125,7 @@ impl TokenCache {
             max_ttl: settings.max_ttl,
             secret,
             counts: Counts::default(),
+            insertions: AtomicU64::new(0),
         })
     }
 
@@ -145,6 +148,11 @@ impl TokenCache {
         self.entries
             .get(key)
             .filter(|entry| now < entry.deadline && entry.validity.check_begun(now).is_ok())
+    }
+
+    /// How many entries were ever put in: as long as it stays, nobody need look again for what was not there.
+    pub(super) fn insertions(&self) -> u64 {
+        self.insertions.load(Ordering::Acquire)
     }
 
     /// Counts how a look-up ended.
@@ -170,6 +178,7 @@ impl TokenCache {
             epoch: AtomicU64::new(epoch),
         };
         self.entries.insert(key, Arc::new(entry));
+        self.insertions.fetch_add(1, Ordering::Release);
         let known = Known {
             key: Arc::clone(&verified.key),
             end: verified.validity.end,

@@ -55,10 +55,13 @@ impl<'a> Compact<'a> {
 }
 
 fn is_base64url(segment: &str) -> bool {
+    let in_alphabet =
+        |byte: u8| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    // Without a way out at the first bad byte, which lets the compiler compare sixteen at once.
     !segment.is_empty()
         && segment
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            .fold(true, |all, byte| all & in_alphabet(byte))
 }
 
 /// Decodes a segment.

@@ -1,54 +1,37 @@
 //! The keys of one issuer: read once, checked once, each bound to one algorithm.
 //!
 //! What a key may verify is fixed here, from the configuration and the key itself, before any token is seen (RFC 8725
-//! §3.1). jsonwebtoken takes whatever bytes it is given, so curve, length and kind are checked here, and a private key or a
-//! guessable secret is refused by name rather than found out later (JWT-8, KEY-5).
+//! §3.1). Curve, length and kind are checked, and a private key or a guessable secret is refused by name rather than found out later
+//! (JWT-8, KEY-5; `verifying`).
 
 mod der;
 mod fault;
 mod jwks;
 mod life;
 mod live;
+mod verifying;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::{encoding::AsDer, rsa, signature};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use zeroize::Zeroizing;
 
 pub use self::fault::KeyFault;
 pub(super) use self::life::KeyLife;
 pub(super) use self::live::Demand;
 pub use self::live::{KeyStatus, LiveKeys};
-use super::settings::KeySource;
-
-/// The shortest RSA modulus, in bits (NIST SP 800-131A, RFC 7518 §3.3).
-const RSA_BITS_MIN: usize = 2048;
-/// The longest RSA modulus that the back-end verifies with, in bits.
-const RSA_BITS_MAX: usize = 8192;
-/// The fewest different byte values in a secret. Among 32 random bytes fewer than eight would be a wonder; in a repeated
-/// word or a placeholder they are usual.
-const SECRET_VALUES_MIN: usize = 8;
-
-/// Secrets long enough to pass, and printed in documentation that everybody has read.
-const EXAMPLE_SECRETS: [&str; 6] = [
-    "a-string-secret-at-least-256-bits-long",
-    "a-valid-string-secret-that-is-at-least-384-bits-long",
-    "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
-    "your-256-bit-secret-your-256-bit-secret",
-    "mysecretkeymysecretkeymysecretkey",
-    "this-is-a-secret-key-change-me-in-production",
-];
+use self::verifying::Checked;
+use super::{compact, settings::KeySource};
 
 /// One key and the one algorithm that it verifies (JWT-1).
 #[derive(Debug)]
 pub(super) struct VerifyingKey {
     algorithm: Algorithm,
-    key: DecodingKey,
+    key: Checked,
     /// Whether it is still among its issuer's keys.
     pub(super) life: Arc<KeyLife>,
 }
@@ -56,7 +39,7 @@ pub(super) struct VerifyingKey {
 impl VerifyingKey {
     /// Whether `signature`, still encoded, is this key's over `signed`. An undecodable one is not.
     pub(super) fn verifies(&self, signed: &[u8], signature: &str) -> bool {
-        jsonwebtoken::crypto::verify(signature, signed, &self.key, self.algorithm).unwrap_or(false)
+        compact::decode(signature).is_ok_and(|signature| self.key.verifies(signed, &signature))
     }
 }
 
@@ -300,7 +283,7 @@ impl Material {
             .map(|algorithm| {
                 Ok(VerifyingKey {
                     algorithm: *algorithm,
-                    key: self.check(*algorithm)?,
+                    key: Checked::new(self, *algorithm)?,
                     life: Arc::new(KeyLife::new(id, *algorithm, self.parts())),
                 })
             })
@@ -315,97 +298,12 @@ impl Material {
             Self::Secret(bytes) => [bytes, &[]],
         }
     }
-
-    fn check(&self, algorithm: Algorithm) -> Result<DecodingKey, KeyFault> {
-        match self {
-            Self::P256(point) => {
-                parse(&signature::ECDSA_P256_SHA256_FIXED, point, 65)?;
-                Ok(DecodingKey::from_ec_der(point))
-            }
-            Self::P384(point) => {
-                parse(&signature::ECDSA_P384_SHA384_FIXED, point, 97)?;
-                Ok(DecodingKey::from_ec_der(point))
-            }
-            Self::Ed25519(key) => {
-                parse(&signature::ED25519, key, 32)?;
-                Ok(DecodingKey::from_ed_der(key))
-            }
-            Self::Rsa { n, e } => {
-                check_rsa(n, e)?;
-                Ok(DecodingKey::from_rsa_raw_components(n, e))
-            }
-            Self::Secret(secret) => {
-                check_secret(secret, algorithm)?;
-                Ok(DecodingKey::from_secret(secret))
-            }
-        }
-    }
-}
-
-/// Lets the back-end read a public key: the right length, uncompressed, and a point of the curve.
-fn parse(
-    algorithm: &'static dyn signature::VerificationAlgorithm,
-    key: &[u8],
-    bytes: usize,
-) -> Result<(), KeyFault> {
-    let uncompressed = bytes == 32 || key.first() == Some(&4);
-    if key.len() != bytes || !uncompressed {
-        return Err(KeyFault::Malformed("wrong length, or a compressed point"));
-    }
-    signature::ParsedPublicKey::new(algorithm, key)
-        .map(|_| ())
-        .map_err(|_| KeyFault::Malformed("not a point of its curve"))
 }
 
 /// A number as the back-end wants it. The leading zero of a DER integer, and those that some write into a JWK, go.
 fn without_zeros(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     number.get(zeros..).unwrap_or_default()
-}
-
-fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyFault> {
-    let zeros = n.first().map_or(0, |byte| byte.leading_zeros());
-    let bits = (n.len() * 8).saturating_sub(usize::try_from(zeros).unwrap_or(0));
-    if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) {
-        return Err(KeyFault::RsaBits(bits));
-    }
-    let malformed = || KeyFault::Malformed("modulus and exponent are no RSA key");
-    let der = signature::RsaPublicKeyComponents { n, e }
-        .as_der()
-        .map_err(|_| malformed())?;
-    // Reading the encoding back makes the back-end check exponent and modulus, which building it does not.
-    rsa::PublicKey::from_der(der.as_ref()).map_err(|_| malformed())?;
-    Ok(())
-}
-
-fn check_secret(secret: &[u8], algorithm: Algorithm) -> Result<(), KeyFault> {
-    // RFC 7518 §3.2: as long as the hash, or longer.
-    let needed = if algorithm == Algorithm::HS512 {
-        64
-    } else if algorithm == Algorithm::HS384 {
-        48
-    } else {
-        32
-    };
-    if secret.len() < needed {
-        return Err(KeyFault::SecretTooShort {
-            bytes: secret.len(),
-            needed,
-        });
-    }
-    let trimmed = secret.trim_ascii();
-    if EXAMPLE_SECRETS
-        .iter()
-        .any(|example| example.as_bytes().eq_ignore_ascii_case(trimmed))
-    {
-        return Err(KeyFault::ExampleSecret);
-    }
-    let values: HashSet<u8> = secret.iter().copied().collect();
-    // A PEM file given as the secret is the key confusion attack, configured.
-    if values.len() < SECRET_VALUES_MIN || trimmed.starts_with(b"-----BEGIN") {
-        return Err(KeyFault::GuessableSecret);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -187,12 +187,16 @@ impl Authenticator {
         let epoch = self.revocations.epoch();
         let key = self.cache.key(token);
         let moment = (epoch, now);
+        let insertions = self.cache.insertions();
         if let Some(recalled) = self.recall(&key, moment) {
             self.cache.count(LookUp::Hit);
             return recalled;
         }
         let _turn = self.turns.take(&key);
-        if let Some(recalled) = self.recall(&key, moment) {
+        // Whoever had the turn before has put the entry in before it ended.
+        if self.cache.insertions() != insertions
+            && let Some(recalled) = self.recall(&key, moment)
+        {
             self.cache.count(LookUp::Joined);
             return recalled;
         }

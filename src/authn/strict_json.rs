@@ -26,7 +26,9 @@ pub(super) fn members<'a, const N: usize>(
     json: &'a [u8],
     names: [&str; N],
 ) -> Option<[Option<Member<'a>>; N]> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
+    // Looked at once, and not each string by itself.
+    let json = str::from_utf8(json).ok()?;
+    let mut reader = serde_json::Deserializer::from_str(json);
     let members = Outermost(names).deserialize(&mut reader).ok()?;
     reader.end().ok()?;
     Some(members)

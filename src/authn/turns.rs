@@ -30,8 +30,8 @@ impl Turns {
     }
 
     /// Waits for the turn of a token: at most for the verifications of those who came before, some 35 microseconds each. Whoever
-    /// gets it looks in the cache again, whether or not there was anybody to wait for: the one before may have come and gone
-    /// since the last look.
+    /// gets it looks in the cache again if anything was put into it since he last did, whether or not there was anybody to wait for:
+    /// the one before may have come and gone meanwhile.
     pub(super) fn take(&self, key: &Key) -> Turn<'_> {
         let place = key.first().copied().map_or(0, usize::from);
         let turn = self.0.get(place);

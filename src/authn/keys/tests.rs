@@ -135,7 +135,10 @@ fn jwt_8_secrets_shorter_than_the_hash_are_refused() {
 
 #[test]
 fn key_5_known_and_guessable_secrets_are_refused() {
-    for example in EXAMPLE_SECRETS.iter().filter(|example| example.len() >= 32) {
+    for example in verifying::EXAMPLE_SECRETS
+        .iter()
+        .filter(|example| example.len() >= 32)
+    {
         refused(
             &secret(example.as_bytes()),
             Algorithm::HS256,
