@@ -25,7 +25,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header}
 use portcullis::{
     assertion::{Assertions, Recent, Statement, settings::AssertionSettings},
     authn::{
-        Authenticator, Revocations,
+        Authenticator, LastToken, Revocations,
         settings::{CacheSettings, ClaimNames, IssuerSettings, KeySource},
     },
     limit::{
@@ -169,6 +169,20 @@ fn cached_one_token(bencher: Bencher<'_, '_>) {
                 now(),
                 &Unlimited,
             )
+            .unwrap()
+    });
+}
+
+/// What a connection remembers of its last token.
+#[divan::bench]
+fn cached_repeated_on_a_connection(bencher: Bencher<'_, '_>) {
+    let authenticator = authenticator(Algorithm::ES256, Duration::from_secs(60));
+    let headers = bearer(&good(Algorithm::ES256));
+    let last = LastToken::default();
+    bencher.bench_local(|| {
+        let access = Access::Authenticated.into();
+        authenticator
+            .authenticate_on(&last, black_box(&headers), access, (now(), &Unlimited))
             .unwrap()
     });
 }

@@ -45,7 +45,7 @@ pub use vigil::Vigil;
 
 use crate::{
     assertion::Assertions,
-    authn::{Authenticator, settings::BUILT_IN},
+    authn::{Authenticator, LastToken, settings::BUILT_IN},
     limit::{BadTokens, IpLimiter, MemoryPressure, MemoryStage, RouteLimits},
     policy::{
         Allowance, Caller, ClientIp, Cors, Head, HeaderPolicy, Identity, PathFault, Permit,
@@ -153,7 +153,7 @@ impl Gateway {
     ) -> Result<Admitted<'_>, Rejection> {
         let client = self.proxies.client_ip(peer.ip, &request.headers);
         self.tls.check(peer.tls, &head.host)?;
-        let permit = self.decide(client, &head, request, record)?;
+        let permit = self.decide((client, peer.last_token()), &head, request, record)?;
         Admitted::new(permit, head)
     }
 
@@ -166,7 +166,7 @@ impl Gateway {
     /// Decides which route a request takes and whether its caller may, once its client has not asked too often.
     fn decide(
         &self,
-        client: ClientIp,
+        (client, last): (ClientIp, &LastToken),
         head: &Head<'_>,
         request: &Parts,
         record: &mut Record,
@@ -179,7 +179,7 @@ impl Gateway {
             route.addresses.check(client)?;
         }
         let budget = self.bad_tokens.of(client);
-        let caller = self.find_caller(route, request, record.time, &budget);
+        let caller = self.find_caller((route, last), request, record.time, &budget);
         let caller = self.check_browser(caller, route, head, request);
         if let Ok(Caller::Verified(identity)) = &caller {
             record.caller = Some(Arc::clone(identity));
@@ -195,7 +195,7 @@ impl Gateway {
     /// session may have ended there (STORE-6).
     fn find_caller(
         &self,
-        route: &Route,
+        (route, last): (&Route, &LastToken),
         request: &Parts,
         now: SystemTime,
         budget: &impl Allowance,
@@ -203,9 +203,9 @@ impl Gateway {
         // Asked first: what was learned by then, the look at the credential knows.
         let feed = self.authn.revocations().feed();
         let is_late = route.strict && feed.is_late(Instant::now());
-        let caller = self
-            .authn
-            .authenticate(&request.headers, route, now, budget)?;
+        let caller =
+            self.authn
+                .authenticate_on(last, &request.headers, route.into(), (now, budget))?;
         let is_ours = |identity: &Identity| *identity.claims().issuer_name == *BUILT_IN;
         match is_late && caller.identity().is_some_and(is_ours) {
             true => Err(Rejection::StoreUnavailable),

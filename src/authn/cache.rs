@@ -35,6 +35,9 @@ const OVERHEAD_BYTES: usize = 640;
 /// The part of the memory that is for tokens known to be well signed, beside those that are cached: one in so many bytes.
 const KNOWN_SHARE: u64 = 16;
 
+/// How many caches there have been.
+static CACHES: AtomicU64 = AtomicU64::new(0);
+
 /// The digest of a token under the secret of one cache.
 pub(super) type Key = [u8; SHA256_OUTPUT_LEN];
 
@@ -51,6 +54,7 @@ pub(super) struct TokenCache {
     counts: Counts,
     /// How many entries were ever put in.
     insertions: AtomicU64,
+    id: u64,
 }
 
 /// How look-ups ended: each once.
@@ -126,6 +130,7 @@ impl TokenCache {
             secret,
             counts: Counts::default(),
             insertions: AtomicU64::new(0),
+            id: CACHES.fetch_add(1, Ordering::Relaxed),
         })
     }
 
@@ -142,12 +147,14 @@ impl TokenCache {
         key
     }
 
-    /// The entry of a token, if it is good at this moment. An entry past its deadline is no answer, whether or not it has
-    /// been evicted yet.
-    pub(super) fn get(&self, key: &Key, now: UnixMillis) -> Option<Arc<Entry>> {
-        self.entries
-            .get(key)
-            .filter(|entry| now < entry.deadline && entry.validity.check_begun(now).is_ok())
+    /// The entry of a token, good or not ([`Entry::is_good`]).
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.entries.get(key)
+    }
+
+    /// What tells this cache from every other one of the process.
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// How many entries were ever put in: as long as it stays, nobody need look again for what was not there.
@@ -241,6 +248,11 @@ impl TokenCache {
 }
 
 impl Entry {
+    /// Whether its time has begun and is not over. One past its deadline is no answer, whether or not it has been evicted yet.
+    pub(super) fn is_good(&self, now: UnixMillis) -> bool {
+        now < self.deadline && self.validity.check_begun(now).is_ok()
+    }
+
     /// Whether nothing has been revoked since the entry was last checked.
     pub(super) fn is_current(&self, epoch: u64) -> bool {
         self.epoch.load(Ordering::Relaxed) == epoch

@@ -1,7 +1,7 @@
 //! Turns credentials into an [`Identity`]: extraction, cache, verification, revocation.
 //!
 //! A credential is looked for in one place ([`credential`]): a bearer token, or the session cookie where a route takes it. Its
-//! token is looked up by a digest of all its bytes (`cache`); one that is not there is verified against the one key that its
+//! token is looked up by a digest of all its bytes (`cache`), unless it is the one that the connection brought last (`repeat`); one that is not there is verified against the one key that its
 //! issuer, algorithm and key id name (`verifier`, `compact`, `claims`, `keys`). Cached or not, it is compared with the clock,
 //! which never runs backwards here (`clock`), and with what was revoked ([`revocation`]).
 //!
@@ -21,6 +21,7 @@ mod keys;
 mod known;
 mod opaque;
 pub mod remote;
+mod repeat;
 pub mod revocation;
 pub mod settings;
 mod strict_json;
@@ -37,11 +38,12 @@ pub use self::{
     clock::{ClockFault, Settled},
     feed::FeedAge,
     keys::{KeyFault, KeyStatus, LiveKeys},
+    repeat::{LastToken, LastTokens},
     revocation::Revocations,
 };
 
 use self::{
-    cache::{LookUp, TokenCache},
+    cache::{Entry, LookUp, TokenCache},
     clock::UnixMillis,
     credential::{Accepts, Credential},
     opaque::{OpaqueIssuer, OpaqueTokens},
@@ -124,16 +126,37 @@ impl Authenticator {
         now: SystemTime,
         allowance: &impl Allowance,
     ) -> Result<Caller, Rejection> {
-        let Accepts { access, cookie } = accepts.into();
+        self.authenticate_on(
+            &LastToken::default(),
+            headers,
+            accepts.into(),
+            (now, allowance),
+        )
+    }
+
+    /// The same on a connection that remembers its last token, which changes how long it takes and nothing else.
+    ///
+    /// # Errors
+    /// Those of [`authenticate`](Self::authenticate).
+    pub fn authenticate_on(
+        &self,
+        last: &LastToken,
+        headers: &HeaderMap,
+        accepts: Accepts,
+        (now, allowance): (SystemTime, &impl Allowance),
+    ) -> Result<Caller, Rejection> {
+        let Accepts { access, cookie } = accepts;
         if access == Access::Public {
             return Ok(Caller::Anonymous);
         }
         match (credential::find(headers, cookie)?, access) {
             (Some(Credential::Bearer(token)), _) => {
-                self.verify(token, now, allowance).map(Caller::Verified)
+                let identity = self.verify_repeated(token, now, allowance, last);
+                identity.map(Caller::Verified)
             }
             (Some(Credential::Cookie(token)), _) => {
-                match self.verify_session(token, now, allowance) {
+                let identity = self.verify_repeated(token, now, allowance, last);
+                match identity.and_then(of_session) {
                     Err(Rejection::TokenExpired | Rejection::TokenInvalid(_))
                         if access == Access::Optional =>
                     {
@@ -157,12 +180,7 @@ impl Authenticator {
         now: SystemTime,
         allowance: &impl Allowance,
     ) -> Result<Arc<Identity>, Rejection> {
-        let identity = self.verify(token, now, allowance)?;
-        if *identity.claims().issuer_name == *BUILT_IN {
-            Ok(identity)
-        } else {
-            Err(Rejection::TokenInvalid(TokenFault::Issuer))
-        }
+        self.verify(token, now, allowance).and_then(of_session)
     }
 
     /// Finds the identity that a token proves: from the cache, else by verifying it, within the allowance of whoever sent it.
@@ -178,6 +196,16 @@ impl Authenticator {
         now: SystemTime,
         allowance: &impl Allowance,
     ) -> Result<Arc<Identity>, Rejection> {
+        self.verify_repeated(token, now, allowance, &LastToken::default())
+    }
+
+    fn verify_repeated(
+        &self,
+        token: &str,
+        now: SystemTime,
+        allowance: &impl Allowance,
+        last: &LastToken,
+    ) -> Result<Arc<Identity>, Rejection> {
         // Before the digest: what is too long to be a token must cost nothing that grows with it.
         if token.len() > compact::TOKEN_BYTES_MAX {
             return Err(Rejection::TokenInvalid(TokenFault::TooLong));
@@ -185,17 +213,27 @@ impl Authenticator {
         let now = self.revocations.observe(now);
         // Read before anything is checked: a revocation that comes meanwhile makes the epoch stale, and is seen next time.
         let epoch = self.revocations.epoch();
-        let key = self.cache.key(token);
         let moment = (epoch, now);
-        let insertions = self.cache.insertions();
-        if let Some(recalled) = self.recall(&key, moment) {
+        if let Some((key, entry)) = last.entry(token, self.cache.id())
+            && let Some(recalled) = self.judge(&key, &entry, moment)
+        {
             self.cache.count(LookUp::Hit);
+            return recalled;
+        }
+        let key = self.cache.key(token);
+        let insertions = self.cache.insertions();
+        if let Some(entry) = self.cache.get(&key)
+            && let Some(recalled) = self.judge(&key, &entry, moment)
+        {
+            self.cache.count(LookUp::Hit);
+            last.note(token, (key, &entry), self.cache.id());
             return recalled;
         }
         let _turn = self.turns.take(&key);
         // Whoever had the turn before has put the entry in before it ended.
         if self.cache.insertions() != insertions
-            && let Some(recalled) = self.recall(&key, moment)
+            && let Some(entry) = self.cache.get(&key)
+            && let Some(recalled) = self.judge(&key, &entry, moment)
         {
             self.cache.count(LookUp::Joined);
             return recalled;
@@ -207,16 +245,19 @@ impl Authenticator {
         }
     }
 
-    /// What the cache says of a token at this revocation epoch and time; `None` where it must be verified.
-    fn recall(
+    /// What an entry of the cache says of its token at this revocation epoch and time; `None` where the token must be verified.
+    fn judge(
         &self,
         key: &cache::Key,
+        entry: &Entry,
         (epoch, now): (u64, UnixMillis),
     ) -> Option<Result<Arc<Identity>, Rejection>> {
-        let entry = self.cache.get(key, now)?;
+        if !entry.is_good(now) {
+            return None;
+        }
         if !entry.is_current(epoch) {
             if self.revocations.is_revoked(entry.identity.claims()) {
-                self.cache.bury(*key, &entry);
+                self.cache.bury(*key, entry);
                 return Some(Err(Rejection::TokenInvalid(TokenFault::Revoked)));
             }
             if entry.key.is_over() {
@@ -242,7 +283,7 @@ impl Authenticator {
             None => allowance.take().map_err(Rejection::RateLimited)?,
         }
         let outcome = self.verifier.verify(token, now);
-        if known.is_none() && !outcome.as_ref().is_err_and(was_in_vain) {
+        if known.is_none() && !outcome.as_ref().is_err_and(Failure::was_in_vain) {
             allowance.give_back();
         }
         match outcome {
@@ -369,32 +410,13 @@ impl Authenticator {
     }
 }
 
-/// Whether a signature was checked for nothing, and would be again: that is what a budget is for. What is refused before costs
-/// little, and what has expired or was revoked is remembered.
-fn was_in_vain(failure: &Failure) -> bool {
-    let Rejection::TokenInvalid(fault) = &failure.rejection else {
-        return matches!(failure.rejection, Rejection::ClaimMismatch(_));
-    };
-    match fault {
-        TokenFault::Audience
-        | TokenFault::ClaimType
-        | TokenFault::ExpiryMissing
-        | TokenFault::IssuedInFuture
-        | TokenFault::NotYetValid
-        | TokenFault::Signature
-        | TokenFault::Subject => true,
-        TokenFault::Algorithm
-        | TokenFault::CriticalHeader
-        | TokenFault::Header
-        | TokenFault::Issuer
-        | TokenFault::Inactive
-        | TokenFault::KeyUnknown
-        | TokenFault::Payload
-        | TokenFault::Revoked
-        | TokenFault::Scheme
-        | TokenFault::Segments
-        | TokenFault::TooLong
-        | TokenFault::Type => false,
+/// # Errors
+/// [`Rejection::TokenInvalid`] for the identity of another issuer than the built-in one: only that one's tokens are sessions.
+fn of_session(identity: Arc<Identity>) -> Result<Arc<Identity>, Rejection> {
+    if *identity.claims().issuer_name == *BUILT_IN {
+        Ok(identity)
+    } else {
+        Err(Rejection::TokenInvalid(TokenFault::Issuer))
     }
 }
 

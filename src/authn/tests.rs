@@ -7,6 +7,7 @@ mod coalescing;
 mod examples;
 pub(in crate::authn) mod fixtures;
 mod key_choice;
+mod repeat;
 mod revocation;
 mod shape;
 mod signature;

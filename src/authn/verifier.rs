@@ -211,6 +211,37 @@ impl From<Rejection> for Failure {
     }
 }
 
+impl Failure {
+    /// Whether a signature was checked for nothing, and would be again: that is what a budget is for. What is refused before costs
+    /// little, and what has expired or was revoked is remembered.
+    pub(super) fn was_in_vain(&self) -> bool {
+        let Rejection::TokenInvalid(fault) = &self.rejection else {
+            return matches!(self.rejection, Rejection::ClaimMismatch(_));
+        };
+        match fault {
+            TokenFault::Audience
+            | TokenFault::ClaimType
+            | TokenFault::ExpiryMissing
+            | TokenFault::IssuedInFuture
+            | TokenFault::NotYetValid
+            | TokenFault::Signature
+            | TokenFault::Subject => true,
+            TokenFault::Algorithm
+            | TokenFault::CriticalHeader
+            | TokenFault::Header
+            | TokenFault::Issuer
+            | TokenFault::Inactive
+            | TokenFault::KeyUnknown
+            | TokenFault::Payload
+            | TokenFault::Revoked
+            | TokenFault::Scheme
+            | TokenFault::Segments
+            | TokenFault::TooLong
+            | TokenFault::Type => false,
+        }
+    }
+}
+
 impl Issuer {
     fn load(settings: &IssuerSettings, same: &[Self]) -> Result<Self, KeyFault> {
         if settings.audience.is_empty() {

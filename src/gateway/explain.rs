@@ -147,7 +147,7 @@ impl Gateway {
             })?;
         }
         let now = SystemTime::now();
-        let caller = self.find_caller(route, request, now, &Unlimited);
+        let caller = self.find_caller((route, peer.last_token()), request, now, &Unlimited);
         let caller = self.check_browser(caller, route, &head, request);
         let told = caller.clone();
         if route.enforce {

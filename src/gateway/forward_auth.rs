@@ -86,12 +86,13 @@ impl Gateway {
         let head = Head::read(original, &self.head)?;
         self.keep_for_log(&head, record);
         let client = self.proxies.client_ip(inbound.peer.ip, &original.headers);
-        let mut decided = self.decide(client, &head, original, record);
+        let mut decided = self.decide((client, inbound.peer.last_token()), &head, original, record);
         if let Some(rejection) = refused(&decided).cloned() {
             let waited = self.await_arrival(rejection, client, &original.headers);
             match (waited.await, &decided) {
                 (Ok(charge), _) => {
-                    decided = self.decide(client, &head, original, record);
+                    decided =
+                        self.decide((client, inbound.peer.last_token()), &head, original, record);
                     self.settle(charge, client, refused(&decided));
                 }
                 (Err(rejection), Err(_)) => return Err(rejection),

@@ -12,7 +12,7 @@ use hyper::{
 use super::{Admitted, EarlyHeads, Vigil};
 use crate::{
     assertion::Recent,
-    authn::Revocations,
+    authn::{LastToken, LastTokens, Revocations},
     policy::{
         Cors, PeerIp, Rejection, TlsPolicyId,
         browser::is_by_cookie,
@@ -33,6 +33,8 @@ pub struct Lane {
     pub request_ids: RequestIds,
     /// The watch over its exchanges that go on.
     pub vigil: Rc<Vigil>,
+    /// The tokens that its connections remember.
+    pub last_tokens: LastTokens,
 }
 
 /// The other end of a connection, with its address as a header value: written once, shared by every request.
@@ -46,6 +48,7 @@ pub struct Peer {
     pub(super) pins: Rc<Pins>,
     /// The interim answers that its stream has still to write.
     pub(super) early: Rc<EarlyHeads>,
+    last_token: LastToken,
 }
 
 /// A request as it came.
@@ -75,14 +78,15 @@ impl Lane {
             statements: Recent::default(),
             request_ids: RequestIds::new(),
             vigil: Vigil::new(revocations),
+            last_tokens: LastTokens::default(),
         }
     }
 }
 
 impl Peer {
-    /// Names the peer of a socket, and the rule under which its connection was made.
+    /// Names the peer of a socket, the rule under which its connection was made, and what that remembers of its tokens.
     #[must_use]
-    pub fn new(address: IpAddr, tls: TlsPolicyId) -> Self {
+    pub fn new(address: IpAddr, tls: TlsPolicyId, last_token: LastToken) -> Self {
         let ip = PeerIp::new(address);
         // An address is made of characters that any header takes.
         let field = HeaderValue::from_str(&ip.ip().to_string())
@@ -95,7 +99,14 @@ impl Peer {
             field,
             pins,
             early,
+            last_token,
         }
+    }
+
+    /// What the connection remembers of the token of its last request.
+    #[must_use]
+    pub fn last_token(&self) -> &LastToken {
+        &self.last_token
     }
 
     /// Where a stream of HTTP/1.1 finds interim answers to write.

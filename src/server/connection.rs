@@ -98,7 +98,8 @@ pub(super) async fn serve(
         }
     };
     worker.telemetry.handshake(HandshakeResult::Completed);
-    let peer = Peer::new(peer.ip(), policy);
+    let last_token = worker.lane.last_tokens.of_connection();
+    let peer = Peer::new(peer.ip(), policy, last_token);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Box::pin(serve_http2(&worker, &terms, stream, Rc::new(peer))).await;
     } else {

@@ -200,6 +200,7 @@ async fn sweep(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.lane.pools.sweep(Instant::now());
         worker.lane.vigil.look();
+        worker.lane.last_tokens.forget_unused();
         spare_memory::give_back();
     }
 }

@@ -6,7 +6,9 @@ use jsonwebtoken::Algorithm;
 use serde_json::json;
 
 use crate::harness::{
-    Gateway, Kind, Raw, Site, Token, Upstream, get,
+    Answer, Gateway, H2, Kind, Raw, Site, Token, Upstream,
+    client::full,
+    get,
     keys::{AUDIENCE, base64, bearer, ec_key, keys, now, unbase64},
     request,
 };
@@ -151,4 +153,78 @@ async fn cache_5_a_refusal_does_not_stick_to_good_tokens() {
     get(&gateway, "/private", &[("Authorization", &good)])
         .await
         .is(200);
+}
+
+/// Sends one request on a connection of either protocol.
+enum Connection {
+    One(Raw),
+    Two(H2),
+}
+
+impl Connection {
+    async fn both(gateway: &Gateway) -> [Self; 2] {
+        [
+            Self::One(Raw::connect(gateway).await),
+            Self::Two(H2::connect(gateway).await),
+        ]
+    }
+
+    async fn ask(&mut self, field: (&str, &str)) -> Answer {
+        match self {
+            Self::One(raw) => raw.exchange(request("GET", "/private", &[field], "")).await,
+            Self::Two(h2) => {
+                let request = http::Request::get("https://localhost/private");
+                let request = request.header(field.0, field.1).body(full("")).unwrap();
+                h2.send(request).await.unwrap()
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn cache_1_users_who_share_a_connection_are_told_apart() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream).await;
+    let of = |user: &str| bearer(&Token::good().claim("sub", user).claim("user", user).sign());
+    let tokens = ["ann", "bob", "eve"].map(|user| (user, of(user)));
+    for mut connection in Connection::both(&gateway).await {
+        // Each several times in a row, so that the connection remembers it, then in turn.
+        let order = (0..18).map(|n| n / 6).chain((0..12).map(|n| n % 3));
+        for which in order {
+            let (user, token) = &tokens[which];
+            connection.ask(("Authorization", token)).await.is(200);
+            let seen = upstream.last();
+            assert_eq!(seen.header("x-forwarded-user"), Some(*user));
+            // Who does not say who he is, or says it badly, is nobody.
+            let count = upstream.count();
+            let forged = format!("{}AAAA", &token[..token.len() - 4]);
+            for field in [("Accept", "*/*"), ("Authorization", &*forged)] {
+                let refused = connection.ask(field).await;
+                assert_eq!(refused.status, 401);
+            }
+            assert_eq!(upstream.count(), count);
+        }
+    }
+}
+
+#[tokio::test]
+async fn cache_3_a_repeated_token_expires_on_its_connection() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream).await;
+    for mut connection in Connection::both(&gateway).await {
+        // The leeway of the issuer is what is left of it.
+        let token = bearer(&Token::good().claim("exp", now() - 57).sign());
+        let mut statuses = Vec::new();
+        while statuses.last() != Some(&401) {
+            assert!(statuses.len() < 2000, "it does not expire");
+            statuses.push(connection.ask(("Authorization", &token)).await.status);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let count = upstream.count();
+        for _ in 0..5 {
+            let answer = connection.ask(("Authorization", &token)).await;
+            answer.refused(401, "token_expired");
+        }
+        assert_eq!(upstream.count(), count);
+    }
 }

@@ -503,6 +503,42 @@ async fn cache_4_and_sess_5_logout_ends_access_at_once() {
 }
 
 #[tokio::test]
+async fn cache_4_a_connection_that_repeats_a_token_learns_of_its_end_at_once() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream).await;
+    let mut one = Raw::connect(&gateway).await;
+    let mut two = H2::connect(&gateway).await;
+    for by_cookie in [false, true] {
+        let (access, _) = pair(&login(&gateway, "alice", PASSWORD).await);
+        let bearer = bearer(&access);
+        let field = match by_cookie {
+            false => ("Authorization", bearer.clone()),
+            true => ("Cookie", format!("__Host-portcullis-session={access}")),
+        };
+        let field = (field.0, &*field.1);
+        let ask_two = || {
+            let request = http::Request::get("https://localhost/private");
+            request.header(field.0, field.1).body(full("")).unwrap()
+        };
+        for _ in 0..5 {
+            let answer = one.exchange(request("GET", "/private", &[field], ""));
+            answer.await.is(200);
+            two.send(ask_two()).await.unwrap().is(200);
+        }
+        let own = [("Authorization", &*bearer)];
+        post(&gateway, "/auth/logout", &own, "").await.is(204);
+        let count = upstream.count();
+        for _ in 0..3 {
+            let answer = one.exchange(request("GET", "/private", &[field], "")).await;
+            answer.refused(401, "token_invalid");
+            let answer = two.send(ask_two()).await.unwrap();
+            answer.refused(401, "token_invalid");
+        }
+        assert_eq!(upstream.count(), count);
+    }
+}
+
+#[tokio::test]
 async fn cache_4_logout_all_ends_every_session_at_once() {
     let upstream = Upstream::start().await;
     let gateway = gateway(&upstream).await;

@@ -24,7 +24,7 @@ use crate::{
     accounts::Accounts,
     assertion::Assertions,
     authn::{
-        Revocations,
+        LastToken, Revocations,
         remote::{Around, RemoteKeys},
         settings::{IssuerSettings, KeySource},
     },
@@ -175,7 +175,11 @@ impl Oracle {
         let parts = question.parts(token)?;
         let authority = parts.headers.get(header::HOST);
         let host = authority.and_then(|host| head::host(host.to_str().ok()?));
-        let peer = Peer::new(question.from, gateway.tls.of(host.as_deref()));
+        let peer = Peer::new(
+            question.from,
+            gateway.tls.of(host.as_deref()),
+            LastToken::default(),
+        );
         let mut explanation = gateway.explain(&peer, &parts);
         if let Some(arrival) = gateway.awaited(&explanation, &parts) {
             self.runtime.block_on(arrival.wait());
