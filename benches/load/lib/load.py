@@ -24,11 +24,15 @@ def execute(command, seconds):
 class Load:
     """One kind of load, bound to the cores that generate it."""
 
-    def __init__(self, cores, folder):
-        self.cores, self.folder = cores, folder
+    def __init__(self, cores, folder, rank=()):
+        self.cores, self.folder, self.rank = cores, folder, rank
+
+    def ranked(self, rank):
+        """The same load by generators that a command before them gives another priority."""
+        return Load(self.cores, self.folder, rank)
 
     def pinned(self, *command):
-        return ["taskset", "-c", ",".join(map(str, self.cores)), *map(str, command)]
+        return ["taskset", "-c", ",".join(map(str, self.cores)), *self.rank, *map(str, command)]
 
     def wrk(self, url, seconds, connections, headers, users=None):
         """Keeps every connection busy with one request at a time. `users` names a file of tokens to send in turn."""
