@@ -6,24 +6,31 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Passes everything on to a socket, a list of one piece as the piece alone.
 #[derive(Debug)]
-pub(crate) struct Socket<S>(S);
+pub(crate) struct Socket<S> {
+    inner: S,
+    /// Told the kernel that nothing more is written. TLS says so each time it is asked to, and it is asked by hyper and by the farewell.
+    is_shut: bool,
+}
 
 impl<S> Socket<S> {
     /// Of an open connection.
     pub(crate) const fn new(inner: S) -> Self {
-        Self(inner)
+        Self {
+            inner,
+            is_shut: false,
+        }
     }
 
     /// What it writes to.
     pub(crate) const fn inner(&self) -> &S {
-        &self.0
+        &self.inner
     }
 }
 
@@ -33,7 +40,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, buffer)
+        Pin::new(&mut self.get_mut().inner).poll_read(cx, buffer)
     }
 }
 
@@ -43,7 +50,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, bytes)
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -51,7 +58,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let inner = Pin::new(&mut self.get_mut().0);
+        let inner = Pin::new(&mut self.get_mut().inner);
         match pieces {
             [only] => inner.poll_write(cx, only),
             several => inner.poll_write_vectored(cx, several),
@@ -59,15 +66,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        let this = self.get_mut();
+        if !this.is_shut {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            this.is_shut = true;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -110,8 +122,19 @@ mod tests {
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.get_mut().0.push(("end", Vec::new()));
             Poll::Ready(Ok(()))
         }
+    }
+
+    #[tokio::test]
+    async fn the_kernel_is_told_once_that_nothing_more_is_written() {
+        let mut socket = Socket::new(Calls::default());
+        for _ in 0..2 {
+            let shut = poll_fn(|cx| Pin::new(&mut socket).poll_shutdown(cx));
+            shut.await.unwrap();
+        }
+        assert_eq!(socket.inner().0, [("end", Vec::new())]);
     }
 
     #[tokio::test]

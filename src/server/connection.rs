@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -33,17 +33,12 @@ use super::{
 };
 use crate::{
     gateway::{Answer, AnswerError, Inbound, Peer, Tunnel, contain},
-    keepalive,
     limit::MemoryStage,
     policy::PeerIp,
     respond::answer::detach,
     socket::Socket,
     telemetry::HandshakeResult,
 };
-
-/// A client who takes nothing for `timeouts.body_idle` is let go by the gateway, where it has something to send. After this time
-/// more the kernel does so, with what it has taken over and nobody acknowledges.
-const GONE_AFTER: Duration = Duration::from_secs(30);
 
 /// Why a connection is no longer driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +62,6 @@ pub(super) async fn serve(
     // One deadline for all that comes before the first byte of HTTP (NET-3).
     let deadline = tokio::time::Instant::now() + terms.timeouts.handshake;
     let _open = worker.open_connections.open();
-    // Answers are written whole; waiting for more to fill a segment only adds delay.
-    let _ = stream.set_nodelay(true);
-    keepalive::ask(&stream);
-    keepalive::give_up(&stream, terms.timeouts.body_idle + GONE_AFTER);
     if terms.relays.is_some() {
         let named = timeout_at(deadline, client(&worker, &mut stream, peer, &mut slot)).await;
         peer = match named {

@@ -130,7 +130,6 @@ pub async fn serve(
     closing: CancellationToken,
 ) {
     let (_open, _slot) = (worker.open_redirects.open(), slot);
-    let _ = stream.set_nodelay(true);
     let begun = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         begun.set(true);

@@ -38,6 +38,10 @@ const HEAD_SLACK: usize = 8 << 10;
 /// (FAULT-6).
 const PING_AFTER: Duration = Duration::from_secs(30);
 
+/// A client who takes nothing for `timeouts.body_idle` is let go by the gateway, where it has something to send. After this time
+/// more the kernel does so, with what it has taken over and nobody acknowledges.
+const GONE_AFTER: Duration = Duration::from_secs(30);
+
 /// The terms of a connection.
 #[derive(Debug)]
 pub(super) struct Terms {
@@ -84,6 +88,11 @@ impl CurrentTerms {
 }
 
 impl Terms {
+    /// How long the kernel goes on with a client that acknowledges nothing.
+    pub(super) fn gone_after(&self) -> Duration {
+        self.timeouts.body_idle + GONE_AFTER
+    }
+
     fn new(settings: Arc<ServerSettings>) -> Self {
         Self {
             relays: settings

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     gateway::{Gateway, Lane},
+    keepalive::Inherited,
     limit::{MemoryPressure, MemoryStage},
     policy::PeerIp,
     telemetry::{Connections, HandshakeResult, Telemetry},
@@ -145,6 +146,7 @@ async fn accept(
 ) {
     let (shortest, longest) = ACCEPT_BACK_OFF;
     let mut back_off = shortest;
+    let mut inherited = Inherited::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -153,7 +155,9 @@ async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 back_off = shortest;
-                worker.serve((kind, stream, peer), &shared, &connections);
+                let terms = worker.terms.get();
+                inherited.see_to(&listener, &stream, terms.gone_after());
+                worker.serve(terms, (kind, stream, peer), &shared, &connections);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -165,11 +169,13 @@ async fn accept(
         }
     }
     // A socket that closes resets the connections that nobody has accepted from it: their clients would be refused (CFG-3).
-    let waiting = listener
-        .into_std()
-        .map(|listener| accept_waiting(&listener));
-    for (stream, peer) in waiting.unwrap_or_default() {
-        worker.serve((kind, stream, peer), &shared, &connections);
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    for (stream, peer) in accept_waiting(&listener) {
+        let terms = worker.terms.get();
+        inherited.see_to(&listener, &stream, terms.gone_after());
+        worker.serve(terms, (kind, stream, peer), &shared, &connections);
     }
 }
 
@@ -245,12 +251,12 @@ impl Worker {
     /// Serves a connection that was accepted, if it may go on, in a task of its own.
     fn serve(
         self: &Rc<Self>,
+        terms: Rc<Terms>,
         (kind, stream, peer): (Kind, TcpStream, SocketAddr),
         shared: &Shared,
         connections: &TaskTracker,
     ) {
         let peer = PeerIp::new(peer.ip());
-        let terms = self.terms.get();
         let Some(slot) = self.admit(kind, &terms, shared, peer) else {
             return;
         };
