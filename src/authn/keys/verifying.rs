@@ -32,7 +32,8 @@ pub(super) const EXAMPLE_SECRETS: [&str; 6] = [
     "this-is-a-secret-key-change-me-in-production",
 ];
 
-/// A key that fits its algorithm. Any number of threads verify with it at once, and none waits for another.
+/// A key that fits its algorithm. Any number of threads verify with it at once. (Those of RSA take a lock of the library's for reading,
+/// while they find what it has computed for the key; it was computed when the key was loaded.)
 pub(super) enum Checked {
     /// A public key, as the library has read it.
     Public(ParsedPublicKey),
@@ -130,10 +131,12 @@ fn parse_rsa(n: &[u8], e: &[u8], parameters: &'static RsaParameters) -> Result<C
     let der = components.as_der().map_err(|_| malformed())?;
     // Reading the encoding back makes the back-end check exponent and modulus, which building it does not.
     rsa::PublicKey::from_der(der.as_ref()).map_err(|_| malformed())?;
-    components
-        .to_parsed_public_key(parameters)
-        .map(Checked::Public)
-        .map_err(|_| malformed())
+    let key = components.to_parsed_public_key(parameters);
+    let key = key.map_err(|_| malformed())?;
+    // What the library computes once for a key it computes now, and not while requests wait: of a signature as long as the modulus,
+    // and less than it, it finds out only then that it is none.
+    let _ = key.verify_sig(&[], &vec![0; n.len()]);
+    Ok(Checked::Public(key))
 }
 
 fn check_secret(secret: &[u8], digest: hmac::Algorithm) -> Result<(), KeyFault> {

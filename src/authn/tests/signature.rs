@@ -1,11 +1,15 @@
 //! JWT-1, JWT-8: which algorithm may verify which token, and what is a signature.
 
-use jsonwebtoken::{Algorithm, EncodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde_json::json;
 
 use super::fixtures::*;
 use crate::{
-    authn::{compact::decode, settings::IssuerSettings},
+    authn::{
+        compact::decode,
+        keys::KeySet,
+        settings::{IssuerSettings, KeySource},
+    },
     policy::{Rejection, TokenFault},
 };
 
@@ -330,4 +334,82 @@ fn jwt_1_one_issuer_of_several_algorithms_keeps_them_apart() {
         verify(&authenticator, "").unwrap_err(),
         Rejection::TokenInvalid(TokenFault::Segments)
     );
+}
+
+/// The library that issuers' keys are read with and own tokens are signed with has a verification too, which is not used here.
+#[test]
+fn jwt_8_every_verdict_is_that_of_jsonwebtoken() {
+    let mut verdicts = [0_usize; 2];
+    for algorithm in all() {
+        let set = KeySet::load(&source(algorithm), &[algorithm]).unwrap();
+        let key = set.find(algorithm, None).unwrap();
+        let reference = reference(algorithm);
+        let token = good(algorithm);
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let bytes = decode(signature).unwrap();
+        let mut all = vec![
+            signature.to_owned(),
+            String::new(),
+            "A".repeat(signature.len()),
+            format!("{signature}="),
+            format!("{signature}=="),
+            format!("{signature}A"),
+            format!("{signature}AA"),
+            format!(" {signature}"),
+            signature.to_ascii_lowercase(),
+            signature.replace('-', "+").replace('_', "/"),
+            "!".repeat(signature.len()),
+            base64([&bytes[..], &[0]].concat()),
+            base64([&[0], &bytes[..]].concat()),
+            base64([&bytes[..], &bytes[..]].concat()),
+        ];
+        // Every bit of some bytes, every length, and a last character with the bits beyond the last byte set.
+        for place in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[place] ^= 1 << bit;
+                all.push(base64(flipped));
+            }
+        }
+        all.extend((0..bytes.len()).map(|length| base64(&bytes[..length])));
+        let (head, last) = signature.split_at(signature.len() - 1);
+        let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        all.extend(
+            alphabet
+                .chars()
+                .filter(|c| !last.contains(*c))
+                .map(|c| format!("{head}{c}")),
+        );
+        for other in self::all().filter(|other| *other != algorithm) {
+            all.push(good(other).rsplit('.').next().unwrap().to_owned());
+        }
+        // A signature without `-` and `_` is one of its own changes.
+        all.sort();
+        all.dedup();
+        for signed in [signed, "", signed.split_at(1).1] {
+            for signature in &all {
+                let signed = signed.as_bytes();
+                let theirs = jsonwebtoken::crypto::verify(signature, signed, &reference, algorithm);
+                let ours = key.verifies(signed, signature);
+                assert_eq!(ours, theirs.unwrap_or(false), "{algorithm:?} {signature}");
+                verdicts[usize::from(ours)] += 1;
+            }
+        }
+    }
+    assert_eq!(
+        verdicts[1],
+        all().count(),
+        "of each algorithm the one signature"
+    );
+    assert!(verdicts[0] > 5000, "{verdicts:?}");
+}
+
+fn reference(algorithm: Algorithm) -> DecodingKey {
+    match source(algorithm) {
+        KeySource::Secret(secret) => DecodingKey::from_secret(&secret),
+        _ => {
+            let jwk = serde_json::from_value(pair(algorithm).jwk.clone()).unwrap();
+            DecodingKey::from_jwk(&jwk).unwrap()
+        }
+    }
 }
