@@ -27,6 +27,7 @@ use super::{
     frames::FrameBudget,
     http1,
     proxy_protocol::{self, Relayed},
+    segments::Gathered,
     terms::Terms,
     vitals::{ExchangeMark, Phase, Stream, Verdict, Vitals, Watched},
     worker::Worker,
@@ -72,7 +73,10 @@ pub(super) async fn serve(
     }
     // On the heap, each part of a connection's life for itself: one that is silent has no room for a handshake.
     let accepted = Box::pin(async {
-        let (stream, policy) = worker.tls.accept(Socket::new(stream)).await?;
+        let (stream, policy) = worker
+            .tls
+            .accept(Socket::new(Gathered::new(stream)))
+            .await?;
         Ok::<_, io::Error>((Box::new(stream), policy))
     });
     let accepted = timeout_at(deadline, accepted).await;
@@ -125,7 +129,7 @@ async fn client(
 async fn serve_http2(
     worker: &Rc<Worker>,
     terms: &Terms,
-    stream: Box<TlsStream<Socket<TcpStream>>>,
+    stream: Box<TlsStream<Socket<Gathered>>>,
     peer: Rc<Peer>,
 ) {
     let vitals = Vitals::new(terms.timeouts, true);

@@ -13,19 +13,21 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderValue, header::CONNECTION};
+use http::{HeaderValue, Request, header::CONNECTION};
+use http_body::Body;
 use hyper::{
     body::Incoming,
     server::conn::http1::Connection,
     service::{HttpService, service_fn},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::{
     connection::{Ended, Graceful, Marked, answer, drive},
     farewell::{FAREWELL, linger, refuse_slow_head},
+    segments::Gathered,
     terms::Terms,
     vitals::{Phase, Stream, Vitals, Watched},
     worker::Worker,
@@ -36,7 +38,7 @@ use crate::{gateway::Peer, socket::Socket};
 pub(super) async fn serve(
     worker: &Rc<Worker>,
     terms: &Terms,
-    stream: Box<TlsStream<Socket<TcpStream>>>,
+    stream: Box<TlsStream<Socket<Gathered>>>,
     peer: &Peer,
 ) {
     let vitals = Vitals::new(terms.timeouts, false);
@@ -85,6 +87,9 @@ async fn talk(
 ) -> Option<Stream> {
     let tunnel = Cell::new(None);
     let service = service_fn(async |request| {
+        if is_last(&request) {
+            vitals.expect_no_more();
+        }
         let mut response = answer(worker, vitals, peer, request).await;
         tunnel.set(response.body_mut().answer.take_tunnel());
         if worker.is_leaving() {
@@ -107,12 +112,15 @@ async fn talk(
     }
     let parts = connection.into_parts();
     let (mut stream, early) = (parts.io.into_inner().undriven(), parts.read_buf);
+    let is_over = early.is_empty() && vitals.is_over();
     if let (Ended::Closed, Some(tunnel)) = (ended, tunnel.take()) {
         // On the heap: few connections become a tunnel, and each would have room for one, as much as a buffer of its TLS session. The
         // allocator would put both side by side, and what is freed between buffers that stay does not go back to the system.
         Box::pin(tunnel.join(&mut stream, early, worker.drain.requested())).await;
     }
     let _ = match ended {
+        // Nothing is left unread, and nothing comes: a socket that is closed now resets nobody.
+        Ended::Closed if is_over => Ok(Ok(())),
         Ended::Closed => timeout(FAREWELL, linger(stream)).await,
         Ended::Expired(Phase::Head) => {
             let request_id = worker.lane.request_ids.next();
@@ -121,6 +129,16 @@ async fn talk(
         Ended::Expired(Phase::Exchange | Phase::Idle) | Ended::Resting => Ok(Ok(())),
     };
     None
+}
+
+/// Whether a client has said that it sends nothing after a request: it asks for the connection to be closed (RFC 9112 §9.6), and for
+/// nothing else of it, and there is no body.
+fn is_last<B: Body>(request: &Request<B>) -> bool {
+    let mut options = request.headers().get_all(CONNECTION).iter();
+    let closes = options
+        .next()
+        .is_some_and(|option| option.as_bytes().eq_ignore_ascii_case(b"close"));
+    closes && options.next().is_none() && request.body().is_end_stream()
 }
 
 /// A connection of which nothing is left but its stream. It is over when something comes, or has ended when it was asked to.
@@ -155,5 +173,35 @@ where
 {
     fn graceful_shutdown(self: Pin<&mut Self>) {
         self.graceful_shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_the_last_where_its_client_says_so_and_sends_nothing_more() {
+        let last = |options: &[&str]| {
+            let mut request = Request::new(Empty::<Bytes>::new());
+            for option in options {
+                let option = HeaderValue::from_str(option).unwrap();
+                request.headers_mut().append(CONNECTION, option);
+            }
+            is_last(&request)
+        };
+        assert!(last(&["close"]) && last(&["Close"]));
+        assert!(!last(&[]));
+        assert!(!last(&["keep-alive"]));
+        assert!(!last(&["close, upgrade"]), "another protocol may follow");
+        assert!(!last(&["upgrade", "close"]));
+        assert!(!last(&["close", "upgrade"]));
+        let mut request = Request::new(Full::new(Bytes::from_static(b"a body")));
+        let close = HeaderValue::from_static("close");
+        request.headers_mut().insert(CONNECTION, close);
+        assert!(!is_last(&request), "it may be on its way yet");
     }
 }

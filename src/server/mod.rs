@@ -13,6 +13,7 @@ mod http1;
 pub mod proxy_protocol;
 pub mod pulse;
 pub mod redirect;
+mod segments;
 pub mod settings;
 mod spare_memory;
 pub mod takeover;

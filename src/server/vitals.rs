@@ -44,6 +44,10 @@ pub struct Vitals {
     leaving: Cell<bool>,
     /// Ended for its frames (MSG-6).
     flooded: Cell<bool>,
+    /// The request that is under way is the client's last.
+    is_last: Cell<bool>,
+    /// Everything is written, and the client knows that nothing follows.
+    is_shut: Cell<bool>,
     exchanges: Cell<usize>,
     write_blocked: Cell<Option<Instant>>,
     /// Answers of a multiplexed connection whose next bytes wait for the client to open a window.
@@ -105,6 +109,8 @@ impl Vitals {
             retired: Cell::new(false),
             leaving: Cell::new(false),
             flooded: Cell::new(false),
+            is_last: Cell::new(false),
+            is_shut: Cell::new(false),
             exchanges: Cell::new(0),
             write_blocked: Cell::new(None),
             owed: Cell::new(0),
@@ -204,6 +210,23 @@ impl Vitals {
     /// Notes that the gateway leaves: [`Self::due`] says from now on when a connection without a request has had its time for one.
     pub fn leave(&self) {
         self.leaving.set(true);
+    }
+
+    /// Notes that the client sends nothing after the request that is under way.
+    pub fn expect_no_more(&self) {
+        self.is_last.set(true);
+    }
+
+    /// Whether the client's last request has been answered, and what is unwritten of that answer is all that is to be written.
+    #[must_use]
+    pub fn has_no_more(&self) -> bool {
+        self.is_last.get() && self.has_served.get() && self.exchanges.get() == 0
+    }
+
+    /// Whether nothing is left to do but to close the socket: nothing comes of the client, and it has been sent everything.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.has_no_more() && self.is_shut.get()
     }
 
     /// Whether requests share the connection, as those of HTTP/2 do.

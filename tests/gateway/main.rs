@@ -48,6 +48,7 @@ mod heads;
 mod hops;
 mod http2;
 mod lag;
+mod last_requests;
 mod lifecycle;
 mod limits;
 mod mail;

@@ -10,13 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::{super::frames::FrameBudget, Vitals};
+use super::{
+    super::{
+        frames::FrameBudget,
+        segments::{Finish, Gathered},
+    },
+    Vitals,
+};
 use crate::{
     gateway::EarlyHeads,
     limit::{MemoryPressure, MemoryStage},
@@ -113,7 +116,7 @@ impl<S> Watched<S> {
 }
 
 /// That of a client's connection. The session is on the heap, for each future that the stream is handed to has room for it.
-pub(crate) type Stream = Watched<Box<TlsStream<Socket<TcpStream>>>>;
+pub(crate) type Stream = Watched<Box<TlsStream<Socket<Gathered>>>>;
 
 impl Stream {
     /// Waits until there may be something to read, or the client has gone, without room for what that is. Not while memory is too
@@ -128,7 +131,8 @@ impl Stream {
             return Poll::Ready(());
         }
         // An error is found out by whoever reads.
-        socket.inner().poll_read_ready(cx).map(drop)
+        let socket = socket.inner().inner();
+        socket.poll_read_ready(cx).map(drop)
     }
 }
 
@@ -154,6 +158,15 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
         *unwritten = Vec::new();
         early.set_flushed(!has_more);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Finish> Watched<S> {
+    /// The end of the last answer goes with the connection's end.
+    fn note_end(&self) {
+        if self.vitals.has_no_more() {
+            self.stream.end_soon();
+        }
     }
 }
 
@@ -196,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Finish + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -204,6 +217,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_early(cx, true))?;
+        this.note_end();
         let outcome = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.wrote(&outcome);
         outcome
@@ -216,6 +230,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_early(cx, true))?;
+        this.note_end();
         let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.wrote(&outcome);
         outcome
@@ -234,6 +249,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        this.stream.end_soon();
+        ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        this.vitals.is_shut.set(true);
+        Poll::Ready(Ok(()))
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use tokio::io::AsyncWrite;
 
 use super::*;
-use crate::gateway::EarlyHeads;
+use crate::{gateway::EarlyHeads, server::segments::Finish};
 
 const TIMEOUTS: Timeouts = Timeouts {
     handshake: Duration::from_secs(10),
@@ -261,6 +261,7 @@ fn msg_7_a_client_that_takes_no_answer_is_dropped() {
 struct Narrow {
     taken: Vec<u8>,
     is_open: bool,
+    ends_soon: Cell<bool>,
 }
 
 impl AsyncWrite for Narrow {
@@ -283,6 +284,12 @@ impl AsyncWrite for Narrow {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Finish for Narrow {
+    fn end_soon(&self) {
+        self.ends_soon.set(true);
     }
 }
 
@@ -311,6 +318,21 @@ fn cfg_3_a_new_connection_has_time_for_its_first_request_when_the_gateway_leaves
     assert_eq!(vitals.verdict(born + TRIAL), Verdict::TooOld);
     drop(vitals.begin_exchange());
     assert!(vitals.may_end(born), "it has had one");
+}
+
+#[test]
+fn only_the_end_of_a_clients_last_answer_waits_for_the_end_of_the_connection() {
+    let vitals = Vitals::new(TIMEOUTS, false);
+    let mut stream = Watched::new(Narrow::default(), Rc::clone(&vitals));
+    drop(vitals.begin_exchange());
+    write(&mut stream, b"an answer");
+    vitals.expect_no_more();
+    let exchange = vitals.begin_exchange();
+    write(&mut stream, b"the last one begins");
+    assert!(!stream.stream.ends_soon.get());
+    drop(exchange);
+    write(&mut stream, b"and ends");
+    assert!(stream.stream.ends_soon.get());
 }
 
 #[test]
