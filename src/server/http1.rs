@@ -112,7 +112,7 @@ async fn talk(
     }
     let parts = connection.into_parts();
     let (mut stream, early) = (parts.io.into_inner().undriven(), parts.read_buf);
-    let is_over = early.is_empty() && vitals.is_over();
+    let is_over = early.is_empty() && vitals.is_over() && !stream.has_unread();
     if let (Ended::Closed, Some(tunnel)) = (ended, tunnel.take()) {
         // On the heap: few connections become a tunnel, and each would have room for one, as much as a buffer of its TLS session. The
         // allocator would put both side by side, and what is freed between buffers that stay does not go back to the system.

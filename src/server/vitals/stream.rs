@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Instant,
 };
 
@@ -133,6 +133,12 @@ impl Stream {
         // An error is found out by whoever reads.
         let socket = socket.inner().inner();
         socket.poll_read_ready(cx).map(drop)
+    }
+
+    /// Whether something is known to have come that nobody has read. A socket that is closed with it resets its connection.
+    pub(in crate::server) fn has_unread(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.poll_readable(&mut cx).is_ready()
     }
 }
 
