@@ -405,11 +405,9 @@ fn jwt_8_every_verdict_is_that_of_jsonwebtoken() {
 }
 
 fn reference(algorithm: Algorithm) -> DecodingKey {
-    match source(algorithm) {
-        KeySource::Secret(secret) => DecodingKey::from_secret(&secret),
-        _ => {
-            let jwk = serde_json::from_value(pair(algorithm).jwk.clone()).unwrap();
-            DecodingKey::from_jwk(&jwk).unwrap()
-        }
+    if let KeySource::Secret(secret) = source(algorithm) {
+        return DecodingKey::from_secret(&secret);
     }
+    let jwk = serde_json::from_value(pair(algorithm).jwk.clone()).unwrap();
+    DecodingKey::from_jwk(&jwk).unwrap()
 }
