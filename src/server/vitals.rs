@@ -99,12 +99,13 @@ impl Vitals {
     /// begin no head, for they may be pings or window updates.
     #[must_use]
     pub fn new(timeouts: Timeouts, multiplexed: bool) -> Rc<Self> {
+        let now = Instant::now();
         Rc::new(Self {
             timeouts,
             multiplexed,
             phase: Cell::new(Phase::Idle),
-            since: Cell::new(Instant::now()),
-            born: Instant::now(),
+            since: Cell::new(now),
+            born: now,
             has_served: Cell::new(false),
             retired: Cell::new(false),
             leaving: Cell::new(false),
@@ -114,10 +115,10 @@ impl Vitals {
             exchanges: Cell::new(0),
             write_blocked: Cell::new(None),
             owed: Cell::new(0),
-            taken: Cell::new(Instant::now()),
+            taken: Cell::new(now),
             line: Cell::new(Line::Plain),
             is_resting: Cell::new(false),
-            woken: Cell::new(Instant::now()),
+            woken: Cell::new(now),
         })
     }
 
