@@ -76,13 +76,13 @@ impl Inherited {
 /// The time to give up comes last: a socket that has it has the others.
 fn set_all(socket: &SockRef<'_>, gone_after: Duration) -> io::Result<()> {
     // Answers are written whole; waiting for more to fill a segment only adds delay.
-    socket.set_tcp_nodelay(true)?;
-    set_questions(socket)?;
+    let prompt = socket.set_tcp_nodelay(true);
+    let asked = set_questions(socket);
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(gone_after))?;
     #[cfg(not(target_os = "linux"))]
     let _ = gone_after;
-    Ok(())
+    prompt.and(asked)
 }
 
 #[cfg(target_os = "linux")]

@@ -28,6 +28,10 @@ const TRIAL: Duration = Duration::from_secs(2);
 /// After so much silence a connection of HTTP/1 gives its buffers back.
 const REST_AFTER: Duration = Duration::from_secs(1);
 
+/// An answer of so many bytes has left, as far as the path allows, when it is written: a new connection's first segments wait for no
+/// acknowledgement (ten of them, RFC 6928).
+const AT_ONCE: usize = 12 << 10;
+
 /// The state of one connection, shared by its stream, its requests and its timer.
 #[derive(Debug)]
 pub struct Vitals {
@@ -46,6 +50,8 @@ pub struct Vitals {
     flooded: Cell<bool>,
     /// The request that is under way is the client's last.
     is_last: Cell<bool>,
+    /// Bytes that were written since that came.
+    last_bytes: Cell<usize>,
     /// Everything is written, and the client knows that nothing follows.
     is_shut: Cell<bool>,
     exchanges: Cell<usize>,
@@ -111,6 +117,7 @@ impl Vitals {
             leaving: Cell::new(false),
             flooded: Cell::new(false),
             is_last: Cell::new(false),
+            last_bytes: Cell::new(0),
             is_shut: Cell::new(false),
             exchanges: Cell::new(0),
             write_blocked: Cell::new(None),
@@ -218,16 +225,26 @@ impl Vitals {
         self.is_last.set(true);
     }
 
+    /// Counts what was written.
+    fn count_written(&self, bytes: usize) {
+        if self.is_last.get() {
+            let sum = self.last_bytes.get().saturating_add(bytes);
+            self.last_bytes.set(sum);
+        }
+    }
+
     /// Whether the client's last request has been answered, and what is unwritten of that answer is all that is to be written.
     #[must_use]
     pub fn has_no_more(&self) -> bool {
         self.is_last.get() && self.has_served.get() && self.exchanges.get() == 0
     }
 
-    /// Whether nothing is left to do but to close the socket: nothing comes of the client, and it has been sent everything.
+    /// Whether nothing is left to do but to close the socket: nothing comes of the client, and it has been sent everything. Of a long
+    /// answer much may still wait to be sent, and would be lost if the client said something against its word, TLS's farewell perhaps:
+    /// the kernel resets a closed connection then.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.has_no_more() && self.is_shut.get()
+        self.has_no_more() && self.is_shut.get() && self.last_bytes.get() <= AT_ONCE
     }
 
     /// Whether requests share the connection, as those of HTTP/2 do.

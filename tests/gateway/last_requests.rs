@@ -1,5 +1,7 @@
 //! The end of a connection whose client has said that it sends nothing more: nobody waits for it, and nothing of the answer is lost.
 
+use std::time::Duration;
+
 use crate::harness::{Raw, Reply, Site, Step, Upstream, request};
 
 const CLOSE: (&str, &str) = ("Connection", "close");
@@ -58,4 +60,20 @@ async fn a_client_that_sends_on_after_its_last_request_still_reads_the_answer() 
     assert_eq!(raw.answer().await.is(200).text(), "answered");
     assert_eq!(raw.end().await.as_deref(), Some(&b""[..]));
     assert_eq!(upstream.request(1).await.target, "/public/first");
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_while_a_long_last_answer_is_on_its_way_reads_all_of_it() {
+    let body = "x".repeat(600 << 10);
+    let expected = body.len();
+    let upstream = Upstream::scripted(move |_| Reply::ok(&body)).await;
+    let gateway = Site::new(upstream.address).start().await;
+    let mut raw = Raw::connect(&gateway).await;
+    raw.send(request("GET", "/public", &[CLOSE], "")).await;
+    upstream.request(1).await;
+    // By then the gateway has written what the sockets take, and the client has read nothing.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    raw.send("against its word").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(raw.answer().await.is(200).text().len(), expected);
 }

@@ -48,18 +48,21 @@ def change_of_others(_cases, figures):
 
 
 INSTRUCTIONS = "[where its instructions go](#where-a-requests-instructions-go)"
+USERS = "[many users in turn](#many-users-in-turn)"
+CONNECTION = "[where its time goes](#where-a-new-connections-time-goes)"
+REFUSAL = "[what a refusal costs](#what-a-refusal-costs)"
 
 GOALS = (
     Goal("HS256, HTTP/1.1, 64 connections, over nginx with Lua", 0.80, over("hs256", "nginx-lua"), why=INSTRUCTIONS),
     Goal("RS256, token seen before, over our HS256", 1.03, over("rs256", OURS, "hs256")),
     Goal("ES256, token seen before, over our HS256", 1.03, over("es256", OURS, "hs256")),
-    Goal("RS256, 10 000 users in turn, over our RS256 of one user", 1.10, over("users-rs256", OURS, "rs256")),
+    Goal("RS256, 10 000 users in turn, over our RS256 of one user", 1.10, over("users-rs256", OURS, "rs256"), why=USERS),
     Goal("HTTP/2, 16 connections of 32 streams, over HAProxy", 0.65, over("h2", "haproxy"), why=INSTRUCTIONS),
     Goal("answers of 100 KB, over Pingora", 0.75, over("blob", "pingora")),
-    Goal("a new connection for each request, TLS session resumed, over Pingora", 0.85, over("connect", "pingora")),
-    Goal("a full TLS handshake for each request, over Pingora", 0.85, over("handshake", "pingora")),
-    Goal("HS256 with a bad signature, refused, over Pingora", 0.80, over("refused", "pingora")),
-    Goal("RS256 with a bad signature, refused, over Pingora", 0.80, over("refused-rs256", "pingora")),
+    Goal("a new connection for each request, TLS session resumed, over Pingora", 0.85, over("connect", "pingora"), why=CONNECTION),
+    Goal("a full TLS handshake for each request, over Pingora", 0.85, over("handshake", "pingora"), why=CONNECTION),
+    Goal("HS256 with a bad signature, refused, over Pingora", 0.80, over("refused", "pingora"), why=REFUSAL),
+    Goal("RS256 with a bad signature, refused, over Pingora", 0.80, over("refused-rs256", "pingora"), why=REFUSAL),
     Goal("2 000 requests a second, over nginx with Lua", 1.00, over("steady", "nginx-lua")),
     Goal("HS256 over our public route", 1.03, over("hs256", OURS, "public"), why=INSTRUCTIONS),
     Goal("rate of 8 good connections beside 64 that send bad RS256 tokens, % of their rate alone", 80, figure("kept"), least=True),

@@ -109,7 +109,11 @@ impl<S> Watched<S> {
 
     fn wrote(&mut self, outcome: &Poll<io::Result<usize>>) {
         self.vitals.write_outcome(outcome);
-        if let (Some(frames), Poll::Ready(Ok(count))) = (&mut self.frames, outcome) {
+        let Poll::Ready(Ok(count)) = outcome else {
+            return;
+        };
+        self.vitals.count_written(*count);
+        if let Some(frames) = &mut self.frames {
             frames.wrote(*count);
         }
     }

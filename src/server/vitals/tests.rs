@@ -336,6 +336,19 @@ fn only_the_end_of_a_clients_last_answer_waits_for_the_end_of_the_connection() {
 }
 
 #[test]
+fn a_connection_is_over_at_once_only_where_its_last_answer_has_left() {
+    for (bytes, is_over) in [(9, true), (AT_ONCE, true), (AT_ONCE + 1, false)] {
+        let vitals = Vitals::new(TIMEOUTS, false);
+        vitals.expect_no_more();
+        drop(vitals.begin_exchange());
+        vitals.count_written(bytes);
+        assert!(!vitals.is_over());
+        vitals.is_shut.set(true);
+        assert_eq!(vitals.is_over(), is_over, "{bytes}");
+    }
+}
+
+#[test]
 fn msg_14_interim_heads_are_written_whole_and_first() {
     let early = Rc::new(EarlyHeads::default());
     let vitals = Vitals::new(TIMEOUTS, false);
