@@ -184,6 +184,10 @@ impl TokenCache {
             ttl: deadline.since(now),
             epoch: AtomicU64::new(epoch),
         };
+        // A full cache takes in what was asked for more often than what it would have to let go, and a good token counts twice: once
+        // when it was looked for, and once when it was found good. Those of whoever has come since displace those of whoever has gone
+        // sooner by that.
+        let _ = self.entries.get(&key);
         self.entries.insert(key, Arc::new(entry));
         self.insertions.fetch_add(1, Ordering::Release);
         let known = Known {
