@@ -63,6 +63,9 @@ pub struct Authenticator {
     revocations: Arc<Revocations>,
 }
 
+/// What an entry of the cache says of its token.
+type Judged = Result<Arc<Identity>, Rejection>;
+
 /// An entry of the configuration that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerFault {
@@ -222,9 +225,7 @@ impl Authenticator {
         }
         let key = self.cache.key(token);
         let insertions = self.cache.insertions();
-        if let Some(entry) = self.cache.get(&key)
-            && let Some(recalled) = self.judge(&key, &entry, moment)
-        {
+        if let Some((entry, recalled)) = self.look_up(&key, moment) {
             self.cache.count(LookUp::Hit);
             last.note(token, (key, &entry), self.cache.id());
             return recalled;
@@ -232,8 +233,7 @@ impl Authenticator {
         let _turn = self.turns.take(&key);
         // Whoever had the turn before has put the entry in before it ended.
         if self.cache.insertions() != insertions
-            && let Some(entry) = self.cache.get(&key)
-            && let Some(recalled) = self.judge(&key, &entry, moment)
+            && let Some((_, recalled)) = self.look_up(&key, moment)
         {
             self.cache.count(LookUp::Joined);
             return recalled;
@@ -245,13 +245,20 @@ impl Authenticator {
         }
     }
 
+    /// The cache's entry of a token, and what it says of it; `None` where the token must be verified.
+    fn look_up(&self, key: &cache::Key, moment: (u64, UnixMillis)) -> Option<(Arc<Entry>, Judged)> {
+        let entry = self.cache.get(key)?;
+        let judged = self.judge(key, &entry, moment)?;
+        Some((entry, judged))
+    }
+
     /// What an entry of the cache says of its token at this revocation epoch and time; `None` where the token must be verified.
     fn judge(
         &self,
         key: &cache::Key,
         entry: &Entry,
         (epoch, now): (u64, UnixMillis),
-    ) -> Option<Result<Arc<Identity>, Rejection>> {
+    ) -> Option<Judged> {
         if !entry.is_good(now) {
             return None;
         }
